@@ -1,0 +1,233 @@
+//! The contract between the rooms: faults as accepted, the world as resolved, and what the kernel holds.
+//!
+//! `spec` parses and validates what a user writes into [`Fault`]; `targets` resolves the [`World`]; `planner` compares
+//! both with [`Observed`] and says which [`Operation`]s close the gap.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+
+/// A fault's name, unique on a node: `namespace/name`, or `name` where no namespace was given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FaultName {
+    /// Empty where none was given.
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for FaultName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// `CLOCK_BOOTTIME`, ns since boot: the kernel programs' clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BootTime(pub u64);
+
+/// A share from 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Percent(pub(crate) f64);
+
+impl Percent {
+    /// `None` unless `0 <= value <= 100`.
+    pub fn new(value: f64) -> Option<Self> {
+        (0.0..=100.0).contains(&value).then_some(Self(value))
+    }
+
+    pub fn value(self) -> f64 {
+        self.0
+    }
+
+    /// The share in units of 2^-32, as the kernel compares it with 32 random bits.
+    pub fn threshold(self) -> u64 {
+        (self.0 / 100.0 * (1u64 << 32) as f64).round() as u64
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    Egress,
+    Ingress,
+    #[default]
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Action {
+    Partition,
+    /// Each wire packet is dropped with this probability, independently.
+    Drop {
+        percent: Percent,
+    },
+    /// Each wire packet with a payload has one byte of it changed with this probability; checksums are made valid.
+    CorruptPayload {
+        percent: Percent,
+    },
+    /// Each packet is held for `latency` plus a uniform value from `-jitter` to `+jitter`.
+    Delay {
+        latency: Duration,
+        jitter: Duration,
+    },
+}
+
+impl Action {
+    /// The name in the API, in metrics and on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Partition => "partition",
+            Self::Drop { .. } => "drop",
+            Self::CorruptPayload { .. } => "corrupt",
+            Self::Delay { .. } => "delay",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortMatch {
+    /// IP protocol number; `None` is every protocol that has ports.
+    pub protocol: Option<u8>,
+    /// `None` is the whole protocol.
+    pub port: Option<u16>,
+}
+
+/// Which pods a selector means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodSelector {
+    pub namespace: String,
+    /// One pod by name; excludes `labels`.
+    pub name: Option<String>,
+    pub labels: LabelSelector,
+}
+
+/// Kubernetes' label selector: every requirement must hold; an empty one matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelSelector {
+    pub requirements: Vec<LabelRequirement>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LabelRequirement {
+    In { key: String, values: BTreeSet<String> },
+    NotIn { key: String, values: BTreeSet<String> },
+    Exists { key: String },
+    DoesNotExist { key: String },
+}
+
+/// A seeded choice among the pods that match.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pick {
+    pub share: PickShare,
+    pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PickShare {
+    Count(u32),
+    /// Of the matching pods, rounded up.
+    Percent(Percent),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum TargetSelector {
+    Pods {
+        selector: PodSelector,
+        pick: Option<Pick>,
+    },
+    /// Every device with a default route in this network namespace, or every device but `lo` where there is none.
+    Netns(PathBuf),
+    /// A device of the node's own network namespace.
+    Interface(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Address(IpAddr),
+    Cidr { net: IpNet, except: Vec<IpNet> },
+    Pods(PodSelector),
+}
+
+/// A fault as accepted: validated, with its times fixed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    pub name: FaultName,
+    pub target: TargetSelector,
+    /// Empty: every other end.
+    pub peers: Vec<Peer>,
+    pub direction: Direction,
+    /// Empty: all traffic.
+    pub ports: Vec<PortMatch>,
+    pub spare_node: bool,
+    pub action: Action,
+    pub duration: Duration,
+    pub starts_at: BootTime,
+    pub expires_at: BootTime,
+    /// The same instants for people and metrics.
+    pub created: SystemTime,
+    pub starts: SystemTime,
+    pub expires: SystemTime,
+    /// One in this many decided packets is reported as an event.
+    pub sample_every: u32,
+}
+
+/// A network namespace, by the device and inode numbers of its nsfs file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NetnsId {
+    pub dev: u64,
+    pub ino: u64,
+}
+
+/// One device of one network namespace: what programs are attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetKey {
+    pub netns: NetnsId,
+    pub device: String,
+    /// Tells a device from a later one of the same name.
+    pub ifindex: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetDevice {
+    pub key: TargetKey,
+    /// Opens the namespace; may be `/proc/PID/ns/net`.
+    pub netns_path: PathBuf,
+    pub mac_header: bool,
+    /// It belongs to the node's own namespace.
+    pub node_device: bool,
+}
+
+/// A pod as its runtime describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub sandbox: String,
+    pub labels: BTreeMap<String, String>,
+    pub addresses: Vec<IpAddr>,
+    /// On the node's own network: it can be a peer, not a target.
+    pub host_network: bool,
+    /// Devices that a fault on the pod means; empty while the sandbox isn't ready.
+    pub devices: Vec<TargetDevice>,
+}
+
+/// Everything that selectors can mean right now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// By sandbox id; only sandboxes that are ready.
+    pub pods: BTreeMap<String, Pod>,
+    /// Devices of `netns:` targets that desired faults name; absent path: the namespace doesn't exist now.
+    pub namespaces: BTreeMap<PathBuf, Vec<TargetDevice>>,
+    /// Devices of `interface:` targets that desired faults name.
+    pub interfaces: BTreeMap<String, TargetDevice>,
+    /// The node's own addresses, spared by default.
+    pub node_addresses: BTreeSet<IpAddr>,
+}

@@ -1,0 +1,146 @@
+//! The contract of the planner: what the kernel holds, and the operations that change it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::{Action, BootTime, Direction, FaultName, PortMatch, TargetDevice, TargetKey};
+
+/// A fault's index in the kernel's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(pub u32);
+
+/// The kernel's name for one attached device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetId(pub u32);
+
+/// The kernel's name for a set of peers; a set belongs to one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerSetId(pub u32);
+
+/// One entry of a peer set; the longest prefix decides. A full-length prefix is an exact address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerEntry {
+    pub net: IpNet,
+    /// `except`: the prefix is taken out of a shorter one.
+    pub excepted: bool,
+}
+
+/// What a target must have for the faults on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Equipment {
+    pub egress: bool,
+    pub ingress: bool,
+    /// A delay line: a TAP in the target's netns.
+    pub line: bool,
+    /// A veth without segmentation offload, for actions that decide per wire packet.
+    pub segmenter: bool,
+}
+
+/// What a slot's rule says, for the kernel room and the delay line to encode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleBody {
+    pub action: Action,
+    pub direction: Direction,
+    pub ports: Vec<PortMatch>,
+    /// `None`: every other end.
+    pub peers: Option<PeerSetId>,
+    /// The set has full-length entries / shorter ones.
+    pub peers_exact: bool,
+    pub peers_prefix: bool,
+    pub spare_node: bool,
+    pub starts_at: BootTime,
+    pub expires_at: BootTime,
+    pub sample_every: u32,
+}
+
+/// One step towards the desired state. The planner orders them: peers before the rule, the rule before the slot lists,
+/// and the reverse when a fault goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    /// Slow, by a worker inside the target's netns, at most one at a time per target: add what is missing.
+    Equip {
+        target: TargetId,
+        device: TargetDevice,
+        equipment: Equipment,
+    },
+    /// Slow: detach everything and forget the target.
+    Strip {
+        target: TargetId,
+        key: TargetKey,
+    },
+    AddPeers {
+        set: PeerSetId,
+        entries: Vec<PeerEntry>,
+    },
+    RemovePeers {
+        set: PeerSetId,
+        entries: Vec<PeerEntry>,
+    },
+    /// Writes the slot's other body and swaps to it.
+    WriteRule {
+        slot: Slot,
+        rule: RuleBody,
+    },
+    /// Frees the slot; only after no target lists it.
+    ClearRule {
+        slot: Slot,
+    },
+    /// The slots in force on a target, in the order of evaluation. Creates the counters of new ones first.
+    SetSlots {
+        target: TargetId,
+        slots: Vec<Slot>,
+    },
+}
+
+/// What the kernel holds, as far as operations that succeeded tell. Written by the reconciler alone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    pub rules: BTreeMap<Slot, ObservedRule>,
+    pub targets: BTreeMap<TargetKey, ObservedTarget>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObservedRule {
+    pub fault: FaultName,
+    pub peer_set: PeerSetId,
+    pub peers: BTreeSet<PeerEntry>,
+    /// `None` until it is written.
+    pub rule: Option<RuleBody>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObservedTarget {
+    pub id: TargetId,
+    pub device: TargetDevice,
+    pub equipment: Equipment,
+    /// A worker is equipping or stripping it now.
+    pub busy: bool,
+    pub slots: Vec<Slot>,
+    /// Since when no fault needs it.
+    pub idle_since: Option<BootTime>,
+    /// The last failure to equip it; it is tried again from `retry_at` on.
+    pub failure: Option<Failure>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: String,
+    /// Trying again can't help while the target is what it is (no MAC header, say).
+    pub permanent: bool,
+    pub attempts: u32,
+    pub retry_at: BootTime,
+}
+
+/// Settings of the planner.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// How long an attachment outlives its last fault.
+    pub keep_warm: Duration,
+    /// Attach to every pod as it appears, before any fault asks for it.
+    pub attach_eagerly: bool,
+    pub max_slots: u32,
+    pub max_targets: u32,
+    pub max_slots_per_target: usize,
+}

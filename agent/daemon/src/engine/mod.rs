@@ -1,0 +1,3 @@
+//! The reconciler and the stores of desired and observed state.
+
+pub mod handle;

@@ -1,0 +1,31 @@
+//! What this machine can do, and why not where it can't.
+
+/// One thing that the daemon needs from the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// From a closed set: `bpf`, `tcx`, `clsact`, `tun`, `veth`, `ringbuf`, `boot_clock`, `raw_tracepoints`.
+    pub name: &'static str,
+    pub available: bool,
+    /// What was found, or why it is missing.
+    pub detail: String,
+    /// What doesn't work without it, in words; empty when it is available.
+    pub consequence: String,
+}
+
+/// All features, in a fixed order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// `uname -r`.
+    pub kernel_release: String,
+    pub list: Vec<Feature>,
+}
+
+impl Features {
+    pub fn get(&self, name: &str) -> Option<&Feature> {
+        self.list.iter().find(|f| f.name == name)
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|f| f.available)
+    }
+}

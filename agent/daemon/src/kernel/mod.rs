@@ -1,0 +1,3 @@
+//! The only users of aya, netlink, setns and ioctl: loader, netns guard, links, maps, sweep.
+
+pub mod features;

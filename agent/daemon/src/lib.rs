@@ -1,0 +1,11 @@
+//! Sabot's daemon.
+
+pub mod api;
+pub mod app;
+pub mod config;
+pub mod delayline;
+pub mod engine;
+pub mod kernel;
+pub mod metrics;
+pub mod observe;
+pub mod targets;

@@ -1,0 +1,89 @@
+//! Events as streams carry them, decoded and enriched.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sabot_core::model::FaultName;
+use tokio::sync::broadcast;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub time: SystemTime,
+    pub kind: EventKind,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    Packet(PacketEvent),
+    Syscall(SyscallEvent),
+    Fault(FaultEvent),
+    /// The receiver was too slow, or a ring was full: this many events of the stream are missing here.
+    Lost {
+        stream: &'static str,
+        count: u64,
+    },
+}
+
+/// A sampled packet that a fault decided on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PacketEvent {
+    pub fault: FaultName,
+    pub pod_namespace: String,
+    pub pod_name: String,
+    pub device: String,
+    pub egress: bool,
+    /// `passed`, `dropped`, `bypassed`, `delayed`, `corrupted`.
+    pub outcome: &'static str,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u8,
+    pub wire_packets: u32,
+    pub wire_bytes: u32,
+}
+
+/// A slow or failed syscall of a watched process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SyscallEvent {
+    pub process: String,
+    pub pid: u32,
+    pub tid: u32,
+    pub syscall: &'static str,
+    pub duration: Duration,
+    pub result: i64,
+    /// `None` when it succeeded; otherwise as `ENOENT`.
+    pub errno: Option<&'static str>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FaultEvent {
+    pub fault: FaultName,
+    /// `applied`, `edited`, `injected`, `partial`, `failed`, `expired`, `deleted`.
+    pub change: &'static str,
+    pub message: String,
+}
+
+/// Where events are published; slow subscribers lose events and are told how many.
+#[derive(Clone)]
+pub struct EventHub {
+    sender: broadcast::Sender<Arc<Event>>,
+}
+
+impl EventHub {
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            sender: broadcast::Sender::new(capacity),
+        }
+    }
+
+    /// Never blocks; without subscribers the event is dropped.
+    pub fn publish(&self, event: Event) {
+        let _ = self.sender.send(Arc::new(event));
+    }
+
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.sender.subscribe()
+    }
+}

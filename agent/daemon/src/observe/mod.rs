@@ -1,0 +1,3 @@
+//! Ring readers, decoding, enrichment.
+
+pub mod event;

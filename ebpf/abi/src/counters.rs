@@ -1,0 +1,77 @@
+//! Ground truth: what became of every packet, counted where it happens.
+
+use crate::{assert_layout, pod};
+
+/// Key of a set of counters.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CounterKey {
+    pub slot: u32,
+    pub target: u32,
+    /// `DIRECTION_*`.
+    pub direction: u32,
+}
+assert_layout!(CounterKey, size = 12, align = 4);
+
+/// Wire packets and bytes (L2 without FCS).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub packets: u64,
+    pub bytes: u64,
+}
+assert_layout!(Tally, size = 16, align = 8);
+
+/// What the kernel counts for one (slot, target, direction).
+///
+/// At quiescence `matched = passed + dropped + bypassed + released + lost`, where `lost` is counted where packets get
+/// lost: in the segmenter's and the line's devices and in the line itself, outside this struct.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The fault's target, peers, ports and direction name this packet.
+    pub matched: Tally,
+    /// Matched, and let on at once.
+    pub passed: Tally,
+    /// Matched, and dropped by this fault.
+    pub dropped: Tally,
+    /// Matched, but the action could not be done now (hung daemon, no line); let on untouched.
+    pub bypassed: Tally,
+    /// Came back from the delay line and went on.
+    pub released: Tally,
+    /// A modifier beside the identity: bytes of the payload were changed.
+    pub corrupted: Tally,
+    /// A modifier beside the identity: handed to the delay line.
+    pub delayed: Tally,
+    /// A modifier beside the identity: handed to the segmenter, as the wire packets it must give back.
+    pub segmenting: Tally,
+    /// A modifier beside the identity: came back from the segmenter.
+    pub segmented: Tally,
+}
+assert_layout!(Counters, size = 9 * 16, align = 8);
+
+/// Index into the per-CPU array of things that went wrong inside the programs.
+pub const INCIDENT_EVENT_LOST: u32 = 0;
+/// A packet that is too short or malformed to be parsed; it passes.
+pub const INCIDENT_UNPARSED: u32 = 1;
+/// No counters for a (slot, target, direction) in force; the packet passes.
+pub const INCIDENT_NO_COUNTERS: u32 = 2;
+/// A frame without our tag on a delay line's TAP or on a segmenter; it is dropped.
+pub const INCIDENT_UNTAGGED: u32 = 3;
+/// A helper failed in the middle of an action; the packet passes or, when it can't, is dropped.
+pub const INCIDENT_HELPER_FAILED: u32 = 4;
+/// A packet came back for a target or slot that is gone; it is dropped.
+pub const INCIDENT_ORPHANED: u32 = 5;
+pub const INCIDENT_COUNT: u32 = 6;
+
+/// Names of the incidents, by index.
+pub const INCIDENT_NAMES: [&str; INCIDENT_COUNT as usize] = [
+    "event_lost",
+    "unparsed",
+    "no_counters",
+    "untagged",
+    "helper_failed",
+    "orphaned",
+];
+
+pod!(CounterKey, Tally, Counters);

@@ -1,0 +1,39 @@
+//! Layouts and constants that the eBPF programs and the daemon share.
+//!
+//! Everything here is `no_std`, `repr(C)`, of fixed width and without padding, so that a value has the same bytes on
+//! both sides. Const assertions lock each layout; the daemon's tests round-trip the bytes.
+#![no_std]
+
+mod counters;
+mod event;
+mod rule;
+mod syscalls;
+mod tag;
+mod target;
+
+pub use counters::*;
+pub use event::*;
+pub use rule::*;
+pub use syscalls::*;
+pub use tag::*;
+pub use target::*;
+
+/// Declares that a type is plain data whose every byte is initialised and every bit pattern valid.
+macro_rules! pod {
+    ($($type:ty),+ $(,)?) => {$(
+        // SAFETY: the type is `repr(C)`, made of integers and integer arrays, has no padding (asserted beside it) and
+        // accepts every bit pattern.
+        #[cfg(feature = "user")]
+        unsafe impl aya::Pod for $type {}
+    )+};
+}
+pub(crate) use pod;
+
+/// Fails the build when a type's size or alignment moves.
+macro_rules! assert_layout {
+    ($type:ty, size = $size:expr, align = $align:expr) => {
+        const _: () = assert!(core::mem::size_of::<$type>() == $size);
+        const _: () = assert!(core::mem::align_of::<$type>() == $align);
+    };
+}
+pub(crate) use assert_layout;

@@ -1,0 +1,48 @@
+//! Targets: one attached device each, and the slots that are in force on it.
+
+use crate::{assert_layout, pod};
+
+/// Attached devices that the kernel's tables hold at once.
+pub const MAX_TARGETS: u32 = 1024;
+/// Slots in force on one target.
+pub const MAX_TARGET_SLOTS: usize = 64;
+
+/// The device's frames carry a MAC header.
+pub const TARGET_MAC_HEADER: u32 = 1 << 0;
+/// The device belongs to the node itself, where a packet's mark may mean something to others.
+pub const TARGET_NODE_DEVICE: u32 = 1 << 1;
+
+/// What the classifier knows of one target. Like a rule's, a body is immutable once the target's state word points at it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The target's device, in the target's own netns.
+    pub ifindex: u32,
+    /// The delay line's TAP in the target's netns; 0 when it has none.
+    pub line_ifindex: u32,
+    /// The segmenter's near end in the target's netns; 0 when it has none.
+    pub segmenter_ifindex: u32,
+    /// A set of `TARGET_*`.
+    pub flags: u32,
+    /// Slots in use.
+    pub slot_count: u32,
+    pub reserved: u32,
+    /// The slots in force, in the order in which they are evaluated.
+    pub slots: [u32; MAX_TARGET_SLOTS],
+}
+assert_layout!(Target, size = 24 + 4 * MAX_TARGET_SLOTS, align = 4);
+
+/// A target's state word: 0 when it is not in use, otherwise the index of its body plus one. Bodies of target `t` are
+/// `2t` and `2t + 1`.
+pub const TARGET_FREE: u32 = 0;
+
+/// Programs behind the gate.
+pub const GATE_EGRESS: u32 = 0;
+pub const GATE_INGRESS: u32 = 1;
+/// What a delay line gives back.
+pub const GATE_LINE: u32 = 2;
+/// What the segmenter gives back.
+pub const GATE_SEGMENTER: u32 = 3;
+pub const GATE_SIZE: u32 = 4;
+
+pod!(Target);
