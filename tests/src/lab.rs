@@ -122,7 +122,7 @@ impl Lab {
                  address add {}/64 dev eth0 nodad\n\
                  link set eth0 up\n\
                  route add default via {NODE_IPV4}\n\
-                 -6 route add default via {NODE_IPV6}\n",
+                 route add ::/0 via {NODE_IPV6}\n",
                 pod.ipv4, pod.ipv6
             ),
         )?;
@@ -152,7 +152,8 @@ impl Lab {
     ///
     /// Holds what `ip` said.
     pub fn segment_towards(&self, pod: &LabPod) -> Result<()> {
-        self.node.ip(&["link", "set", "dev", &pod.port, "gso_max_segs", "1"])?;
+        self.node
+            .ip(&["link", "set", "dev", &pod.port, "gso_max_segs", "1"])?;
         Ok(())
     }
 }
@@ -192,12 +193,18 @@ fn batch(netns: &Netns, commands: &str) -> Result<()> {
         .spawn()
         .context("`ip` can't be started")?;
     if let Some(mut input) = child.stdin.take() {
-        input.write_all(commands.as_bytes()).context("`ip` doesn't read its commands")?;
+        input
+            .write_all(commands.as_bytes())
+            .context("`ip` doesn't read its commands")?;
     }
     let output = child.wait_with_output().context("`ip` can't be waited for")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!("`ip -batch` in {} failed: {}\nof:\n{commands}", netns.name(), said.trim());
+        bail!(
+            "`ip -batch` in {} failed: {}\nof:\n{commands}",
+            netns.name(),
+            said.trim()
+        );
     }
     Ok(())
 }

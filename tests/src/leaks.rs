@@ -89,7 +89,9 @@ impl Leaks {
     pub fn learn(&mut self, pid: u32) -> Result<()> {
         for kind in Kind::ALL {
             let held = list(kind)?;
-            let held = held.iter().filter(|entry| holders(entry).any(|holder| holder == pid));
+            let held = held
+                .iter()
+                .filter(|entry| holders(entry).any(|holder| holder == pid));
             self.learned.extend(held.filter_map(|entry| object(kind, entry)));
         }
         Ok(())
@@ -117,9 +119,9 @@ impl Leaks {
                     continue;
                 };
                 let name = entry["name"].as_str().unwrap_or_default();
-                let is_linked = links
-                    .iter()
-                    .any(|link| kind == Kind::Prog && link["prog_id"] == entry["id"] && holders(link).count() > 0);
+                let is_linked = links.iter().any(|link| {
+                    kind == Kind::Prog && link["prog_id"] == entry["id"] && holders(link).count() > 0
+                });
                 let is_orphan = name.starts_with(PREFIX) && holders(&entry).count() == 0 && !is_linked;
                 if is_orphan || self.learned.contains(&object) {
                     left.push(format!("bpf {} {} {name}", kind.name(), object.id));
@@ -176,8 +178,14 @@ fn holders(entry: &Value) -> impl Iterator<Item = u32> {
 /// Sabot's devices, and every qdisc that can carry programs.
 fn devices(netns: &NetnsRef) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    let links: Value = serde_json::from_str(&netns.ip(&["-j", "link", "show"])?).context("`ip -j` didn't print JSON")?;
-    for name in links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str()) {
+    let links: Value =
+        serde_json::from_str(&netns.ip(&["-j", "link", "show"])?).context("`ip -j` didn't print JSON")?;
+    for name in links
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|link| link["ifname"].as_str())
+    {
         if name.starts_with(PREFIX) {
             found.insert(format!("device {name}"));
         }

@@ -167,7 +167,8 @@ impl NetnsRef {
         // nor takes a lock.
         unsafe {
             command.pre_exec(move || {
-                setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| io::Error::from_raw_os_error(errno as i32))
+                setns(file.as_fd(), CloneFlags::CLONE_NEWNET)
+                    .map_err(|errno| io::Error::from_raw_os_error(errno as i32))
             });
         }
         command

@@ -92,7 +92,12 @@ impl Witness {
     ///
     /// Holds what `nft` said.
     pub fn count(&self) -> Result<Count> {
-        let text = checked_output(self.netns.command("nft").args(["-j", "list", "table", "netdev", &self.table]))?;
+        let text =
+            checked_output(
+                self.netns
+                    .command("nft")
+                    .args(["-j", "list", "table", "netdev", &self.table]),
+            )?;
         let listing: Value = serde_json::from_str(&text).context("`nft -j` didn't print JSON")?;
         let counter = listing["nftables"]
             .as_array()

@@ -67,7 +67,8 @@ impl Bulk {
 }
 
 fn send(to: SocketAddr, bytes: u64, patience: Duration) -> Result<Sent> {
-    let mut connection = TcpStream::connect_timeout(&to, patience).with_context(|| format!("no connection to {to}"))?;
+    let mut connection =
+        TcpStream::connect_timeout(&to, patience).with_context(|| format!("no connection to {to}"))?;
     connection.set_write_timeout(Some(patience))?;
     connection.set_read_timeout(Some(patience))?;
     let started = Instant::now();
@@ -119,7 +120,9 @@ fn receive(listener: &TcpListener, patience: Duration) -> Result<Received> {
         fill(received.bytes, &mut expected[..length]);
         if chunk[..length] != expected[..length] {
             let differing = (0..length).filter(|&at| chunk[at] != expected[at]);
-            received.altered.extend(differing.map(|at| received.bytes + at as u64));
+            received
+                .altered
+                .extend(differing.map(|at| received.bytes + at as u64));
         }
         received.bytes += length as u64;
     }

@@ -76,7 +76,9 @@ pub fn echo_once(netns: &NetnsRef, to: SocketAddr, message: &[u8], timeout: Dura
         let mut connection =
             TcpStream::connect_timeout(&to, timeout).with_context(|| format!("no connection to {to}"))?;
         connection.set_read_timeout(Some(timeout))?;
-        connection.write_all(message).with_context(|| format!("can't send to {to}"))?;
+        connection
+            .write_all(message)
+            .with_context(|| format!("can't send to {to}"))?;
         let mut answer = vec![0; message.len()];
         connection
             .read_exact(&mut answer)

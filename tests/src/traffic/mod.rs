@@ -43,11 +43,18 @@ pub fn median(mut values: Vec<Duration>) -> Duration {
 
 /// The error of a system call that answers 0 when it succeeds.
 pub(crate) fn cvt(result: libc::c_int) -> std::io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
 }
 
 /// Gives a socket a receive buffer in which a paused reader loses nothing; root may go over the system's limit.
-pub(crate) fn grow_receive_buffer(socket: &impl std::os::fd::AsRawFd, bytes: libc::c_int) -> std::io::Result<()> {
+pub(crate) fn grow_receive_buffer(
+    socket: &impl std::os::fd::AsRawFd,
+    bytes: libc::c_int,
+) -> std::io::Result<()> {
     // SAFETY: the option's value is a `c_int` that outlives the call, and its size is given as such.
     cvt(unsafe {
         libc::setsockopt(

@@ -39,7 +39,10 @@ pub fn ping(netns: &NetnsRef, to: IpAddr, count: u32, interval: Duration) -> Res
         .context("ping can't be started")?;
     // 1 is "no answer"; 2 is an error.
     if output.status.code().is_none_or(|code| code > 1) {
-        bail!("ping {to} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "ping {to} failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(PingReport {
@@ -63,7 +66,10 @@ mod tests {
     fn only_answers_have_a_round_trip() {
         let answer = "64 bytes from 10.77.0.11: icmp_seq=1 ttl=64 time=50.1 ms";
         assert_eq!(round_trip(answer), Some(Duration::from_micros(50_100)));
-        assert_eq!(round_trip("PING 10.77.0.11 (10.77.0.11) 56(84) bytes of data."), None);
+        assert_eq!(
+            round_trip("PING 10.77.0.11 (10.77.0.11) 56(84) bytes of data."),
+            None
+        );
         assert_eq!(round_trip("rtt min/avg/max/mdev = 0.1/0.2/0.3/0.0 ms"), None);
     }
 }

@@ -95,7 +95,9 @@ pub struct Outage {
 impl Outage {
     /// Its length; up to now if it isn't over.
     pub fn duration(&self) -> Duration {
-        self.until.unwrap_or_else(Instant::now).saturating_duration_since(self.from)
+        self.until
+            .unwrap_or_else(Instant::now)
+            .saturating_duration_since(self.from)
     }
 }
 

@@ -46,9 +46,11 @@ impl Stream {
         let near = client
             .run(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)))
             .with_context(|| format!("no connection to {to}"))?;
-        let far = wait_for(Duration::from_secs(5), Duration::from_millis(1), || listener.accept().ok())
-            .context("the connection wasn't accepted")?
-            .0;
+        let far = wait_for(Duration::from_secs(5), Duration::from_millis(1), || {
+            listener.accept().ok()
+        })
+        .context("the connection wasn't accepted")?
+        .0;
         for end in [&near, &far] {
             end.set_nonblocking(false)?;
             end.set_nodelay(true)?;
@@ -56,17 +58,24 @@ impl Stream {
             end.set_write_timeout(Some(TICK))?;
         }
         let (shared, stop) = (Arc::new(Shared::default()), Stop::default());
-        let mut threads = Vec::new();
-        let mut start = |work: Box<dyn FnOnce(&Shared, &Stop) + Send>| {
-            let (shared, stop) = (Arc::clone(&shared), stop.clone());
-            threads.push(thread::spawn(move || work(&shared, &stop)));
-        };
         let (writer, reader) = (near.try_clone()?, near);
-        start(Box::new(move |shared, stop| send(writer, interval, shared, stop)));
-        start(Box::new(move |shared, stop| receive(reader, None, &shared.back, shared, stop)));
         let echo = far.try_clone()?;
-        start(Box::new(move |shared, stop| receive(far, Some(echo), &shared.forward, shared, stop)));
-        Ok(Self { shared, stop, threads })
+        let threads = vec![
+            start(&shared, &stop, move |shared, stop| {
+                send(writer, interval, shared, stop);
+            }),
+            start(&shared, &stop, move |shared, stop| {
+                receive(reader, None, &shared.back, shared, stop);
+            }),
+            start(&shared, &stop, move |shared, stop| {
+                receive(far, Some(echo), &shared.forward, shared, stop);
+            }),
+        ];
+        Ok(Self {
+            shared,
+            stop,
+            threads,
+        })
     }
 
     /// When data first arrived at the server at `after` or later.
@@ -89,7 +98,9 @@ impl Stream {
     pub fn wait_stalled(&self, quiet: Duration, timeout: Duration) -> Option<Instant> {
         let last = || lock(&self.shared.back).last().copied();
         let stalled = || last().is_some_and(|last| last.elapsed() >= quiet);
-        wait_until(timeout, Duration::from_millis(2), stalled).then(last).flatten()
+        wait_until(timeout, Duration::from_millis(2), stalled)
+            .then(last)
+            .flatten()
     }
 
     /// How often something came back to the client from one instant to another.
@@ -120,6 +131,15 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 fn first_after(times: &Mutex<Vec<Instant>>, after: Instant) -> Option<Instant> {
     let times = lock(times);
     times.get(times.partition_point(|&time| time < after)).copied()
+}
+
+fn start(
+    shared: &Arc<Shared>,
+    stop: &Stop,
+    work: impl FnOnce(&Shared, &Stop) + Send + 'static,
+) -> JoinHandle<()> {
+    let (shared, stop) = (Arc::clone(shared), stop.clone());
+    thread::spawn(move || work(&shared, &stop))
 }
 
 fn send(mut connection: TcpStream, interval: Duration, shared: &Shared, stop: &Stop) {

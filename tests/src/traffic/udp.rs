@@ -201,7 +201,9 @@ fn send_one(socket: &UdpSocket, datagram: &[u8]) -> std::io::Result<()> {
     loop {
         match socket.send(datagram) {
             Ok(_) => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => thread::sleep(Duration::from_micros(100)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                thread::sleep(Duration::from_micros(100));
+            }
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
             // What a firewall or a classifier on the way out says of a datagram that it dropped: it was sent.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
@@ -213,7 +215,11 @@ fn send_one(socket: &UdpSocket, datagram: &[u8]) -> std::io::Result<()> {
 fn encode(number: u64, datagram: &mut [u8]) {
     let body = datagram.len() - HASH;
     for (index, word) in datagram[..body].chunks_mut(NUMBER).enumerate() {
-        let value = if index < 3 { number } else { mix(number ^ mix(index as u64)) };
+        let value = if index < 3 {
+            number
+        } else {
+            mix(number ^ mix(index as u64))
+        };
         word.copy_from_slice(&value.to_le_bytes()[..word.len()]);
     }
     let hash = Sha256::digest(&datagram[..body]);
@@ -236,7 +242,11 @@ fn record(arrivals: &mut Arrivals, datagram: &[u8]) {
 
 /// The number, of which two of three copies suffice, and whether the hash is right.
 fn decode(datagram: &[u8]) -> (u64, bool) {
-    let Some(body) = datagram.len().checked_sub(HASH).filter(|&body| body >= 3 * NUMBER) else {
+    let Some(body) = datagram
+        .len()
+        .checked_sub(HASH)
+        .filter(|&body| body >= 3 * NUMBER)
+    else {
         return (u64::MAX, false);
     };
     let copy = |index: usize| {
