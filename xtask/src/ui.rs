@@ -60,6 +60,11 @@ impl Step {
         self.end("ok", &format!("{detail} ({seconds:.1} s)"));
     }
 
+    /// For steps whose length says nothing.
+    pub(crate) fn done_untimed(self, detail: &str) {
+        self.end("ok", detail);
+    }
+
     pub(crate) fn failed(self, detail: &str) {
         self.end("!!", detail);
     }
