@@ -4,6 +4,10 @@ use crate::{assert_layout, pod};
 
 /// Slots, and so faults, that the kernel's tables hold at once.
 pub const MAX_SLOTS: u32 = 4096;
+/// Peer entries in all sets, of each kind (exact addresses, prefixes).
+pub const MAX_PEERS: u32 = 1 << 18;
+/// The map flag for "insert only".
+pub const BPF_NOEXIST: u32 = 1;
 /// Port matches in one rule.
 pub const MAX_PORTS: usize = 16;
 
