@@ -1,13 +1,12 @@
 //! Changing devices, qdiscs and filters over rtnetlink, in the netns of the thread that opened the socket.
 
-use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NlaBuffer, Parseable as _};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Parseable as _};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage, Stats64,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage, Stats64,
 };
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption,
@@ -35,7 +34,10 @@ impl Side {
             Self::Ingress => TcHandle::MIN_INGRESS,
             Self::Egress => TcHandle::MIN_EGRESS,
         };
-        TcHandle { major: u16::MAX, minor }
+        TcHandle {
+            major: u16::MAX,
+            minor,
+        }
     }
 }
 
@@ -64,13 +66,18 @@ impl Rtnl {
             message
         };
         let mut near = end(pair.near);
-        near.attributes.push(LinkAttribute::NetNsFd(pair.near_netns.as_raw_fd()));
+        near.attributes
+            .push(LinkAttribute::NetNsFd(pair.near_netns.as_raw_fd()));
         let mut message = end(pair.far);
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(near))),
         ]));
-        self.change("a veth pair", &RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+        self.change(
+            "a veth pair",
+            &RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     }
 
     /// Sets attributes of a device.
@@ -86,7 +93,10 @@ impl Rtnl {
     }
 
     pub(super) fn set_queue(&mut self, ifindex: u32, packets: u32, mtu: u32) -> Result<(), RtnlError> {
-        self.set_link(ifindex, vec![LinkAttribute::TxQueueLen(packets), LinkAttribute::Mtu(mtu)])
+        self.set_link(
+            ifindex,
+            vec![LinkAttribute::TxQueueLen(packets), LinkAttribute::Mtu(mtu)],
+        )
     }
 
     /// Up, and without an IPv6 address of its own. A kernel without IPv6 refuses the second; then there is none anyway.
@@ -107,26 +117,44 @@ impl Rtnl {
     pub(super) fn delete_link(&mut self, ifindex: u32) -> Result<(), RtnlError> {
         let mut message = LinkMessage::default();
         message.header.index = ifindex;
-        ignoring(&[libc::ENODEV], self.change("a link", &RouteNetlinkMessage::DelLink(message), 0))
+        ignoring(
+            &[libc::ENODEV],
+            self.change("a link", &RouteNetlinkMessage::DelLink(message), 0),
+        )
     }
 
     /// What a device counts.
     pub(super) fn link_stats(&mut self, ifindex: u32) -> Result<Stats64, RtnlError> {
         let mut message = LinkMessage::default();
         message.header.index = ifindex;
-        let answer = self.exchange("link statistics", &RouteNetlinkMessage::GetLink(message), 0, |payload| {
-            let message = LinkMessage::parse(payload)?;
-            Ok(message.attributes.into_iter().find_map(|attribute| match attribute {
-                LinkAttribute::Stats64(stats) => Some(stats),
-                _ => None,
-            }))
-        })?;
+        let answer = self.exchange(
+            "link statistics",
+            &RouteNetlinkMessage::GetLink(message),
+            0,
+            |payload| {
+                let message = LinkMessage::parse(payload)?;
+                Ok(message
+                    .attributes
+                    .into_iter()
+                    .find_map(|attribute| match attribute {
+                        LinkAttribute::Stats64(stats) => Some(stats),
+                        _ => None,
+                    }))
+            },
+        )?;
         Ok(answer.items.into_iter().next().unwrap_or_default())
     }
 
     /// Makes sure that the device has a clsact qdisc. Says whether it was added now.
     pub(super) fn add_clsact(&mut self, ifindex: u32) -> Result<bool, RtnlError> {
-        let mut message = tc_message(ifindex, TcHandle { major: u16::MAX, minor: 0 }, TcHandle::CLSACT);
+        let mut message = tc_message(
+            ifindex,
+            TcHandle {
+                major: u16::MAX,
+                minor: 0,
+            },
+            TcHandle::CLSACT,
+        );
         message.attributes.push(TcAttribute::Kind("clsact".into()));
         let request = RouteNetlinkMessage::NewQueueDiscipline(message);
         match self.change("a clsact qdisc", &request, NLM_F_CREATE | NLM_F_EXCL) {
@@ -138,7 +166,14 @@ impl Rtnl {
 
     /// Removes the device's clsact qdisc, with every filter on it.
     pub(super) fn delete_clsact(&mut self, ifindex: u32) -> Result<(), RtnlError> {
-        let mut message = tc_message(ifindex, TcHandle { major: u16::MAX, minor: 0 }, TcHandle::CLSACT);
+        let mut message = tc_message(
+            ifindex,
+            TcHandle {
+                major: u16::MAX,
+                minor: 0,
+            },
+            TcHandle::CLSACT,
+        );
         message.attributes.push(TcAttribute::Kind("clsact".into()));
         let request = RouteNetlinkMessage::DelQueueDiscipline(message);
         ignoring(&GONE, self.change("a clsact qdisc", &request, 0))
@@ -158,17 +193,25 @@ impl Rtnl {
             TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
             TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
         ]));
-        self.change("a filter", &RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_REPLACE)
+        self.change(
+            "a filter",
+            &RouteNetlinkMessage::NewTrafficFilter(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
     }
 
     pub(super) fn delete_filter(&mut self, ifindex: u32, side: Side) -> Result<(), RtnlError> {
         let message = filter_message(ifindex, side);
-        ignoring(&GONE, self.change("a filter", &RouteNetlinkMessage::DelTrafficFilter(message), 0))
+        ignoring(
+            &GONE,
+            self.change("a filter", &RouteNetlinkMessage::DelTrafficFilter(message), 0),
+        )
     }
 
     /// Handles of the filters on one side of a device with the priority of each.
     pub(super) fn filters(&mut self, ifindex: u32, side: Side) -> Result<Vec<(u16, u32)>, RtnlError> {
-        let request = RouteNetlinkMessage::GetTrafficFilter(tc_message(ifindex, TcHandle::UNSPEC, side.parent()));
+        let request =
+            RouteNetlinkMessage::GetTrafficFilter(tc_message(ifindex, TcHandle::UNSPEC, side.parent()));
         let parse = |payload: &[u8]| {
             let header = TcHeader::parse(payload)?;
             // The kernel begins each priority with an entry of handle 0.
@@ -196,7 +239,9 @@ fn tc_message(ifindex: u32, handle: TcHandle, parent: TcHandle) -> TcMessage {
 fn filter_message(ifindex: u32, side: Side) -> TcMessage {
     let mut message = tc_message(ifindex, TcHandle::from(FILTER_HANDLE), side.parent());
     message.header.info = u32::from(FILTER_PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be());
-    message.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.into()));
+    message
+        .attributes
+        .push(TcAttribute::Kind(TcFilterBpf::KIND.into()));
     message
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sabot_core::plan::TargetId;
@@ -45,7 +45,10 @@ const fn load32(dst: u8, src: u8, offset: i16) -> Instruction {
 /// `r_dst = map`, by the map's descriptor; it takes two slots.
 const fn load_map(dst: u8, fd: i32) -> [Instruction; 2] {
     const PSEUDO_MAP_FD: u8 = 1;
-    [Instruction::new(0x18, dst, PSEUDO_MAP_FD, 0, fd), Instruction::new(0, 0, 0, 0, 0)]
+    [
+        Instruction::new(0x18, dst, PSEUDO_MAP_FD, 0, fd),
+        Instruction::new(0, 0, 0, 0, 0),
+    ]
 }
 
 const fn call(helper: i32) -> Instruction {
@@ -108,7 +111,10 @@ impl Entries {
         if let Some(program) = programs.get(&(target, door)) {
             return Ok(program.clone());
         }
-        let program = Arc::new(load_classifier(c"sabot_entry", &instructions(target, gate, door))?);
+        let program = Arc::new(load_classifier(
+            c"sabot_entry",
+            &instructions(target, gate, door),
+        )?);
         programs.insert((target, door), program.clone());
         Ok(program)
     }
@@ -118,7 +124,12 @@ impl Entries {
 pub(super) fn load_bounce() -> io::Result<OwnedFd> {
     load_classifier(
         c"sabot_bounce",
-        &[load32(R1, R1, SKB_IFINDEX), move_imm(R2, 0), call(HELPER_REDIRECT_PEER), EXIT],
+        &[
+            load32(R1, R1, SKB_IFINDEX),
+            move_imm(R2, 0),
+            call(HELPER_REDIRECT_PEER),
+            EXIT,
+        ],
     )
 }
 

@@ -71,16 +71,29 @@ pub(super) struct Equipped {
 
 impl Equipped {
     pub(super) fn new(device: TargetDevice) -> Self {
-        Self { device, egress: None, ingress: None, line: None, segmenter: None, slots: Vec::new() }
+        Self {
+            device,
+            egress: None,
+            ingress: None,
+            line: None,
+            segmenter: None,
+            slots: Vec::new(),
+        }
     }
 
     /// Adds what is missing.
-    pub(super) fn add(&mut self, bench: &Workbench, target: TargetId, want: Equipment) -> Result<(), EquipError> {
+    pub(super) fn add(
+        &mut self,
+        bench: &Workbench,
+        target: TargetId,
+        want: Equipment,
+    ) -> Result<(), EquipError> {
         let netns = self.open_netns()?;
         if want.line && self.line.is_none() {
             self.needs_mac_header("delay")?;
             let program = bench.entry(target, Door::Line)?;
-            let (device, tap) = LineDevice::make(target, bench.workshop.as_fd(), netns.as_fd(), program.as_fd())?;
+            let (device, tap) =
+                LineDevice::make(target, bench.workshop.as_fd(), netns.as_fd(), program.as_fd())?;
             bench.line.open(target, tap)?;
             self.line = Some(device);
         }
@@ -95,8 +108,16 @@ impl Equipped {
                 bench.bounce.as_fd(),
             )?);
         }
-        let egress = if want.egress && self.egress.is_none() { Some(bench.entry(target, Door::Egress)?) } else { None };
-        let ingress = if want.ingress && self.ingress.is_none() { Some(bench.entry(target, Door::Ingress)?) } else { None };
+        let egress = if want.egress && self.egress.is_none() {
+            Some(bench.entry(target, Door::Egress)?)
+        } else {
+            None
+        };
+        let ingress = if want.ingress && self.ingress.is_none() {
+            Some(bench.entry(target, Door::Ingress)?)
+        } else {
+            None
+        };
         if egress.is_none() && ingress.is_none() {
             return Ok(());
         }
@@ -123,8 +144,14 @@ impl Equipped {
         if self.line.take().is_some() {
             bench.line.close(target);
         }
-        let segmenter = self.segmenter.take().map(|segmenter| segmenter.delete(bench.workshop.as_fd()));
-        let hooks: Vec<Hook> = [self.egress.take(), self.ingress.take()].into_iter().flatten().collect();
+        let segmenter = self
+            .segmenter
+            .take()
+            .map(|segmenter| segmenter.delete(bench.workshop.as_fd()));
+        let hooks: Vec<Hook> = [self.egress.take(), self.ingress.take()]
+            .into_iter()
+            .flatten()
+            .collect();
         let needs_netns = hooks.iter().any(Hook::is_clsact);
         let detach = || hooks.into_iter().try_for_each(Hook::detach);
         let detached = if !needs_netns {
@@ -154,7 +181,10 @@ impl Equipped {
         abi::Target {
             ifindex: self.device.key.ifindex,
             line_ifindex: self.line.as_ref().map_or(0, |line| line.ifindex),
-            segmenter_ifindex: self.segmenter.as_ref().map_or(0, |segmenter| segmenter.near_ifindex),
+            segmenter_ifindex: self
+                .segmenter
+                .as_ref()
+                .map_or(0, |segmenter| segmenter.near_ifindex),
             flags,
             slot_count: self.slots.len() as u32,
             reserved: 0,
@@ -168,8 +198,16 @@ impl Equipped {
         let netns = self.open_netns().ok()?;
         netns::run_in(netns.as_fd(), || {
             let mut rtnl = Rtnl::open().ok()?;
-            let line = self.line.as_ref().map_or(Ok(0), |line| line.queue_drops(&mut rtnl)).ok()?;
-            let segmenter = self.segmenter.as_ref().map_or(Ok(0), |segmenter| segmenter.drops(&mut rtnl)).ok()?;
+            let line = self
+                .line
+                .as_ref()
+                .map_or(Ok(0), |line| line.queue_drops(&mut rtnl))
+                .ok()?;
+            let segmenter = self
+                .segmenter
+                .as_ref()
+                .map_or(Ok(0), |segmenter| segmenter.drops(&mut rtnl))
+                .ok()?;
             Some(DeviceDrops { line, segmenter })
         })
         .ok()?
@@ -178,7 +216,9 @@ impl Equipped {
     fn open_netns(&self) -> Result<NetnsFile, EquipError> {
         let netns = NetnsFile::open(&self.device.netns_path)?;
         if netns.id() != self.device.key.netns {
-            return Err(EquipError::OtherNetns { path: self.device.netns_path.display().to_string() });
+            return Err(EquipError::OtherNetns {
+                path: self.device.netns_path.display().to_string(),
+            });
         }
         Ok(netns)
     }
@@ -187,7 +227,10 @@ impl Equipped {
         if self.device.mac_header {
             return Ok(());
         }
-        Err(EquipError::NoMacHeader { device: self.device.key.device.clone(), what })
+        Err(EquipError::NoMacHeader {
+            device: self.device.key.device.clone(),
+            what,
+        })
     }
 }
 
@@ -199,7 +242,9 @@ pub(super) struct DeviceDrops {
 
 impl Workbench {
     fn entry(&self, target: TargetId, door: Door) -> Result<Arc<OwnedFd>, EquipError> {
-        self.entries.get(target, self.gate(), door).map_err(EquipError::Entry)
+        self.entries
+            .get(target, self.gate(), door)
+            .map_err(EquipError::Entry)
     }
 
     fn gate(&self) -> BorrowedFd<'_> {

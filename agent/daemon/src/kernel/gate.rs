@@ -24,8 +24,12 @@ pub(super) struct Gate {
 impl Gate {
     /// Takes over the map.
     pub(super) fn new(map: Map) -> Result<Self, GateError> {
-        let Map::ProgramArray(data) = map else { return Err(GateError::WrongKind) };
-        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_err(|e| GateError::Raise(e.into()))?.0;
+        let Map::ProgramArray(data) = map else {
+            return Err(GateError::WrongKind);
+        };
+        let limit = getrlimit(Resource::RLIMIT_NOFILE)
+            .map_err(|e| GateError::Raise(e.into()))?
+            .0;
         let place = limit.min(HIGHEST).saturating_sub(SHARES);
         let kept = duplicate_from(data.fd().as_fd(), place).map_err(GateError::Raise)?;
         let fd = duplicate_from(data.fd().as_fd(), place).map_err(GateError::Raise)?;

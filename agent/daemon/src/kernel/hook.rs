@@ -17,9 +17,13 @@ pub enum HookKind {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum HookError {
+pub(super) enum HookError {
     #[error("cannot attach to {device} ({side}) by tcx: {source}")]
-    Tcx { device: String, side: &'static str, source: io::Error },
+    Tcx {
+        device: String,
+        side: &'static str,
+        source: io::Error,
+    },
     #[error("cannot attach to {device} by clsact: {source}")]
     Clsact { device: String, source: RtnlError },
 }
@@ -27,8 +31,11 @@ pub enum HookError {
 /// One program on one side of one device.
 pub(super) enum Hook {
     /// Closing it detaches, from wherever; the close waits for an RCU grace period.
-    Tcx(#[expect(dead_code, reason = "it is held for its closing")] OwnedFd),
-    Clsact { ifindex: u32, side: Side },
+    Tcx(OwnedFd),
+    Clsact {
+        ifindex: u32,
+        side: Side,
+    },
 }
 
 impl Hook {
@@ -42,15 +49,22 @@ impl Hook {
     ) -> Result<Self, HookError> {
         match kind {
             HookKind::Tcx => {
-                let link = sys::tcx_link(program.as_fd(), ifindex, side == Side::Egress).map_err(|source| {
-                    let side = if side == Side::Egress { "egress" } else { "ingress" };
-                    HookError::Tcx { device: device.to_owned(), side, source }
-                })?;
+                let link =
+                    sys::tcx_link(program.as_fd(), ifindex, side == Side::Egress).map_err(|source| {
+                        let side = if side == Side::Egress { "egress" } else { "ingress" };
+                        HookError::Tcx {
+                            device: device.to_owned(),
+                            side,
+                            source,
+                        }
+                    })?;
                 Ok(Self::Tcx(link))
             }
             HookKind::Clsact => {
-                attach_clsact(program, ifindex, side)
-                    .map_err(|source| HookError::Clsact { device: device.to_owned(), source })?;
+                attach_clsact(program, ifindex, side).map_err(|source| HookError::Clsact {
+                    device: device.to_owned(),
+                    source,
+                })?;
                 Ok(Self::Clsact { ifindex, side })
             }
         }
@@ -85,5 +99,9 @@ pub(super) fn detach_clsact(ifindex: u32, side: Side) -> Result<(), RtnlError> {
     let mut rtnl = Rtnl::open()?;
     rtnl.delete_filter(ifindex, side)?;
     let left = rtnl.filters(ifindex, Side::Ingress)?.len() + rtnl.filters(ifindex, Side::Egress)?.len();
-    if left == 0 { rtnl.delete_clsact(ifindex) } else { Ok(()) }
+    if left == 0 {
+        rtnl.delete_clsact(ifindex)
+    } else {
+        Ok(())
+    }
 }

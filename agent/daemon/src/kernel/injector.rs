@@ -43,7 +43,7 @@ pub struct InjectorOptions {
 /// What the observers take over from the fault object.
 pub struct Taps {
     pub packet_events: RingBuf<MapData>,
-    pub logger: Option<EbpfLogger<MapData>>,
+    pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
 /// The loaded fault object and the equipment of every target.
@@ -70,7 +70,8 @@ impl Injector {
             heartbeat_every: HEARTBEAT_EVERY,
             late_after: LATE_AFTER,
         };
-        let line = DelayLine::start(config, Box::new(MapHeartbeat::new(object.heartbeat))).map_err(LoadError::DelayLine)?;
+        let line = DelayLine::start(config, Box::new(MapHeartbeat::new(object.heartbeat)))
+            .map_err(LoadError::DelayLine)?;
         let gate_fd = object.gate.share().map_err(LoadError::Instructions)?;
         let bench = Workbench {
             entries: Entries::default(),
@@ -89,7 +90,13 @@ impl Injector {
             delays: Mutex::default(),
             programs: object.programs,
         };
-        Ok((Arc::new(injector), Taps { packet_events: object.events, logger: object.logger }))
+        Ok((
+            Arc::new(injector),
+            Taps {
+                packet_events: object.events,
+                logger: object.logger,
+            },
+        ))
     }
 
     /// What went wrong inside the programs, by `abi::INCIDENT_*`.
@@ -100,7 +107,10 @@ impl Injector {
     /// The delay really added, by slot.
     pub fn delay_histograms(&self) -> Vec<(Slot, DelayHistogram)> {
         let slots = lock(&self.delays).clone();
-        slots.into_iter().map(|slot| (slot, self.line.histogram(slot))).collect()
+        slots
+            .into_iter()
+            .map(|slot| (slot, self.line.histogram(slot)))
+            .collect()
     }
 
     /// The delay line's thread is alive.
@@ -114,7 +124,12 @@ impl Injector {
 }
 
 impl Datapath for Injector {
-    fn equip(&self, target: TargetId, device: &TargetDevice, equipment: Equipment) -> Result<(), DatapathError> {
+    fn equip(
+        &self,
+        target: TargetId,
+        device: &TargetDevice,
+        equipment: Equipment,
+    ) -> Result<(), DatapathError> {
         let equipped = lock(&self.targets)
             .entry(target)
             .or_insert_with(|| Arc::new(Mutex::new(Equipped::new(device.clone()))))
@@ -127,7 +142,9 @@ impl Datapath for Injector {
 
     fn strip(&self, target: TargetId, _key: &TargetKey) -> Result<(), DatapathError> {
         self.tables.clear_target(target)?;
-        let Some(equipped) = self.target(target) else { return Ok(()) };
+        let Some(equipped) = self.target(target) else {
+            return Ok(());
+        };
         lock(&equipped).remove(&self.bench, target)?;
         lock(&self.targets).remove(&target);
         Ok(())
@@ -147,7 +164,12 @@ impl Datapath for Injector {
 
     fn write_rule(&self, slot: Slot, rule: &RuleBody) -> Result<(), DatapathError> {
         if let Action::Delay { latency, jitter } = rule.action {
-            let delay = SlotDelay { latency, jitter, expires_at: rule.expires_at, seed: rand::random() };
+            let delay = SlotDelay {
+                latency,
+                jitter,
+                expires_at: rule.expires_at,
+                seed: rand::random(),
+            };
             self.line.set_slot(slot, delay);
             lock(&self.delays).insert(slot);
         }
@@ -182,7 +204,9 @@ impl Datapath for Injector {
         let mut ledger = ledger(&counted, &held);
         let (in_line, in_segmenter) = under_way(&counted, &held);
         if in_line.packets != 0 || in_segmenter.packets != 0 {
-            let drops = self.target(target).and_then(|equipped| lock(&equipped).device_drops());
+            let drops = self
+                .target(target)
+                .and_then(|equipped| lock(&equipped).device_drops());
             attribute_drops(&mut ledger, in_line, in_segmenter, drops);
         }
         ledger
@@ -210,7 +234,9 @@ impl Datapath for Injector {
 
 /// `CLOCK_BOOTTIME`, as the kernel programs read it.
 pub fn boot_time() -> BootTime {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map(Duration::from)
+        .unwrap_or_default();
     BootTime(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
 }
 
@@ -235,20 +261,32 @@ fn ledger(counted: &Counted, held: &LineTallies) -> Ledger {
 /// What was sent on a detour and is neither back nor counted anywhere: in a device's queue now, or dropped by it.
 fn under_way(counted: &Counted, held: &LineTallies) -> (Tally, Tally) {
     let mut line: Tally = counted.delayed.into();
-    for known in [counted.released.into(), held.held, held.lost_bound, held.lost_write, held.lost_late] {
+    for known in [
+        counted.released.into(),
+        held.held,
+        held.lost_bound,
+        held.lost_write,
+        held.lost_late,
+    ] {
         line = minus(line, known);
     }
     (line, minus(counted.segmenting.into(), counted.segmented.into()))
 }
 
 fn minus(from: Tally, less: Tally) -> Tally {
-    Tally { packets: from.packets.saturating_sub(less.packets), bytes: from.bytes.saturating_sub(less.bytes) }
+    Tally {
+        packets: from.packets.saturating_sub(less.packets),
+        bytes: from.bytes.saturating_sub(less.bytes),
+    }
 }
 
 /// Puts what the devices have dropped to this slot's account. They count for all slots together, and the TAP counts
 /// frames; what is still under way of this slot is the most that it can have lost.
 fn attribute_drops(ledger: &mut Ledger, in_line: Tally, in_segmenter: Tally, drops: Option<DeviceDrops>) {
-    let gone = DeviceDrops { line: u64::MAX, segmenter: u64::MAX };
+    let gone = DeviceDrops {
+        line: u64::MAX,
+        segmenter: u64::MAX,
+    };
     let drops = drops.unwrap_or(gone);
     if drops.line > 0 {
         ledger.lost_queue = in_line;
@@ -256,9 +294,13 @@ fn attribute_drops(ledger: &mut Ledger, in_line: Tally, in_segmenter: Tally, dro
     if drops.segmenter >= in_segmenter.packets {
         ledger.lost_segmenter = in_segmenter;
     } else if drops.segmenter > 0 {
-        let share = u128::from(in_segmenter.bytes) * u128::from(drops.segmenter) / u128::from(in_segmenter.packets);
+        let share =
+            u128::from(in_segmenter.bytes) * u128::from(drops.segmenter) / u128::from(in_segmenter.packets);
         let bytes = u64::try_from(share).unwrap_or(u64::MAX);
-        ledger.lost_segmenter = Tally { packets: drops.segmenter, bytes };
+        ledger.lost_segmenter = Tally {
+            packets: drops.segmenter,
+            bytes,
+        };
     }
 }
 
@@ -268,12 +310,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl From<TableError> for DatapathError {
     fn from(error: TableError) -> Self {
-        Self { reason: error.to_string(), permanent: false }
+        Self {
+            reason: error.to_string(),
+            permanent: false,
+        }
     }
 }
 
 impl From<EquipError> for DatapathError {
     fn from(error: EquipError) -> Self {
-        Self { reason: error.to_string(), permanent: error.is_permanent() }
+        Self {
+            reason: error.to_string(),
+            permanent: error.is_permanent(),
+        }
     }
 }

@@ -21,7 +21,7 @@ const QUEUE: u32 = 8192;
 const MTU: u32 = 65_521;
 
 #[derive(Debug, thiserror::Error)]
-pub enum LineDeviceError {
+pub(super) enum LineDeviceError {
     #[error("cannot open {TUN}: {0}")]
     Open(#[source] io::Error),
     #[error("cannot make a TAP: {0}")]
@@ -36,7 +36,6 @@ pub enum LineDeviceError {
 
 /// A TAP that stands in the target's netns and lives as long as its descriptor.
 pub(super) struct LineDevice {
-    pub(super) name: String,
     pub(super) ifindex: u32,
 }
 
@@ -50,7 +49,10 @@ impl LineDevice {
         program: BorrowedFd<'_>,
     ) -> Result<(Self, OwnedFd), LineDeviceError> {
         let name = format!("sabot-l{}", target.0);
-        let set_up = |source| LineDeviceError::SetUp { name: name.clone(), source };
+        let set_up = |source| LineDeviceError::SetUp {
+            name: name.clone(),
+            source,
+        };
         let vanished = || LineDeviceError::Vanished(name.clone());
         let tap = netns::run_in(workshop, || {
             let tun = open_tun().map_err(LineDeviceError::Open)?;
@@ -68,7 +70,7 @@ impl LineDevice {
             rtnl.bring_up(link.ifindex).map_err(set_up)?;
             Ok::<u32, LineDeviceError>(link.ifindex)
         })??;
-        Ok((Self { name, ifindex }, tap.into()))
+        Ok((Self { ifindex }, tap.into()))
     }
 
     /// Frames that found the TAP's queue full. Inside the target's netns.

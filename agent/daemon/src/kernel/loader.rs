@@ -20,7 +20,10 @@ pub enum LoadError {
     #[error("cannot load the fault object: {0}")]
     Object(#[from] EbpfError),
     #[error("cannot load the program {name}: {source}")]
-    Program { name: &'static str, source: ProgramError },
+    Program {
+        name: &'static str,
+        source: ProgramError,
+    },
     #[error("the fault object has no program {0}")]
     NoProgram(&'static str),
     #[error(transparent)]
@@ -47,7 +50,7 @@ pub(super) struct FaultObject {
     pub(super) events: RingBuf<MapData>,
     pub(super) heartbeat: Array<MapData, u64>,
     /// `None` when the object logs nothing.
-    pub(super) logger: Option<EbpfLogger<MapData>>,
+    pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
     pub(super) bounce: std::os::fd::OwnedFd,
 }
 
@@ -82,10 +85,23 @@ impl FaultObject {
         let events = take(&mut programs, "PACKET_EVENTS")?;
         let heartbeat = take(&mut programs, "HEARTBEAT")?;
         for (index, name) in BEHIND_THE_GATE {
-            gate.open(index, load_program(&mut programs, name)?.fd().map_err(|source| LoadError::Program { name, source })?)?;
+            gate.open(
+                index,
+                load_program(&mut programs, name)?
+                    .fd()
+                    .map_err(|source| LoadError::Program { name, source })?,
+            )?;
         }
         let bounce = entry::load_bounce().map_err(LoadError::Instructions)?;
-        Ok(Self { programs, gate, tables, events, heartbeat, logger, bounce })
+        Ok(Self {
+            programs,
+            gate,
+            tables,
+            events,
+            heartbeat,
+            logger,
+            bounce,
+        })
     }
 }
 

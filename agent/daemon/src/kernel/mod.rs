@@ -24,5 +24,6 @@ mod sys;
 mod tables;
 mod tables_encode;
 
-pub use injector::{Injector, InjectorOptions};
+pub use hook::HookKind;
+pub use injector::{Injector, InjectorOptions, Taps, boot_time};
 pub use loader::LoadError;

@@ -86,7 +86,8 @@ fn foreign_kind(file: &File) -> Result<Option<String>, Errno> {
     let request = nix::request_code_none!(0xb7, 0x3);
     // SAFETY: the request takes no argument and the descriptor is open; it answers with a CLONE_NEW* constant.
     let kind = Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), request) })?;
-    Ok((kind != libc::CLONE_NEWNET).then(|| format!("its type is {kind:#x}, CLONE_NEWNET is {:#x}", libc::CLONE_NEWNET)))
+    Ok((kind != libc::CLONE_NEWNET)
+        .then(|| format!("its type is {kind:#x}, CLONE_NEWNET is {:#x}", libc::CLONE_NEWNET)))
 }
 
 #[cfg(test)]
@@ -101,14 +102,23 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_with_what_it_is() {
-        let error = NetnsFile::open(Path::new("/proc/self/ns/mnt")).unwrap_err().to_string();
+        let error = NetnsFile::open(Path::new("/proc/self/ns/mnt"))
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with("/proc/self/ns/mnt is not a network namespace: its type is 0x20000"),
             "{error}"
         );
-        let error = NetnsFile::open(Path::new("/proc/self/status")).unwrap_err().to_string();
-        assert_eq!(error, "/proc/self/status is not a network namespace: it is not on nsfs");
-        let error = NetnsFile::open(Path::new("/run/netns/does-not-exist")).unwrap_err().to_string();
+        let error = NetnsFile::open(Path::new("/proc/self/status"))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "/proc/self/status is not a network namespace: it is not on nsfs"
+        );
+        let error = NetnsFile::open(Path::new("/run/netns/does-not-exist"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("No such file"), "{error}");
     }
 

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    DecodeError, ErrorBuffer, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_ALIGNTO, NetlinkBuffer,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    DecodeError, ErrorBuffer, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST,
+    NLMSG_ALIGNTO, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::address::{AddressHeader, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkHeader, LinkLayerType, LinkMessage};
@@ -18,7 +18,9 @@ use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{AddressFamily as SocketFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily as SocketFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
 
 /// Larger than what the kernel puts into one datagram of a dump.
 const BUFFER: usize = 64 * 1024;
@@ -36,10 +38,7 @@ pub enum RtnlError {
     #[error("cannot read {what} over netlink: {source}")]
     Exchange { what: &'static str, source: io::Error },
     #[error("the kernel's answer about {what} is malformed: {source}")]
-    Malformed {
-        what: &'static str,
-        source: DecodeError,
-    },
+    Malformed { what: &'static str, source: DecodeError },
     #[error("{what} changed {ATTEMPTS} times while they were being read")]
     Unsteady { what: &'static str },
 }
@@ -100,7 +99,9 @@ impl Rtnl {
             parse_link(payload).map(Some)
         }) {
             Ok(Answer { mut items, .. }) => Ok(items.pop()),
-            Err(RtnlError::Exchange { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(RtnlError::Exchange { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
+                Ok(None)
+            }
             Err(e) => Err(e),
         }
     }
@@ -108,7 +109,9 @@ impl Rtnl {
     /// Indexes of the devices that default routes of the main table lead to, in either family.
     pub fn default_route_links(&mut self) -> Result<BTreeSet<u32>, RtnlError> {
         let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
-        let found = self.dump("routes", &request, |payload| parse_default_route(payload).map(Some))?;
+        let found = self.dump("routes", &request, |payload| {
+            parse_default_route(payload).map(Some)
+        })?;
         Ok(found.into_iter().flatten().collect())
     }
 
@@ -125,7 +128,8 @@ impl Rtnl {
         request: &RouteNetlinkMessage,
         flags: u16,
     ) -> Result<(), RtnlError> {
-        self.exchange(what, request, NLM_F_ACK | flags, |_| Ok(None::<()>)).map(drop)
+        self.exchange(what, request, NLM_F_ACK | flags, |_| Ok(None::<()>))
+            .map(drop)
     }
 
     /// A dump that no change interrupted.
@@ -164,7 +168,8 @@ impl Rtnl {
         };
         loop {
             // MSG_TRUNC reports the datagram's true length, so that a truncated one can't pass for a whole one.
-            let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC).map_err(failed)?;
+            let length =
+                recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC).map_err(failed)?;
             let datagram = self.buffer.get(..length).ok_or_else(|| failed(Errno::EMSGSIZE))?;
             if answer.take(what, datagram, self.sequence, &parse)? == Progress::Complete {
                 return Ok(answer);

@@ -18,7 +18,7 @@ use super::rtnl::{Rtnl, RtnlError};
 const MTU: u32 = 65_521;
 
 #[derive(Debug, thiserror::Error)]
-pub enum SegmenterError {
+pub(super) enum SegmenterError {
     #[error("cannot set up the veth pair {name}: {source}")]
     SetUp { name: String, source: RtnlError },
     #[error("the veth {0} has vanished")]
@@ -43,11 +43,19 @@ impl Segmenter {
         bounce: BorrowedFd<'_>,
     ) -> Result<Self, SegmenterError> {
         let name = format!("sabot-s{}", target.0);
-        let set_up = |source| SegmenterError::SetUp { name: name.clone(), source };
+        let set_up = |source| SegmenterError::SetUp {
+            name: name.clone(),
+            source,
+        };
         let vanished = || SegmenterError::Vanished(name.clone());
         let far_ifindex = netns::run_in(workshop, || {
             let mut rtnl = Rtnl::open().map_err(set_up)?;
-            let pair = VethPair { far: &name, near: &name, near_netns: netns, mtu: MTU };
+            let pair = VethPair {
+                far: &name,
+                near: &name,
+                near_netns: netns,
+                mtu: MTU,
+            };
             rtnl.add_veth(&pair).map_err(set_up)?;
             let far = rtnl.link(&name).map_err(set_up)?.ok_or_else(vanished)?;
             hook::attach_clsact(bounce, far.ifindex, Side::Ingress).map_err(set_up)?;
@@ -61,7 +69,10 @@ impl Segmenter {
             rtnl.bring_up(near.ifindex).map_err(set_up)?;
             Ok::<u32, SegmenterError>(near.ifindex)
         })??;
-        Ok(Self { near_ifindex, far_ifindex })
+        Ok(Self {
+            near_ifindex,
+            far_ifindex,
+        })
     }
 
     /// Deletes both ends; they may be gone already, with the target's netns.

@@ -70,7 +70,14 @@ pub(super) fn tcx_link(program: BorrowedFd<'_>, ifindex: u32, egress: bool) -> i
 
 fn bpf_fd(command: bpf_cmd, attr: &bpf_attr) -> io::Result<OwnedFd> {
     // SAFETY: the attribute is initialised and its size is its own; the kernel only reads it for these commands.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attr, mem::size_of::<bpf_attr>()) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_long,
+            attr,
+            size_of::<bpf_attr>(),
+        )
+    };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -92,7 +99,12 @@ const TUN_F_USO6: u32 = 0x40;
 pub(super) fn make_tap(tun: &File, name: &str, vnet_header: i32) -> io::Result<()> {
     // SAFETY: an all-zero ifreq is valid.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
+    for (to, from) in request
+        .ifr_name
+        .iter_mut()
+        .take(libc::IFNAMSIZ - 1)
+        .zip(name.bytes())
+    {
         *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
@@ -111,5 +123,9 @@ fn set_offload(tun: &File, offload: u32) -> io::Result<()> {
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -9,14 +9,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap as KernelHash, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{
+    Array, HashMap as KernelHash, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
+};
 use aya::util::nr_cpus;
 use ipnet::IpNet;
 use nix::libc;
 use sabot_abi as abi;
 use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
-use super::tables_encode::{encode_rule, mapped};
+use super::tables_encode::{encode_ports, encode_rule, mapped};
 use crate::engine::handle::{LedgerDirection, Tally};
 
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,7 @@ struct Inner {
     rules: Array<MapData, abi::Rule>,
     target_state: Array<MapData, u32>,
     targets: Array<MapData, abi::Target>,
+    ports: KernelHash<MapData, abi::PortKey, u32>,
     peers_exact: KernelHash<MapData, abi::PeerKey, u32>,
     peers_prefix: LpmTrie<MapData, abi::PeerPrefix, u32>,
     node_addresses: KernelHash<MapData, [u8; 16], u32>,
@@ -48,6 +51,8 @@ struct Inner {
     incidents: PerCpuArray<MapData, u64>,
     /// What the state words say, to know which body is free.
     slot_words: HashMap<Slot, u32>,
+    /// The entries of each slot's valid port set.
+    slot_ports: HashMap<Slot, Vec<abi::PortKey>>,
     target_words: HashMap<TargetId, u32>,
     spared: BTreeSet<IpAddr>,
 }
@@ -66,46 +71,72 @@ impl Tables {
             rules: take(ebpf, "RULES")?,
             target_state: take(ebpf, "TARGET_STATE")?,
             targets: take(ebpf, "TARGETS")?,
+            ports: take(ebpf, "PORTS")?,
             peers_exact: take(ebpf, "PEERS_EXACT")?,
             peers_prefix: take(ebpf, "PEERS_PREFIX")?,
             node_addresses: take(ebpf, "NODE_ADDRESSES")?,
             counters: take(ebpf, "COUNTERS")?,
             incidents: take(ebpf, "INCIDENTS")?,
             slot_words: HashMap::new(),
+            slot_ports: HashMap::new(),
             target_words: HashMap::new(),
             spared: BTreeSet::new(),
         };
-        Ok(Self { inner: Mutex::new(inner), cpus })
+        Ok(Self {
+            inner: Mutex::new(inner),
+            cpus,
+        })
     }
 
     pub(super) fn write_rule(&self, slot: Slot, rule: &RuleBody) -> Result<(), TableError> {
         let mut inner = self.lock();
         let word = other_word(inner.slot_words.get(&slot).copied(), slot.0);
-        inner.rules.set(word - 1, encode_rule(rule), 0).map_err(on("write a rule"))?;
+        let ports = encode_ports(&rule.ports, word);
+        for port in &ports {
+            inner.ports.insert(port, 1, 0).map_err(on("add a port"))?;
+        }
+        inner
+            .rules
+            .set(word - 1, encode_rule(rule, word), 0)
+            .map_err(on("write a rule"))?;
         inner.slot_state.set(slot.0, word, 0).map_err(on("swap a slot"))?;
         inner.slot_words.insert(slot, word);
-        Ok(())
+        let before = inner.slot_ports.insert(slot, ports);
+        inner.remove_ports(before.as_deref().unwrap_or_default())
     }
 
     pub(super) fn clear_rule(&self, slot: Slot) -> Result<(), TableError> {
         let mut inner = self.lock();
-        inner.slot_state.set(slot.0, abi::SLOT_FREE, 0).map_err(on("free a slot"))?;
+        inner
+            .slot_state
+            .set(slot.0, abi::SLOT_FREE, 0)
+            .map_err(on("free a slot"))?;
         inner.slot_words.remove(&slot);
-        Ok(())
+        let before = inner.slot_ports.remove(&slot);
+        inner.remove_ports(before.as_deref().unwrap_or_default())
     }
 
     pub(super) fn write_target(&self, target: TargetId, body: &abi::Target) -> Result<(), TableError> {
         let mut inner = self.lock();
         let word = other_word(inner.target_words.get(&target).copied(), target.0);
-        inner.targets.set(word - 1, *body, 0).map_err(on("write a target"))?;
-        inner.target_state.set(target.0, word, 0).map_err(on("swap a target"))?;
+        inner
+            .targets
+            .set(word - 1, *body, 0)
+            .map_err(on("write a target"))?;
+        inner
+            .target_state
+            .set(target.0, word, 0)
+            .map_err(on("swap a target"))?;
         inner.target_words.insert(target, word);
         Ok(())
     }
 
     pub(super) fn clear_target(&self, target: TargetId) -> Result<(), TableError> {
         let mut inner = self.lock();
-        inner.target_state.set(target.0, abi::TARGET_FREE, 0).map_err(on("free a target"))?;
+        inner
+            .target_state
+            .set(target.0, abi::TARGET_FREE, 0)
+            .map_err(on("free a target"))?;
         inner.target_words.remove(&target);
         Ok(())
     }
@@ -113,12 +144,22 @@ impl Tables {
     pub(super) fn add_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), TableError> {
         let mut inner = self.lock();
         for entry in entries {
-            let value = if entry.excepted { abi::PEER_EXCEPTED } else { abi::PEER_INCLUDED };
+            let value = if entry.excepted {
+                abi::PEER_EXCEPTED
+            } else {
+                abi::PEER_INCLUDED
+            };
             let result = match exact_key(set, &entry.net) {
                 Some(key) => inner.peers_exact.insert(key, value, 0),
                 None => inner.peers_prefix.insert(&prefix_key(set, &entry.net), value, 0),
             };
-            result.map_err(|error| if is_full(&error) { TableError::PeersFull(abi::MAX_PEERS) } else { on("add a peer")(error) })?;
+            result.map_err(|error| {
+                if is_full(&error) {
+                    TableError::PeersFull(abi::MAX_PEERS)
+                } else {
+                    on("add a peer")(error)
+                }
+            })?;
         }
         Ok(())
     }
@@ -142,11 +183,15 @@ impl Tables {
             addresses.difference(&inner.spared).copied().collect(),
         );
         for address in new {
-            inner.node_addresses.insert(mapped(address), 1, 0).map_err(on("add a node address"))?;
+            inner
+                .node_addresses
+                .insert(mapped(address), 1, 0)
+                .map_err(on("add a node address"))?;
             inner.spared.insert(address);
         }
         for address in gone {
-            unless_absent(inner.node_addresses.remove(&mapped(address))).map_err(on("remove a node address"))?;
+            unless_absent(inner.node_addresses.remove(&mapped(address)))
+                .map_err(on("remove a node address"))?;
             inner.spared.remove(&address);
         }
         Ok(())
@@ -158,7 +203,11 @@ impl Tables {
         for direction in [LedgerDirection::Egress, LedgerDirection::Ingress] {
             let zero = PerCpuValues::try_from(vec![abi::Counters::default(); self.cpus])
                 .map_err(|source| on("shape counters")(MapError::IoError(source)))?;
-            match inner.counters.insert(counter_key(slot, target, direction), zero, u64::from(abi::BPF_NOEXIST)) {
+            match inner.counters.insert(
+                counter_key(slot, target, direction),
+                zero,
+                u64::from(abi::BPF_NOEXIST),
+            ) {
                 Ok(()) => {}
                 Err(error) if errno(&error) == Some(libc::EEXIST) => {}
                 Err(error) if is_full(&error) => return Err(TableError::CountersFull),
@@ -171,7 +220,8 @@ impl Tables {
     pub(super) fn remove_counters(&self, slot: Slot, target: TargetId) -> Result<(), TableError> {
         let mut inner = self.lock();
         for direction in [LedgerDirection::Egress, LedgerDirection::Ingress] {
-            unless_absent(inner.counters.remove(&counter_key(slot, target, direction))).map_err(on("remove counters"))?;
+            unless_absent(inner.counters.remove(&counter_key(slot, target, direction)))
+                .map_err(on("remove counters"))?;
         }
         Ok(())
     }
@@ -202,9 +252,21 @@ impl Tables {
     }
 }
 
+impl Inner {
+    fn remove_ports(&mut self, ports: &[abi::PortKey]) -> Result<(), TableError> {
+        ports
+            .iter()
+            .try_for_each(|port| unless_absent(self.ports.remove(port)))
+            .map_err(on("remove a port"))
+    }
+}
+
 impl From<abi::Tally> for Tally {
     fn from(tally: abi::Tally) -> Self {
-        Self { packets: tally.packets, bytes: tally.bytes }
+        Self {
+            packets: tally.packets,
+            bytes: tally.bytes,
+        }
     }
 }
 
@@ -232,17 +294,30 @@ fn counter_key(slot: Slot, target: TargetId, direction: LedgerDirection) -> abi:
         LedgerDirection::Egress => abi::DIRECTION_EGRESS,
         LedgerDirection::Ingress => abi::DIRECTION_INGRESS,
     };
-    abi::CounterKey { slot: slot.0, target: target.0, direction }
+    abi::CounterKey {
+        slot: slot.0,
+        target: target.0,
+        direction,
+    }
 }
 
 fn exact_key(set: PeerSetId, net: &IpNet) -> Option<abi::PeerKey> {
-    (net.prefix_len() == net.max_prefix_len()).then(|| abi::PeerKey { peer_set: set.0, address: mapped(net.addr()) })
+    (net.prefix_len() == net.max_prefix_len()).then(|| abi::PeerKey {
+        peer_set: set.0,
+        address: mapped(net.addr()),
+    })
 }
 
 fn prefix_key(set: PeerSetId, net: &IpNet) -> Key<abi::PeerPrefix> {
     let mapping = 128 - u32::from(net.max_prefix_len());
     let length = abi::PEER_PREFIX_BASE + mapping + u32::from(net.prefix_len());
-    Key::new(length, abi::PeerPrefix { peer_set: set.0.to_be(), address: mapped(net.network()) })
+    Key::new(
+        length,
+        abi::PeerPrefix {
+            peer_set: set.0.to_be(),
+            address: mapped(net.network()),
+        },
+    )
 }
 
 fn errno(error: &MapError) -> Option<i32> {

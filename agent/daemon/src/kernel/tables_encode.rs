@@ -6,8 +6,9 @@ use sabot_abi as abi;
 use sabot_core::model::{Action, Direction, PortMatch};
 use sabot_core::plan::RuleBody;
 
-pub(super) fn encode_rule(rule: &RuleBody) -> abi::Rule {
-    let mut encoded = abi::Rule {
+/// `port_set` is the key under which the rule's ports stand.
+pub(super) fn encode_rule(rule: &RuleBody, port_set: u32) -> abi::Rule {
+    abi::Rule {
         action: action(&rule.action),
         flags: flags(rule),
         starts_at: rule.starts_at.0,
@@ -15,13 +16,26 @@ pub(super) fn encode_rule(rule: &RuleBody) -> abi::Rule {
         peer_set: rule.peers.map_or(0, |set| set.0),
         threshold: threshold(&rule.action),
         sample_every: rule.sample_every,
-        ..abi::Rule::default()
-    };
-    for (place, port) in encoded.ports.iter_mut().zip(&rule.ports) {
-        *place = port_match(*port);
-        encoded.port_count += 1;
+        port_set,
+        reserved: 0,
     }
-    encoded
+}
+
+/// Protocols that have ports: what "every protocol" means for a port.
+const WITH_PORTS: [u8; 3] = [6, 17, 132];
+
+/// The entries of the rule's port set.
+pub(super) fn encode_ports(ports: &[PortMatch], port_set: u32) -> Vec<abi::PortKey> {
+    let key = |protocol, port: Option<u16>| abi::PortKey {
+        port_set,
+        protocol: u32::from(protocol),
+        port: port.map_or(abi::PORT_ALL, u32::from),
+    };
+    let keys = ports.iter().flat_map(|port| match port.protocol {
+        Some(protocol) => vec![key(protocol, port.port)],
+        None => WITH_PORTS.map(|protocol| key(protocol, port.port)).to_vec(),
+    });
+    keys.collect()
 }
 
 /// IPv4 addresses as IPv4-mapped IPv6 ones.
@@ -59,21 +73,17 @@ fn flags(rule: &RuleBody) -> u32 {
         (rule.peers_exact, abi::RULE_PEERS_EXACT),
         (rule.peers_prefix, abi::RULE_PEERS_PREFIX),
         (rule.spare_node, abi::RULE_SPARE_NODE),
+        (rule.ports.iter().any(|port| port.port.is_some()), abi::RULE_PORTS),
+        (
+            rule.ports.iter().any(|port| port.port.is_none()),
+            abi::RULE_PROTOCOLS,
+        ),
     ] {
         if holds {
             flags |= flag;
         }
     }
     flags
-}
-
-fn port_match(port: PortMatch) -> abi::PortMatch {
-    abi::PortMatch {
-        protocol: port.protocol.map_or(abi::PROTOCOL_ANY, u32::from),
-        first: port.port.map_or(0, u32::from),
-        last: u32::from(port.port.unwrap_or(u16::MAX)),
-        reserved: 0,
-    }
 }
 
 #[cfg(test)]
@@ -104,22 +114,65 @@ mod tests {
         rule.peers = Some(PeerSetId(9));
         rule.peers_exact = true;
         rule.ports = vec![
-            PortMatch { protocol: Some(6), port: Some(443) },
-            PortMatch { protocol: Some(1), port: None },
+            PortMatch {
+                protocol: Some(6),
+                port: Some(443),
+            },
+            PortMatch {
+                protocol: Some(1),
+                port: None,
+            },
         ];
-        let encoded = encode_rule(&rule);
+        let encoded = encode_rule(&rule, 5);
         assert_eq!(encoded.threshold, 1 << 31);
-        assert_eq!((encoded.starts_at, encoded.expires_at, encoded.sample_every), (1, 2, 3));
-        assert_eq!((encoded.peer_set, encoded.port_count), (9, 2));
+        assert_eq!(
+            (encoded.starts_at, encoded.expires_at, encoded.sample_every),
+            (1, 2, 3)
+        );
+        assert_eq!((encoded.peer_set, encoded.port_set), (9, 5));
         let both = abi::RULE_EGRESS | abi::RULE_INGRESS;
-        assert_eq!(encoded.flags, both | abi::RULE_PEERS | abi::RULE_PEERS_EXACT);
-        assert_eq!((encoded.ports[0].first, encoded.ports[0].last), (443, 443));
-        assert_eq!((encoded.ports[1].first, encoded.ports[1].last), (0, 65535));
+        let ports = abi::RULE_PORTS | abi::RULE_PROTOCOLS;
+        assert_eq!(
+            encoded.flags,
+            both | ports | abi::RULE_PEERS | abi::RULE_PEERS_EXACT
+        );
+        let keys = encode_ports(&rule.ports, 5);
+        assert_eq!(
+            keys[0],
+            abi::PortKey {
+                port_set: 5,
+                protocol: 6,
+                port: 443
+            }
+        );
+        assert_eq!(
+            keys[1],
+            abi::PortKey {
+                port_set: 5,
+                protocol: 1,
+                port: abi::PORT_ALL
+            }
+        );
+    }
+
+    #[test]
+    fn a_port_of_every_protocol_is_one_of_each_that_has_ports() {
+        let keys = encode_ports(
+            &[PortMatch {
+                protocol: None,
+                port: Some(53),
+            }],
+            1,
+        );
+        assert_eq!(
+            keys.iter().map(|key| key.protocol).collect::<Vec<_>>(),
+            [6, 17, 132]
+        );
     }
 
     #[test]
     fn all_packets_is_all_of_32_random_bits() {
         let percent = Percent::new(100.0).unwrap();
-        assert_eq!(encode_rule(&body(Action::Drop { percent })).threshold, 1 << 32);
+        assert_eq!(encode_rule(&body(Action::Drop { percent }), 0).threshold, 1 << 32);
     }
 }

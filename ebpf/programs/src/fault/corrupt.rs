@@ -45,9 +45,16 @@ pub fn corrupt(ctx: &TcContext, packet: &Packet) -> Result<(), i64> {
         before[1] = ctx.load::<u8>(word_at + 1)?;
     }
     let mut after = before;
-    if odd == 0 { after[0] ^= flip } else { after[1] ^= flip }
+    if odd == 0 {
+        after[0] ^= flip
+    } else {
+        after[1] ^= flip
+    }
     let changed = if odd == 0 { after[0] } else { after[1] };
     ctx.store(position as usize, &changed, 0)?;
-    let (from, to) = (u16::from_ne_bytes(before) as u64, u16::from_ne_bytes(after) as u64);
+    let (from, to) = (
+        u16::from_ne_bytes(before) as u64,
+        u16::from_ne_bytes(after) as u64,
+    );
     ctx.l4_csum_replace(checksum_at, from, to, 2 | flags)
 }

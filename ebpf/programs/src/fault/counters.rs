@@ -7,7 +7,8 @@ use sabot_abi::{CounterKey, Counters, INCIDENT_COUNT, INCIDENT_NO_COUNTERS, Tall
 
 /// The daemon creates an entry before the slot comes into force on the target.
 #[map]
-static COUNTERS: PerCpuHashMap<CounterKey, Counters> = PerCpuHashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
+static COUNTERS: PerCpuHashMap<CounterKey, Counters> =
+    PerCpuHashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
 #[map]
 static INCIDENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(INCIDENT_COUNT, 0);
 
@@ -16,7 +17,11 @@ static INCIDENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(INCIDENT_COUN
 /// Programs run with bottom halves off, so nothing else on this CPU touches them meanwhile.
 #[inline(always)]
 pub fn of(slot: u32, target: u32, direction: u32) -> Option<&'static mut Counters> {
-    let entry = COUNTERS.get_ptr_mut(CounterKey { slot, target, direction })?;
+    let entry = COUNTERS.get_ptr_mut(CounterKey {
+        slot,
+        target,
+        direction,
+    })?;
     // SAFETY: the entry is this CPU's own and outlives the program's run (the kernel frees it after a grace period).
     Some(unsafe { &mut *entry })
 }

@@ -1,15 +1,15 @@
 //! Sending a packet away and letting it on when it comes back: the delay line's TAP and the segmenter.
 
-use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_SHOT};
+use aya_ebpf::bindings::BPF_F_INGRESS;
 use aya_ebpf::helpers::{bpf_redirect, bpf_skb_vlan_pop, bpf_skb_vlan_push};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 use sabot_abi::{
-    DIRECTION_EGRESS, INCIDENT_HELPER_FAILED, INCIDENT_UNTAGGED, TAG_ETHERTYPE, TARGET_NODE_DEVICE, Tag, Target,
+    DIRECTION_EGRESS, INCIDENT_HELPER_FAILED, INCIDENT_UNTAGGED, TAG_ETHERTYPE, TARGET_NODE_DEVICE, Tag,
+    Target,
 };
 
-use crate::counters::incident;
 use crate::raw;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,9 @@ pub enum Detour {
     Line,
     Segmenter,
 }
+
+/// No device has this index.
+const NO_DEVICE: u32 = 0;
 
 /// When the delay line was last alive, `CLOCK_BOOTTIME` in ns.
 #[map]
@@ -47,12 +50,14 @@ pub fn is_open(ctx: &TcContext, target: &Target, detour: Detour, now: u64) -> bo
 fn line_is_alive(now: u64) -> bool {
     // SAFETY: the static is the program's read-only data, which the daemon fills before it loads the program.
     let bound = unsafe { core::ptr::read_volatile(&HEARTBEAT_BOUND) };
-    HEARTBEAT.get(0).is_some_and(|beat| now < beat.saturating_add(bound))
+    HEARTBEAT
+        .get(0)
+        .is_some_and(|beat| now < beat.saturating_add(bound))
 }
 
-/// Tags the packet and sends it away; the code must be returned.
+/// Tags the packet and sends it away, once the program returns `TC_ACT_REDIRECT`.
 #[inline(always)]
-pub fn take(ctx: &TcContext, target: &Target, detour: Detour, tag: Tag) -> Result<i32, u32> {
+pub fn take(ctx: &TcContext, target: &Target, detour: Detour, tag: Tag) -> Result<(), u32> {
     let ifindex = match detour {
         Detour::Line => target.line_ifindex,
         Detour::Segmenter => target.segmenter_ifindex,
@@ -61,8 +66,8 @@ pub fn take(ctx: &TcContext, target: &Target, detour: Detour, tag: Tag) -> Resul
     if unsafe { bpf_skb_vlan_push(raw(ctx), TAG_ETHERTYPE.to_be(), tag.tci()) } != 0 {
         return Err(INCIDENT_HELPER_FAILED);
     }
-    // SAFETY: the helper takes two integers.
-    Ok(unsafe { bpf_redirect(ifindex, 0) as i32 })
+    redirect(ifindex, 0);
+    Ok(())
 }
 
 /// Takes our tag off; a frame without one isn't ours.
@@ -80,21 +85,28 @@ pub fn take_tag(ctx: &TcContext) -> Result<Tag, u32> {
     Ok(Tag::from_tci(tci as u16))
 }
 
-/// Sends a packet that came back out of the target's device, or into it.
+/// Sends a packet that came back out of the target's device, or into it, once the program returns `TC_ACT_REDIRECT`.
 #[inline(always)]
-pub fn leave(ctx: &TcContext, ifindex: u32, direction: u32) -> i32 {
+pub fn leave(ctx: &TcContext, ifindex: u32, direction: u32) {
     if direction == DIRECTION_EGRESS {
-        // SAFETY: the helper takes two integers.
-        return unsafe { bpf_redirect(ifindex, 0) as i32 };
+        redirect(ifindex, 0);
+    } else {
+        ctx.set_mark(return_mark());
+        redirect(ifindex, BPF_F_INGRESS as u64);
     }
-    let mark = return_mark();
-    if mark == 0 {
-        incident(INCIDENT_HELPER_FAILED);
-        return TC_ACT_SHOT as i32;
-    }
-    ctx.set_mark(mark);
+}
+
+/// Drops the packet as a wire would, once the program returns `TC_ACT_REDIRECT`: without a word to the sender.
+#[inline(always)]
+pub fn into_nothing() {
+    redirect(NO_DEVICE, 0);
+}
+
+/// With these flags the helper can't fail: it only records where the packet goes.
+#[inline(always)]
+fn redirect(ifindex: u32, flags: u64) {
     // SAFETY: the helper takes two integers.
-    unsafe { bpf_redirect(ifindex, BPF_F_INGRESS as u64) as i32 }
+    unsafe { bpf_redirect(ifindex, flags) };
 }
 
 /// Whether the packet at the target's device comes from one of our detours and has met every slot already.

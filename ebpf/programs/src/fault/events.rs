@@ -12,7 +12,6 @@ use crate::packet::Packet;
 static PACKET_EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// Where and what of a decision.
-#[derive(Clone, Copy)]
 pub struct Decision {
     pub slot: u32,
     pub target: u32,
@@ -22,7 +21,8 @@ pub struct Decision {
 }
 
 /// Reports one in `sample_every` decisions; a full ring is counted.
-pub fn sample(sample_every: u32, packet: &Packet, decision: Decision) {
+#[inline(never)]
+pub fn sample(sample_every: u32, packet: &Packet, decision: &Decision) {
     // SAFETY: the helper takes nothing and returns a number.
     if sample_every == 0 || (unsafe { bpf_get_prandom_u32() } as u64 * sample_every as u64) >> 32 != 0 {
         return;

@@ -13,18 +13,18 @@ mod events;
 mod packet;
 mod peers;
 mod pipeline;
+mod ports;
 mod rules;
 mod targets;
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::TC_ACT_SHOT;
-use aya_ebpf::helpers::bpf_redirect;
+use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT};
 use aya_ebpf::macros::{classifier, map};
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::TcContext;
 use sabot_abi::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, GATE_SIZE, INCIDENT_HELPER_FAILED, INCIDENT_ORPHANED, INCIDENT_UNPARSED,
-    INCIDENT_UNTAGGED, Tag,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, GATE_SIZE, INCIDENT_ORPHANED, INCIDENT_UNPARSED, INCIDENT_UNTAGGED,
+    Tag,
 };
 
 use crate::counters::incident;
@@ -62,16 +62,6 @@ pub fn fault_segmenter(ctx: TcContext) -> i32 {
     returned(&ctx, Detour::Segmenter)
 }
 
-/// What a program has decided about a packet.
-enum Fate {
-    Pass,
-    Drop,
-    /// `bpf_redirect` was called and its return code must be returned.
-    Redirect(i32),
-    /// Out of the target's device, in the direction in which it was going.
-    Onwards { ifindex: u32, direction: u32 },
-}
-
 /// Why a program can't decide. At a target's device the packet passes; on our own devices it is dropped.
 enum Trouble {
     /// Not IP: no fault names it.
@@ -88,27 +78,20 @@ impl From<ParseError> for Trouble {
     }
 }
 
-/// A packet at the target's device for the first time.
-fn try_arrive(ctx: &TcContext, direction: u32) -> Result<Fate, Trouble> {
+/// A packet at the target's device: new, or on its way on after a detour.
+fn try_arrive(ctx: &TcContext, direction: u32) -> Result<Step, Trouble> {
     let Some(target) = targets::get(targets::id_of(ctx)) else {
-        return Ok(Fate::Pass);
+        return Ok(Step::Continue);
     };
-    if detour::has_been_away(ctx, target, direction) {
-        return Ok(Fate::Pass);
-    }
-    if target.slot_count == 0 {
-        return Ok(Fate::Pass);
+    if detour::has_been_away(ctx, target, direction) || target.slot_count == 0 {
+        return Ok(Step::Continue);
     }
     let packet = Packet::parse(ctx, target.flags)?;
-    Ok(match pipeline::run(ctx, target, packet, direction, Entrance::Start) {
-        Step::Continue => Fate::Pass,
-        Step::Drop => Fate::Drop,
-        Step::Redirect(code) => Fate::Redirect(code),
-    })
+    Ok(pipeline::run(ctx, target, packet, direction, Entrance::Start))
 }
 
-/// A packet that comes back from a detour and goes on with the slots behind the one that sent it away.
-fn try_return(ctx: &TcContext, detour: Detour) -> Result<Fate, Trouble> {
+/// A packet that comes back from a detour: it meets the slots behind the one that sent it away, and goes on.
+fn try_return(ctx: &TcContext, detour: Detour) -> Result<Step, Trouble> {
     let target_id = targets::id_of(ctx);
     let target = targets::get(target_id).ok_or(Trouble::Incident(INCIDENT_ORPHANED))?;
     let tag: Tag = detour::take_tag(ctx).map_err(Trouble::Incident)?;
@@ -123,19 +106,26 @@ fn try_return(ctx: &TcContext, detour: Detour) -> Result<Fate, Trouble> {
             Entrance::At(tag.slot)
         }
     };
-    Ok(match pipeline::run(ctx, target, packet, tag.direction, entrance) {
-        Step::Continue => Fate::Onwards { ifindex: target.ifindex, direction: tag.direction },
-        Step::Drop => Fate::Drop,
-        Step::Redirect(code) => Fate::Redirect(code),
-    })
+    let step = pipeline::run(ctx, target, packet, tag.direction, entrance);
+    if step == Step::Continue {
+        detour::leave(ctx, target.ifindex, tag.direction);
+        return Ok(Step::Redirect);
+    }
+    Ok(step)
 }
 
 /// The verdict at a target's device: an error never costs a packet.
-fn verdict(outcome: Result<Fate, Trouble>, direction: u32) -> i32 {
+fn verdict(outcome: Result<Step, Trouble>, direction: u32) -> i32 {
     match outcome {
-        Ok(Fate::Pass | Fate::Onwards { .. }) | Err(Trouble::NotIp) => PASS,
-        Ok(Fate::Redirect(code)) => code,
-        Ok(Fate::Drop) => lose(direction),
+        Ok(Step::Continue) | Err(Trouble::NotIp) => PASS,
+        Ok(Step::Redirect) => TC_ACT_REDIRECT as i32,
+        Ok(Step::Drop) if direction == DIRECTION_EGRESS => {
+            // `TC_ACT_SHOT` would tell the sender (`NET_XMIT_DROP`): TCP takes it for local congestion and does not count
+            // a loss, a raw socket gets ENOBUFS.
+            detour::into_nothing();
+            TC_ACT_REDIRECT as i32
+        }
+        Ok(Step::Drop) => TC_ACT_SHOT as i32,
         Err(Trouble::Incident(which)) => {
             incident(which);
             PASS
@@ -146,31 +136,21 @@ fn verdict(outcome: Result<Fate, Trouble>, direction: u32) -> i32 {
 /// The verdict on our own devices: what isn't ours never enters the target's stack.
 fn returned(ctx: &TcContext, detour: Detour) -> i32 {
     match try_return(ctx, detour) {
-        Ok(Fate::Onwards { ifindex, direction }) => detour::leave(ctx, ifindex, direction),
-        Ok(Fate::Redirect(code)) => code,
-        Ok(Fate::Drop | Fate::Pass) => TC_ACT_SHOT as i32,
+        Ok(Step::Redirect) => TC_ACT_REDIRECT as i32,
+        Ok(Step::Continue | Step::Drop) => TC_ACT_SHOT as i32,
         Err(Trouble::NotIp) => {
             incident(INCIDENT_UNTAGGED);
             TC_ACT_SHOT as i32
         }
         Err(Trouble::Incident(which)) => {
             incident(which);
-            if which == INCIDENT_HELPER_FAILED {
-                aya_log_ebpf::debug!(ctx, "a helper failed on a packet that came back");
-            }
+            aya_log_ebpf::debug!(
+                ctx,
+                "dropped a frame on one of our own devices: incident {}",
+                which
+            );
             TC_ACT_SHOT as i32
         }
-    }
-}
-
-/// Drops a packet as a wire would. On egress `TC_ACT_SHOT` would tell the sender (`NET_XMIT_DROP`: TCP takes it for local
-/// congestion, a raw socket gets ENOBUFS); a redirect to no device frees the packet and reports success.
-fn lose(direction: u32) -> i32 {
-    if direction == DIRECTION_EGRESS {
-        // SAFETY: the helper takes two integers; it only records them for the caller's return.
-        unsafe { bpf_redirect(0, 0) as i32 }
-    } else {
-        TC_ACT_SHOT as i32
     }
 }
 

@@ -97,7 +97,10 @@ impl Packet {
         self.fragment = false;
         self.later_fragment = false;
         self.super_packet = false;
-        self.wire = Tally { packets: 1, bytes: ctx.len() as u64 };
+        self.wire = Tally {
+            packets: 1,
+            bytes: ctx.len() as u64,
+        };
     }
 
     #[inline(always)]
@@ -137,7 +140,10 @@ impl Packet {
     #[inline(always)]
     fn skip_extension_headers(&mut self, ctx: &TcContext) -> Result<(), ParseError> {
         for _ in 0..MAX_EXTENSION_HEADERS {
-            if !matches!(self.protocol, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT) {
+            if !matches!(
+                self.protocol,
+                HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT
+            ) {
                 return Ok(());
             }
             let header: [u8; 4] = load(ctx, self.transport as usize)?;
@@ -190,7 +196,9 @@ impl Packet {
             _ => return Ok(()),
         };
         if matches!(self.protocol, TCP | UDP | SCTP) {
-            let Ok(ports) = load::<[u8; 4]>(ctx, at) else { return Ok(()) };
+            let Ok(ports) = load::<[u8; 4]>(ctx, at) else {
+                return Ok(());
+            };
             self.source_port = u16::from_be_bytes([ports[0], ports[1]]);
             self.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
             self.has_ports = true;
@@ -215,7 +223,10 @@ impl Packet {
         let packets = payload.div_ceil(segment);
         if packets > 1 {
             self.super_packet = true;
-            self.wire = Tally { packets, bytes: payload + packets * headers };
+            self.wire = Tally {
+                packets,
+                bytes: payload + packets * headers,
+            };
         }
     }
 }
@@ -255,5 +266,9 @@ fn load<T>(ctx: &TcContext, offset: usize) -> Result<T, ParseError> {
 fn load_into(ctx: &TcContext, offset: usize, to: &mut [u8; 16]) -> Result<(), ParseError> {
     // SAFETY: the destination is 16 writable bytes, and the context is valid while the program runs.
     let result = unsafe { bpf_skb_load_bytes(raw(ctx).cast(), offset as u32, to.as_mut_ptr().cast(), 16) };
-    if result == 0 { Ok(()) } else { Err(ParseError::Malformed) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(ParseError::Malformed)
+    }
 }

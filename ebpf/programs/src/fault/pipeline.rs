@@ -3,9 +3,9 @@
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::programs::TcContext;
 use sabot_abi::{
-    ACTION_CORRUPT, ACTION_DELAY, ACTION_DROP, ACTION_PARTITION, Counters, DIRECTION_EGRESS, INCIDENT_HELPER_FAILED,
-    INCIDENT_NO_COUNTERS, MAX_PORTS, MAX_TARGET_SLOTS, OUTCOME_BYPASSED, OUTCOME_CORRUPTED, OUTCOME_DELAYED,
-    OUTCOME_DROPPED, OUTCOME_PASSED, PROTOCOL_ANY, RULE_EGRESS, RULE_INGRESS, Rule, Tag, Target,
+    ACTION_CORRUPT, ACTION_DELAY, ACTION_DROP, ACTION_PARTITION, Counters, DIRECTION_EGRESS,
+    INCIDENT_HELPER_FAILED, INCIDENT_NO_COUNTERS, MAX_TARGET_SLOTS, OUTCOME_BYPASSED, OUTCOME_CORRUPTED,
+    OUTCOME_DELAYED, OUTCOME_DROPPED, OUTCOME_PASSED, RULE_EGRESS, RULE_INGRESS, Rule, Tag, Tally, Target,
 };
 
 use crate::clock;
@@ -15,6 +15,7 @@ use crate::detour::{self, Detour};
 use crate::events::{self, Decision};
 use crate::packet::Packet;
 use crate::peers;
+use crate::ports;
 use crate::rules;
 use crate::targets;
 
@@ -31,223 +32,228 @@ pub enum Entrance {
 }
 
 /// What a slot, or the whole list, makes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Continue,
     Drop,
-    /// The code of `bpf_redirect`.
-    Redirect(i32),
+    /// `bpf_redirect` was called.
+    Redirect,
 }
 
-/// One packet at one slot.
-struct Visit<'a> {
+/// One packet on its way through its target's slots.
+struct Journey<'a> {
     packet: &'a Packet,
     target: &'a Target,
     target_id: u32,
-    slot: u32,
     direction: u32,
     now: u64,
-    /// It was matched and counted before it went to the segmenter.
-    resumed: bool,
+}
+
+/// What a slot that matches does with a packet, and how it is counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Corrupted,
+    Bypassed,
+    Dropped,
+    Delayed,
+    Segmenting,
 }
 
 #[inline(always)]
 pub fn run(ctx: &TcContext, target: &Target, packet: &Packet, direction: u32, entrance: Entrance) -> Step {
-    let now = clock::now();
-    let target_id = targets::id_of(ctx);
-    let mut waiting = !matches!(entrance, Entrance::Start);
-    for index in 0..MAX_TARGET_SLOTS {
-        if index >= target.slot_count as usize {
+    let journey = Journey {
+        packet,
+        target,
+        target_id: targets::id_of(ctx),
+        direction,
+        now: clock::now(),
+    };
+    let mut index = match entrance {
+        Entrance::Start => 0,
+        Entrance::After(slot) => position(target, slot).saturating_add(1),
+        Entrance::At(slot) => {
+            let step = resume(ctx, &journey, slot);
+            if step != Step::Continue {
+                return step;
+            }
+            position(target, slot).saturating_add(1)
+        }
+    };
+    // The verifier wants a loop that counts; a list that ends early ends it.
+    for _ in 0..MAX_TARGET_SLOTS {
+        if index >= MAX_TARGET_SLOTS as u32 || index >= target.slot_count {
             break;
         }
-        let slot = target.slots[index];
-        let mut resumed = false;
-        if waiting {
-            match entrance {
-                Entrance::After(last) => {
-                    waiting = slot != last;
-                    continue;
-                }
-                Entrance::At(here) if slot == here => {
-                    waiting = false;
-                    resumed = true;
-                }
-                _ => continue,
-            }
+        let step = visit(ctx, &journey, target.slots[index as usize]);
+        if step != Step::Continue {
+            return step;
         }
-        let visit = Visit { packet, target, target_id, slot, direction, now, resumed };
-        match visit_slot(ctx, &visit) {
-            Step::Continue => {}
-            end => return end,
-        }
-    }
-    if waiting && let Entrance::At(slot) = entrance {
-        // The slot went while the packet was in the segmenter: it was counted as matched there, and passes.
-        match counters::of(slot, target_id, direction) {
-            Some(counters) => add(&mut counters.passed, &packet.wire),
-            None => incident(INCIDENT_NO_COUNTERS),
-        }
+        index += 1;
     }
     Step::Continue
 }
 
+/// Where a slot stands in the list; behind its end when it has gone meanwhile, since its place is unknown then.
 #[inline(always)]
-fn visit_slot(ctx: &TcContext, visit: &Visit<'_>) -> Step {
-    let Some(rule) = rules::get(visit.slot) else { return Step::Continue };
-    let in_force = rules::in_force(rule, visit.now);
-    if !visit.resumed && !(in_force && matches(rule, visit.packet, visit.direction)) {
+fn position(target: &Target, slot: u32) -> u32 {
+    for index in 0..MAX_TARGET_SLOTS {
+        if target.slots[index] == slot {
+            return index as u32;
+        }
+    }
+    MAX_TARGET_SLOTS as u32
+}
+
+/// A packet meets a slot. A subprogram of its own, so that the verifier sees one state come out of a visit instead of
+/// following each way through it into all later visits.
+#[inline(never)]
+fn visit(ctx: &TcContext, journey: &Journey<'_>, slot: u32) -> Step {
+    let Some(rule) = rules::get(slot) else {
+        return Step::Continue;
+    };
+    if !rules::in_force(rule, journey.now) || !matches(rule, journey.packet, journey.direction) {
         return Step::Continue;
     }
-    let Some(counters) = counters::of(visit.slot, visit.target_id, visit.direction) else {
+    let Some(counters) = counters::of(slot, journey.target_id, journey.direction) else {
         incident(INCIDENT_NO_COUNTERS);
         return Step::Continue;
     };
-    if !visit.resumed {
-        add(&mut counters.matched, &visit.packet.wire);
-    }
-    if !in_force {
-        return visit.pass(rule, counters);
-    }
-    match rule.action {
-        ACTION_PARTITION => visit.drop(rule, counters),
-        ACTION_DROP => visit.maybe(ctx, rule, counters, |visit, counters| visit.drop(rule, counters)),
-        ACTION_CORRUPT => visit.maybe(ctx, rule, counters, |visit, counters| visit.corrupt(ctx, rule, counters)),
-        ACTION_DELAY => visit.detour(ctx, rule, counters, Detour::Line),
-        _ => visit.bypass(rule, counters),
-    }
+    add(&mut counters.matched, &journey.packet.wire);
+    act(ctx, journey, slot, rule, counters)
 }
 
-impl Visit<'_> {
-    /// Acts on the rule's share of wire packets, and lets the others pass. A super-packet whose wire packets could differ
-    /// goes to the segmenter first.
-    #[inline(always)]
-    fn maybe(
-        &self,
-        ctx: &TcContext,
-        rule: &Rule,
-        counters: &mut Counters,
-        act: impl FnOnce(&Self, &mut Counters) -> Step,
-    ) -> Step {
-        if rule.threshold == 0 {
-            return self.pass(rule, counters);
+/// A wire packet is back from the segmenter, to which its slot sent it, and where it was counted as matched.
+#[inline(never)]
+fn resume(ctx: &TcContext, journey: &Journey<'_>, slot: u32) -> Step {
+    let Some(counters) = counters::of(slot, journey.target_id, journey.direction) else {
+        incident(INCIDENT_NO_COUNTERS);
+        return Step::Continue;
+    };
+    match rules::get(slot) {
+        Some(rule) if rules::in_force(rule, journey.now) => act(ctx, journey, slot, rule, counters),
+        _ => {
+            add(&mut counters.passed, &journey.packet.wire);
+            Step::Continue
         }
-        let alike = rule.action == ACTION_DROP && rule.threshold >= EVERY_PACKET;
-        if self.packet.super_packet && !alike {
-            return self.detour(ctx, rule, counters, Detour::Segmenter);
-        }
-        // SAFETY: the helper takes nothing and returns a number.
-        if (unsafe { bpf_get_prandom_u32() } as u64) < rule.threshold {
-            act(self, counters)
-        } else {
-            self.pass(rule, counters)
-        }
-    }
-
-    #[inline(always)]
-    fn pass(&self, rule: &Rule, counters: &mut Counters) -> Step {
-        add(&mut counters.passed, &self.packet.wire);
-        self.report(rule, OUTCOME_PASSED);
-        Step::Continue
-    }
-
-    #[inline(always)]
-    fn bypass(&self, rule: &Rule, counters: &mut Counters) -> Step {
-        add(&mut counters.bypassed, &self.packet.wire);
-        self.report(rule, OUTCOME_BYPASSED);
-        Step::Continue
-    }
-
-    #[inline(always)]
-    fn drop(&self, rule: &Rule, counters: &mut Counters) -> Step {
-        add(&mut counters.dropped, &self.packet.wire);
-        self.report(rule, OUTCOME_DROPPED);
-        Step::Drop
-    }
-
-    #[inline(always)]
-    fn corrupt(&self, ctx: &TcContext, rule: &Rule, counters: &mut Counters) -> Step {
-        if !corrupt::is_corruptible(self.packet) {
-            return self.pass(rule, counters);
-        }
-        if corrupt::corrupt(ctx, self.packet).is_err() {
-            incident(INCIDENT_HELPER_FAILED);
-            return self.bypass(rule, counters);
-        }
-        add(&mut counters.corrupted, &self.packet.wire);
-        add(&mut counters.passed, &self.packet.wire);
-        self.report(rule, OUTCOME_CORRUPTED);
-        Step::Continue
-    }
-
-    #[inline(always)]
-    fn detour(&self, ctx: &TcContext, rule: &Rule, counters: &mut Counters, detour: Detour) -> Step {
-        if !detour::is_open(ctx, self.target, detour, self.now) {
-            return self.bypass(rule, counters);
-        }
-        let tag = Tag { slot: self.slot, direction: self.direction };
-        match detour::take(ctx, self.target, detour, tag) {
-            Ok(code) => {
-                if detour == Detour::Line {
-                    add(&mut counters.delayed, &self.packet.wire);
-                    self.report(rule, OUTCOME_DELAYED);
-                } else {
-                    add(&mut counters.segmenting, &self.packet.wire);
-                }
-                Step::Redirect(code)
-            }
-            Err(which) => {
-                incident(which);
-                self.bypass(rule, counters)
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn report(&self, rule: &Rule, outcome: u32) {
-        let decision = Decision {
-            slot: self.slot,
-            target: self.target_id,
-            direction: self.direction,
-            outcome,
-            time: self.now,
-        };
-        events::sample(rule.sample_every, self.packet, decision);
     }
 }
 
 #[inline(always)]
+fn act(ctx: &TcContext, journey: &Journey<'_>, slot: u32, rule: &Rule, counters: &mut Counters) -> Step {
+    let outcome = journey.decide(ctx, slot, rule);
+    account(counters, outcome, &journey.packet.wire);
+    if outcome != Outcome::Segmenting {
+        let decision = Decision {
+            slot,
+            target: journey.target_id,
+            direction: journey.direction,
+            outcome: reported(outcome),
+            time: journey.now,
+        };
+        events::sample(rule.sample_every, journey.packet, &decision);
+    }
+    match outcome {
+        Outcome::Passed | Outcome::Corrupted | Outcome::Bypassed => Step::Continue,
+        Outcome::Dropped => Step::Drop,
+        Outcome::Delayed | Outcome::Segmenting => Step::Redirect,
+    }
+}
+
+impl Journey<'_> {
+    #[inline(always)]
+    fn decide(&self, ctx: &TcContext, slot: u32, rule: &Rule) -> Outcome {
+        match rule.action {
+            ACTION_PARTITION => Outcome::Dropped,
+            ACTION_DELAY => self.take(ctx, slot, Detour::Line),
+            ACTION_DROP if rule.threshold >= EVERY_PACKET => Outcome::Dropped,
+            ACTION_DROP | ACTION_CORRUPT if rule.threshold == 0 => Outcome::Passed,
+            // The wire packets in a super-packet may fare differently.
+            ACTION_DROP | ACTION_CORRUPT if self.packet.super_packet => {
+                self.take(ctx, slot, Detour::Segmenter)
+            }
+            ACTION_DROP if chosen(rule) => Outcome::Dropped,
+            ACTION_CORRUPT if chosen(rule) => self.corrupt(ctx),
+            ACTION_DROP | ACTION_CORRUPT => Outcome::Passed,
+            _ => Outcome::Bypassed,
+        }
+    }
+
+    #[inline(always)]
+    fn take(&self, ctx: &TcContext, slot: u32, detour: Detour) -> Outcome {
+        if !detour::is_open(ctx, self.target, detour, self.now) {
+            return Outcome::Bypassed;
+        }
+        match detour::take(
+            ctx,
+            self.target,
+            detour,
+            Tag {
+                slot,
+                direction: self.direction,
+            },
+        ) {
+            Ok(()) if detour == Detour::Line => Outcome::Delayed,
+            Ok(()) => Outcome::Segmenting,
+            Err(which) => {
+                incident(which);
+                Outcome::Bypassed
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn corrupt(&self, ctx: &TcContext) -> Outcome {
+        if !corrupt::is_corruptible(self.packet) {
+            return Outcome::Passed;
+        }
+        if corrupt::corrupt(ctx, self.packet).is_err() {
+            incident(INCIDENT_HELPER_FAILED);
+            return Outcome::Bypassed;
+        }
+        Outcome::Corrupted
+    }
+}
+
+/// The rule's share of packets, each decided on its own.
+#[inline(always)]
+fn chosen(rule: &Rule) -> bool {
+    // SAFETY: the helper takes nothing and returns a number.
+    (unsafe { bpf_get_prandom_u32() } as u64) < rule.threshold
+}
+
+#[inline(always)]
+fn account(counters: &mut Counters, outcome: Outcome, wire: &Tally) {
+    match outcome {
+        Outcome::Passed => add(&mut counters.passed, wire),
+        Outcome::Corrupted => {
+            add(&mut counters.corrupted, wire);
+            add(&mut counters.passed, wire);
+        }
+        Outcome::Bypassed => add(&mut counters.bypassed, wire),
+        Outcome::Dropped => add(&mut counters.dropped, wire),
+        Outcome::Delayed => add(&mut counters.delayed, wire),
+        Outcome::Segmenting => add(&mut counters.segmenting, wire),
+    }
+}
+
+#[inline(always)]
+fn reported(outcome: Outcome) -> u32 {
+    match outcome {
+        Outcome::Passed | Outcome::Segmenting => OUTCOME_PASSED,
+        Outcome::Corrupted => OUTCOME_CORRUPTED,
+        Outcome::Bypassed => OUTCOME_BYPASSED,
+        Outcome::Dropped => OUTCOME_DROPPED,
+        Outcome::Delayed => OUTCOME_DELAYED,
+    }
+}
+
+#[inline(never)]
 fn matches(rule: &Rule, packet: &Packet, direction: u32) -> bool {
     let (wanted, other_end) = if direction == DIRECTION_EGRESS {
         (RULE_EGRESS, &packet.destination)
     } else {
         (RULE_INGRESS, &packet.source)
     };
-    rule.flags & wanted != 0 && ports_match(rule, packet) && peers::include(rule, other_end)
-}
-
-/// A later fragment matches a whole protocol, never a port: the datagram's first fragment decides for it, and a fragment
-/// of somebody else's datagram is never touched.
-#[inline(always)]
-fn ports_match(rule: &Rule, packet: &Packet) -> bool {
-    if rule.port_count == 0 {
-        return true;
-    }
-    for index in 0..MAX_PORTS {
-        if index >= rule.port_count as usize {
-            break;
-        }
-        let port = &rule.ports[index];
-        if port.protocol != PROTOCOL_ANY && port.protocol != packet.protocol {
-            continue;
-        }
-        if port.first == 0 && port.last == u16::MAX as u32 {
-            return true;
-        }
-        let range = port.first..=port.last;
-        if packet.has_ports
-            && (range.contains(&(packet.source_port as u32)) || range.contains(&(packet.destination_port as u32)))
-        {
-            return true;
-        }
-    }
-    false
+    rule.flags & wanted != 0 && ports::include(rule, packet) && peers::include(rule, other_end)
 }
