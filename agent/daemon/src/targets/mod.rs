@@ -31,6 +31,8 @@ pub struct TargetsConfig {
     pub runtime_poll: Duration,
     /// The same where it does; events make a look come at once.
     pub runtime_poll_with_events: Duration,
+    /// A runtime that doesn't answer a call for this long is down.
+    pub runtime_timeout: Duration,
     /// How often wanted namespaces, wanted devices and the node's addresses are read again.
     pub inspect_interval: Duration,
 }
@@ -41,6 +43,7 @@ impl Default for TargetsConfig {
             runtime_endpoint: RuntimeEndpoint::Auto,
             runtime_poll: Duration::from_millis(500),
             runtime_poll_with_events: Duration::from_secs(5),
+            runtime_timeout: Duration::from_secs(2),
             inspect_interval: Duration::from_secs(1),
         }
     }
@@ -116,6 +119,7 @@ pub fn start(config: TargetsConfig) -> TargetsHandle {
     let pace = Pace {
         without_events: config.runtime_poll,
         with_events: config.runtime_poll_with_events,
+        call_timeout: config.runtime_timeout,
     };
     tokio::spawn(cri::run(config.runtime_endpoint, pace, cri, poke.clone()));
     world::start(pods, poke, config.inspect_interval)

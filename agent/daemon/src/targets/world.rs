@@ -195,3 +195,93 @@ fn with_addresses(pod: &Pod, local: &Local) -> Pod {
     }
     pod
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use crate::targets::test_netns::TestNetns;
+    use crate::targets::{RuntimeEndpoint, TargetsConfig, TargetsHandle, Wanted, start};
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn watch_without_runtime(every: Duration) -> TargetsHandle {
+        start(TargetsConfig {
+            runtime_endpoint: RuntimeEndpoint::Disabled,
+            inspect_interval: every,
+            ..TargetsConfig::default()
+        })
+    }
+
+    fn wanting(netns: &TestNetns) -> Wanted {
+        Wanted {
+            netns_paths: [netns.path().to_owned()].into(),
+            interfaces: ["lo".to_owned(), "missing0".to_owned()].into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refresh_answers_with_exactly_what_is_there() {
+        let targets = watch_without_runtime(Duration::from_secs(3600));
+        let netns = TestNetns::new();
+        let mut wanted = wanting(&netns);
+        wanted.netns_paths.insert("/run/netns/missing".into());
+
+        let update = targets.refresh(wanted.clone()).await;
+        assert_eq!(update.world.namespaces[netns.path()], []);
+        assert!(
+            update.netns_failures["/run/netns/missing".as_ref() as &std::path::Path].contains("No such file")
+        );
+        assert!(update.world.interfaces["lo"].node_device);
+        assert_eq!(
+            update.interface_failures["missing0"],
+            "the node has no device named `missing0`"
+        );
+
+        netns.ip("link add eth0 type veth peer name far0");
+        let update = targets.refresh(wanted).await;
+        assert_eq!(update.world.namespaces[netns.path()].len(), 2);
+
+        let update = targets.refresh(Wanted::default()).await;
+        assert!(update.world.namespaces.is_empty() && update.world.interfaces.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_wanted_is_read_again_and_again() {
+        let targets = watch_without_runtime(Duration::from_millis(20));
+        let netns = TestNetns::new();
+        let path = netns.path().to_owned();
+        let mut updates = targets.watch();
+        targets.want(wanting(&netns));
+        let seen = timeout(
+            PATIENCE,
+            updates.wait_for(|u| u.world.namespaces.contains_key(&path)),
+        );
+        seen.await.expect("the namespace is found").unwrap();
+
+        netns.ip("link add eth0 type veth peer name far0");
+        let seen = timeout(
+            PATIENCE,
+            updates.wait_for(|u| u.world.namespaces[&path].len() == 2),
+        );
+        seen.await.expect("its devices are found").unwrap();
+
+        drop(netns);
+        let seen = timeout(
+            PATIENCE,
+            updates.wait_for(|u| !u.world.namespaces.contains_key(&path)),
+        );
+        seen.await.expect("it leaves the world").unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_watch_ends_with_its_last_handle() {
+        let targets = watch_without_runtime(Duration::from_millis(20));
+        let mut updates = targets.watch();
+        drop(targets);
+        let ended = timeout(PATIENCE, async { while updates.changed().await.is_ok() {} });
+        ended.await.expect("the task ends");
+    }
+}

@@ -30,8 +30,6 @@ use self::endpoint::{Client, connect};
 use self::sandbox::{Description, Sandbox};
 use crate::engine::handle::RuntimeState;
 
-/// A runtime that doesn't answer one call for this long is down.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between attempts to connect; doubled up to the bound.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Status calls under way at once.
@@ -39,11 +37,13 @@ const PARALLEL: usize = 8;
 /// The devices of a sandbox that is known are read again after this.
 const REINSPECT_AFTER: Duration = Duration::from_secs(10);
 
-/// How often to look.
+/// How often to look, and how long to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pace {
     pub(super) without_events: Duration,
     pub(super) with_events: Duration,
+    /// A runtime that doesn't answer one call for this long is down.
+    pub(super) call_timeout: Duration,
 }
 
 /// What the runtime says now, or said last.
@@ -107,7 +107,7 @@ impl Source {
 
     /// One connection, from its first call to the one that fails; returns why that failed.
     async fn session(&mut self, mut client: Client) -> String {
-        let version = match call("Version", client.version(VersionRequest::default())).await {
+        let version = match call(self.pace, "Version", client.version(VersionRequest::default())).await {
             Ok(version) => version,
             Err(reason) => return reason,
         };
@@ -146,7 +146,7 @@ impl Source {
             ..PodSandboxFilter::default()
         };
         let request = ListPodSandboxRequest { filter: Some(filter) };
-        let listed = call("ListPodSandbox", client.list_pod_sandbox(request)).await?;
+        let listed = call(self.pace, "ListPodSandbox", client.list_pod_sandbox(request)).await?;
         // The filter is a request; the state is the answer.
         let listed: BTreeSet<String> = listed
             .items
@@ -166,9 +166,9 @@ impl Source {
         self.publish_pods();
         self.reinspect().await;
         let unknown = listed.into_iter().filter(|id| !self.known.contains_key(id));
-        let client = &*client;
+        let (client, pace) = (&*client, self.pace);
         let mut resolutions = stream::iter(unknown.collect::<Vec<_>>())
-            .map(|id| async move { (id.clone(), resolve(client.clone(), id).await) })
+            .map(|id| async move { (id.clone(), resolve(client.clone(), pace, id).await) })
             .buffer_unordered(PARALLEL)
             .ready_chunks(PARALLEL);
         // One sandbox that hangs must not keep the others waiting.
@@ -266,12 +266,12 @@ impl Source {
 }
 
 /// Asks the runtime about one sandbox, and looks at its devices.
-async fn resolve(mut client: Client, id: String) -> Result<Sandbox, String> {
+async fn resolve(mut client: Client, pace: Pace, id: String) -> Result<Sandbox, String> {
     let request = PodSandboxStatusRequest {
         pod_sandbox_id: id,
         verbose: true,
     };
-    let status = call("PodSandboxStatus", client.pod_sandbox_status(request)).await?;
+    let status = call(pace, "PodSandboxStatus", client.pod_sandbox_status(request)).await?;
     let discover = || Description::try_from(status).and_then(Sandbox::discover);
     match spawn_blocking(discover).await {
         Ok(sandbox) => sandbox.map_err(|e| e.to_string()),
@@ -279,14 +279,15 @@ async fn resolve(mut client: Client, id: String) -> Result<Sandbox, String> {
     }
 }
 
-async fn call<T>(name: &str, answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, String> {
-    match timeout(CALL_TIMEOUT, answer).await {
+async fn call<T>(
+    pace: Pace,
+    name: &str,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, String> {
+    match timeout(pace.call_timeout, answer).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(format!("{name} failed: {}: {}", status.code(), status.message())),
-        Err(_) => Err(format!(
-            "{name} was not answered within {} s",
-            CALL_TIMEOUT.as_secs()
-        )),
+        Err(_) => Err(format!("{name} was not answered within {:?}", pace.call_timeout)),
     }
 }
 
