@@ -1,1 +1,3 @@
 //! Fixtures for the end-to-end tests and the demo.
+
+pub mod cri;
