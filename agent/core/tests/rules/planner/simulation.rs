@@ -225,6 +225,45 @@ impl Simulation {
             self.check_rule(owners[name], fault);
         }
         self.check_targets(&live, &owners);
+        self.check_observed();
+    }
+
+    /// What is believed of the kernel is what is in it.
+    fn check_observed(&self) {
+        let rules: BTreeMap<Slot, _> = (self.observed.rules.iter())
+            .filter_map(|(slot, rule)| Some((*slot, rule.rule.clone()?)))
+            .collect();
+        assert_eq!(rules, self.kernel.rules);
+        for (slot, rule) in &self.observed.rules {
+            assert_eq!(self.kernel.owners.get(slot), Some(&rule.fault));
+            assert!(
+                rule.doubtful.is_empty() && rule.spare.is_empty(),
+                "{slot:?} has leftovers"
+            );
+            let believed: BTreeMap<_, _> = rule
+                .peers
+                .iter()
+                .map(|entry| (entry.net, entry.excepted))
+                .collect();
+            assert_eq!(
+                believed,
+                self.kernel.peers.get(&rule.peer_set).cloned().unwrap_or_default()
+            );
+        }
+        let believed = self
+            .observed
+            .targets
+            .values()
+            .map(|t| (t.id, (&t.device.key, t.equipment, &t.slots)));
+        let present = self
+            .kernel
+            .targets
+            .iter()
+            .map(|(id, t)| (*id, (&t.key, t.equipment, &t.slots)));
+        assert_eq!(
+            believed.collect::<BTreeMap<_, _>>(),
+            present.collect::<BTreeMap<_, _>>()
+        );
     }
 
     fn check_rule(&self, slot: Slot, fault: &Fault) {
