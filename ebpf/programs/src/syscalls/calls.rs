@@ -14,8 +14,8 @@ use crate::in_flight::{self, Call};
 use crate::losses::{self, Loss};
 use crate::{events, processes};
 
-/// The daemon sets the sizes of both: they grow with the number of CPUs, and must not be allocated on demand, which old
-/// kernels can't do safely in a tracepoint.
+/// The daemon sets the size. Both maps are there once for each CPU, so they are kept small, and are not allocated on
+/// demand, which old kernels can't do safely in a tracepoint.
 #[map]
 static LATENCIES: PerCpuHashMap<SyscallKey, SyscallLatency> = PerCpuHashMap::with_max_entries(1024, 0);
 #[map]

@@ -7,8 +7,8 @@ use aya_ebpf::maps::HashMap;
 use crate::losses::Loss;
 use crate::processes::Ids;
 
-/// By thread, as the kernel's initial pid namespace numbers it: tgid in the upper half, tid in the lower one. The daemon
-/// sets the size. Every entry is removed by the call's end, by the thread's end or by an exec, so none is ever left behind.
+/// By thread, as the kernel's initial pid namespace numbers it: tgid in the upper half, tid in the lower one. Room
+/// for the threads of a full node: some 250 shims with a dozen threads each, and as much again. Every entry is removed by the call's end, by the thread's end or by an exec, so none is ever left behind.
 #[map]
 static IN_FLIGHT: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 0);
 
