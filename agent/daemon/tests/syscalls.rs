@@ -324,7 +324,7 @@ async fn the_same_name_in_another_pid_namespace_is_not_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_never_returns_is_forgotten() {
+async fn a_call_whose_end_nobody_sees_is_forgotten() {
     let name = unique_name();
     let (observer, _events) = observe(&name, None);
     let program = Program::named(&name);
@@ -362,6 +362,10 @@ async fn a_call_that_never_returns_is_forgotten() {
     command.env("SABOT_TEST_NAME", &name);
     assert!(command.status().unwrap().success());
     assert_eq!(in_flight(), 0);
+
+    // The thread goes into its last prctl under one name and comes out of it under another.
+    on_thread_named(&name, || ());
+    wait_until("the renamed thread's end", || in_flight() == 0);
     assert!(
         calls(&observer.snapshot().unwrap(), "getppid") > 0,
         "the thread was traced"

@@ -36,7 +36,8 @@ pub fn sched_process_exec(context: RawTracePointContext) -> i32 {
     0
 }
 
-/// A thread is gone, perhaps killed inside a syscall that never returns: `(struct task_struct *p)`.
+/// A thread is gone, and perhaps a call with it whose end nobody saw, since the thread was renamed meanwhile:
+/// `(struct task_struct *p)`.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn sched_process_exit(_context: RawTracePointContext) -> i32 {
     in_flight::forget();

@@ -57,7 +57,9 @@ pub struct Ids {
 
 /// The current thread's name, unless it surely isn't a watched process's.
 ///
-/// This is all that the syscalls of every other process on the node pay, twice a call, so it looks up no map.
+/// This is all that the syscalls of every other process on the node pay, twice a call, so it looks up no map. Measured on
+/// kernel 6.18: a `getppid` of 165 ns takes 390 ns, of which the two programs take 105 ns and being traced at all the rest.
+/// Looking the name up in the map at once would take 50 ns more; a watched process's call pays some 750 ns.
 #[inline(always)]
 pub fn maybe_watched() -> Option<Comm> {
     let comm = Comm::current()?;
