@@ -8,4 +8,4 @@ mod objects;
 mod toolchain;
 
 pub use objects::{BuildError, Objects, source_paths};
-pub use toolchain::{Flavour, LLVM_MAJOR, Missing, Toolchain, cache_dir, linker_root};
+pub use toolchain::{Flavour, LLVM_MAJOR, Missing, Toolchain, cache_dir, clean_environment, linker_root};

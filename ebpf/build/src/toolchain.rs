@@ -184,7 +184,7 @@ fn core_source(rustc: &Path) -> Option<PathBuf> {
 }
 
 /// Takes out what an outer cargo, rustup's proxies and a build script's environment would impose on a nested cargo.
-fn clean_environment(command: &mut Command) {
+pub fn clean_environment(command: &mut Command) {
     const KEPT: [&str; 2] = ["CARGO_HOME", "CARGO_MAKEFLAGS"];
     const KEPT_PREFIXES: [&str; 3] = ["CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR"];
     const DROPPED: [&str; 10] = [
