@@ -22,6 +22,7 @@ pub mod rtnl;
 mod segmenter;
 pub mod sweep;
 mod sys;
+pub mod syscalls;
 mod tables;
 mod tables_encode;
 
