@@ -16,11 +16,13 @@ mod line;
 mod loader;
 pub mod netns;
 pub mod nsfs;
+mod offload;
 pub mod probe;
 pub mod rtnl;
 mod segmenter;
 pub mod sweep;
 mod sys;
+pub mod syscalls;
 mod tables;
 mod tables_encode;
 
