@@ -1,5 +1,8 @@
 //! The one door through which the engine changes the kernel.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use sabot_core::model::{BootTime, TargetDevice, TargetKey};
 use sabot_core::plan::{Equipment, PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
@@ -47,6 +50,12 @@ pub trait Datapath: Send + Sync + 'static {
     /// # Errors
     /// The kernel's refusal.
     fn remove_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), DatapathError>;
+
+    /// Says which addresses are the node's own, spared by rules that say so.
+    ///
+    /// # Errors
+    /// A full table, or the kernel's refusal.
+    fn set_node_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), DatapathError>;
 
     /// Writes the slot's other body and swaps to it; the counters of the slot stay.
     ///
