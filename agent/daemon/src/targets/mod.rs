@@ -1,1 +1,126 @@
-//! Placeholder until the room is furnished.
+//! Who a selector means: pods from the container runtime, network namespaces and devices of the node.
+//!
+//! [`start`] begins to watch, and [`TargetsHandle`] is what the engine sees: the [`World`] as it is now, and a way to say
+//! which namespaces and devices to look at.
+
+mod cri;
+mod interface;
+pub mod netns;
+#[cfg(test)]
+mod test_netns;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sabot_core::model::World;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+pub use self::cri::{DEFAULT_SOCKETS, EndpointError, RuntimeEndpoint};
+
+use self::cri::{CriState, Pace};
+use crate::engine::handle::RuntimeState;
+
+/// Settings of this room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetsConfig {
+    pub runtime_endpoint: RuntimeEndpoint,
+    /// How often the runtime's sandboxes are listed where it offers no events.
+    pub runtime_poll: Duration,
+    /// The same where it does; events make a look come at once.
+    pub runtime_poll_with_events: Duration,
+    /// A runtime that doesn't answer a call for this long is down.
+    pub runtime_timeout: Duration,
+    /// How often wanted namespaces, wanted devices and the node's addresses are read again.
+    pub inspect_interval: Duration,
+}
+
+impl Default for TargetsConfig {
+    fn default() -> Self {
+        Self {
+            runtime_endpoint: RuntimeEndpoint::Auto,
+            runtime_poll: Duration::from_millis(500),
+            runtime_poll_with_events: Duration::from_secs(5),
+            runtime_timeout: Duration::from_secs(2),
+            inspect_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The targets beside pods that desired faults name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    pub netns_paths: BTreeSet<PathBuf>,
+    /// Names of devices of the node.
+    pub interfaces: BTreeSet<String>,
+}
+
+/// Everything that this room has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorldUpdate {
+    pub world: World,
+    pub runtime: RuntimeState,
+    /// Why wanted namespaces are not in the world.
+    pub netns_failures: BTreeMap<PathBuf, String>,
+    /// Why wanted devices are not in the world.
+    pub interface_failures: BTreeMap<String, String>,
+}
+
+/// A cheap clone for each user. The watch ends with the last of them.
+#[derive(Clone, Debug)]
+pub struct TargetsHandle {
+    updates: watch::Receiver<Arc<WorldUpdate>>,
+    wanted: Arc<watch::Sender<Wanted>>,
+    refreshes: mpsc::Sender<oneshot::Sender<Arc<WorldUpdate>>>,
+}
+
+impl TargetsHandle {
+    /// The world as last read.
+    pub fn current(&self) -> Arc<WorldUpdate> {
+        self.updates.borrow().clone()
+    }
+
+    /// Changes of the world.
+    pub fn watch(&self) -> watch::Receiver<Arc<WorldUpdate>> {
+        self.updates.clone()
+    }
+
+    /// Says which namespaces and devices to look at from now on.
+    pub fn want(&self, wanted: Wanted) {
+        self.wanted.send_if_modified(|old| {
+            let changed = *old != wanted;
+            *old = wanted;
+            changed
+        });
+    }
+
+    /// Like [`Self::want`], and reads all of them before it answers, which takes a few milliseconds. Pods are those last
+    /// known: the runtime is made to look at once, but not waited for.
+    pub async fn refresh(&self, wanted: Wanted) -> Arc<WorldUpdate> {
+        self.want(wanted);
+        let (reply, answer) = oneshot::channel();
+        // The world's task outlives its handles; if it panicked, the last update is the best there is.
+        match self.refreshes.send(reply).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| self.current()),
+            Err(_) => self.current(),
+        }
+    }
+}
+
+/// Begins to watch; must be called inside a tokio runtime.
+pub fn start(config: TargetsConfig) -> TargetsHandle {
+    let poke = Arc::new(Notify::new());
+    let (cri, pods) = watch::channel(CriState {
+        pods: BTreeMap::new(),
+        runtime: RuntimeState::Connecting,
+    });
+    let pace = Pace {
+        without_events: config.runtime_poll,
+        with_events: config.runtime_poll_with_events,
+        call_timeout: config.runtime_timeout,
+    };
+    tokio::spawn(cri::run(config.runtime_endpoint, pace, cri, poke.clone()));
+    world::start(pods, poke, config.inspect_interval)
+}

@@ -1,0 +1,287 @@
+//! The one writer of the world: puts together what the runtime says and what is read here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sabot_core::model::{Pod, TargetDevice, World};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::cri::CriState;
+use super::interface::{self, NodeNetwork};
+use super::netns::target_devices;
+use super::{TargetsHandle, Wanted, WorldUpdate};
+
+/// Refreshes that may wait; each waits for a few milliseconds at most.
+const REFRESH_QUEUE: usize = 64;
+
+pub(super) fn start(cri: watch::Receiver<CriState>, poke: Arc<Notify>, every: Duration) -> TargetsHandle {
+    let initial = compose(&cri.borrow(), &Local::default());
+    let (updates, receiver) = watch::channel(Arc::new(initial));
+    let (wanted_sender, wanted) = watch::channel(Wanted::default());
+    let (refreshes, requests) = mpsc::channel(REFRESH_QUEUE);
+    let task = Task {
+        cri,
+        poke,
+        wanted,
+        requests,
+        updates,
+        local: Local::default(),
+    };
+    tokio::spawn(task.run(every));
+    TargetsHandle {
+        updates: receiver,
+        wanted: Arc::new(wanted_sender),
+        refreshes,
+    }
+}
+
+struct Task {
+    cri: watch::Receiver<CriState>,
+    poke: Arc<Notify>,
+    wanted: watch::Receiver<Wanted>,
+    requests: mpsc::Receiver<oneshot::Sender<Arc<WorldUpdate>>>,
+    updates: watch::Sender<Arc<WorldUpdate>>,
+    local: Local,
+}
+
+impl Task {
+    async fn run(mut self, every: Duration) {
+        let mut tick = interval(every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                request = self.requests.recv() => {
+                    let Some(reply) = request else { return };
+                    self.read().await;
+                    self.poke.notify_one();
+                    // Whoever asked may have stopped waiting.
+                    let _ = reply.send(self.publish());
+                }
+                Ok(()) = self.wanted.changed() => {
+                    self.read().await;
+                    self.publish();
+                }
+                Ok(()) = self.cri.changed() => {
+                    self.publish();
+                }
+                _ = tick.tick() => {
+                    self.read().await;
+                    self.publish();
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let previous = self.local.clone();
+        match spawn_blocking(move || Local::read(&wanted, previous)).await {
+            Ok(local) => self.local = local,
+            Err(e) => tracing::error!(error = %e, "reading namespaces and devices failed"),
+        }
+    }
+
+    fn publish(&mut self) -> Arc<WorldUpdate> {
+        let update = compose(&self.cri.borrow_and_update(), &self.local);
+        self.updates.send_if_modified(|current| {
+            let changed = **current != update;
+            if changed {
+                *current = Arc::new(update);
+            }
+            changed
+        });
+        self.updates.borrow().clone()
+    }
+}
+
+/// What is read on this node without the runtime.
+#[derive(Clone, Debug, Default)]
+struct Local {
+    node: NodeNetwork,
+    node_failure: Option<String>,
+    namespaces: BTreeMap<PathBuf, Result<Vec<TargetDevice>, String>>,
+}
+
+impl Local {
+    /// `previous` tells what failed before already, and gives the node's addresses where they can't be read now: to spare
+    /// those that it had is safer than to spare none.
+    fn read(wanted: &Wanted, previous: Self) -> Self {
+        let namespaces = wanted
+            .netns_paths
+            .iter()
+            .map(|path| (path.clone(), target_devices(path).map_err(|e| e.to_string())))
+            .collect::<BTreeMap<_, _>>();
+        for (path, result) in &namespaces {
+            if let Err(reason) = result
+                && previous.namespaces.get(path) != Some(result)
+            {
+                tracing::info!(path = %path.display(), reason, "a network namespace that a fault names can't be read");
+            }
+        }
+        let (node, node_failure) = match interface::read(&wanted.interfaces) {
+            Ok(node) => (node, None),
+            Err(e) => {
+                let reason = e.to_string();
+                if previous.node_failure.as_ref() != Some(&reason) {
+                    tracing::warn!(reason, "the node's own devices and addresses can't be read");
+                }
+                let interfaces = wanted
+                    .interfaces
+                    .iter()
+                    .map(|name| (name.clone(), Err(reason.clone())));
+                let node = NodeNetwork {
+                    interfaces: interfaces.collect(),
+                    ..previous.node
+                };
+                (node, Some(reason))
+            }
+        };
+        Self {
+            node,
+            node_failure,
+            namespaces,
+        }
+    }
+}
+
+fn compose(cri: &CriState, local: &Local) -> WorldUpdate {
+    let (namespaces, netns_failures) = split(&local.namespaces);
+    let (interfaces, interface_failures) = split(&local.node.interfaces);
+    WorldUpdate {
+        world: World {
+            pods: cri
+                .pods
+                .iter()
+                .map(|(id, pod)| (id.clone(), with_addresses(pod, local)))
+                .collect(),
+            namespaces,
+            interfaces,
+            node_addresses: local.node.addresses.clone(),
+        },
+        runtime: cri.runtime.clone(),
+        netns_failures,
+        interface_failures,
+    }
+}
+
+fn split<K: Clone + Ord, V: Clone>(
+    results: &BTreeMap<K, Result<V, String>>,
+) -> (BTreeMap<K, V>, BTreeMap<K, String>) {
+    let (mut found, mut failed) = (BTreeMap::new(), BTreeMap::new());
+    for (key, result) in results {
+        match result {
+            Ok(value) => {
+                found.insert(key.clone(), value.clone());
+            }
+            Err(reason) => {
+                failed.insert(key.clone(), reason.clone());
+            }
+        }
+    }
+    (found, failed)
+}
+
+/// A pod on the node's network sends from the node's addresses, whichever of them its runtime reports, if any.
+fn with_addresses(pod: &Pod, local: &Local) -> Pod {
+    let mut pod = pod.clone();
+    if pod.host_network {
+        let known = pod.addresses.clone();
+        pod.addresses
+            .extend(local.node.addresses.iter().filter(|a| !known.contains(a)));
+    }
+    pod
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use crate::targets::test_netns::TestNetns;
+    use crate::targets::{RuntimeEndpoint, TargetsConfig, TargetsHandle, Wanted, start};
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn watch_without_runtime(every: Duration) -> TargetsHandle {
+        start(TargetsConfig {
+            runtime_endpoint: RuntimeEndpoint::Disabled,
+            inspect_interval: every,
+            ..TargetsConfig::default()
+        })
+    }
+
+    fn wanting(netns: &TestNetns) -> Wanted {
+        Wanted {
+            netns_paths: [netns.path().to_owned()].into(),
+            interfaces: ["lo".to_owned(), "missing0".to_owned()].into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refresh_answers_with_exactly_what_is_there() {
+        let targets = watch_without_runtime(Duration::from_secs(3600));
+        let netns = TestNetns::new();
+        let mut wanted = wanting(&netns);
+        wanted.netns_paths.insert("/run/netns/missing".into());
+
+        let update = targets.refresh(wanted.clone()).await;
+        assert_eq!(update.world.namespaces[netns.path()], []);
+        assert!(
+            update.netns_failures["/run/netns/missing".as_ref() as &std::path::Path].contains("No such file")
+        );
+        assert!(update.world.interfaces["lo"].node_device);
+        assert_eq!(
+            update.interface_failures["missing0"],
+            "the node has no device named `missing0`"
+        );
+
+        netns.ip("link add eth0 type veth peer name far0");
+        let update = targets.refresh(wanted).await;
+        assert_eq!(update.world.namespaces[netns.path()].len(), 2);
+
+        let update = targets.refresh(Wanted::default()).await;
+        assert!(update.world.namespaces.is_empty() && update.world.interfaces.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_wanted_is_read_again_and_again() {
+        let targets = watch_without_runtime(Duration::from_millis(20));
+        let netns = TestNetns::new();
+        let path = netns.path().to_owned();
+        let mut updates = targets.watch();
+        targets.want(wanting(&netns));
+        let seen = timeout(
+            PATIENCE,
+            updates.wait_for(|u| u.world.namespaces.contains_key(&path)),
+        );
+        seen.await.expect("the namespace is found").unwrap();
+
+        netns.ip("link add eth0 type veth peer name far0");
+        let seen = timeout(
+            PATIENCE,
+            updates.wait_for(|u| u.world.namespaces[&path].len() == 2),
+        );
+        seen.await.expect("its devices are found").unwrap();
+
+        drop(netns);
+        let seen = timeout(
+            PATIENCE,
+            updates.wait_for(|u| !u.world.namespaces.contains_key(&path)),
+        );
+        seen.await.expect("it leaves the world").unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_watch_ends_with_its_last_handle() {
+        let targets = watch_without_runtime(Duration::from_millis(20));
+        let mut updates = targets.watch();
+        drop(targets);
+        let ended = timeout(PATIENCE, async { while updates.changed().await.is_ok() {} });
+        ended.await.expect("the task ends");
+    }
+}
