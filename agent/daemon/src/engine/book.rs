@@ -4,7 +4,7 @@
 //! it, are then read one last time, kept here and freed in the kernel. So a fault's totals never go backwards, whatever
 //! happens to its targets, and a slot isn't given to another fault while a packet of the former one is on its way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sabot_core::model::{BootTime, FaultName};
@@ -146,9 +146,11 @@ impl Book {
             .min()
     }
 
-    /// Slots that other faults may not have yet.
-    pub(super) fn reserved(&self) -> BTreeSet<Slot> {
-        self.pairs.keys().map(|(slot, _)| *slot).collect()
+    /// Slots that other faults may not have yet, and until when at least.
+    pub(super) fn leaving(&self) -> impl Iterator<Item = (Slot, BootTime)> {
+        self.pairs
+            .iter()
+            .filter_map(|((slot, _), pair)| pair.leaving.map(|leaving| (*slot, leaving.settle_at)))
     }
 
     /// The counters of a fault by target: what was kept, plus what the kernel has now.

@@ -1,17 +1,23 @@
 //! Where the engine's knowledge of the world comes from.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use sabot_core::model::TargetDevice;
 use tokio::sync::watch;
 
+use crate::kernel::nsfs;
 use crate::targets::{TargetsHandle, Wanted, WorldUpdate};
 
 /// The targets room, as the engine sees it.
 pub trait WorldSource: Send + Sync + 'static {
     /// The world as it is now, and its changes.
     fn watch(&self) -> watch::Receiver<Arc<WorldUpdate>>;
+
+    /// Whether these devices are still those of the namespace at that path, and not of a former one.
+    fn is_current(&self, path: &Path, devices: &[TargetDevice]) -> bool;
 
     /// Says which namespaces and devices to look at from now on.
     fn want(&self, wanted: Wanted);
@@ -23,6 +29,11 @@ pub trait WorldSource: Send + Sync + 'static {
 impl WorldSource for TargetsHandle {
     fn watch(&self) -> watch::Receiver<Arc<WorldUpdate>> {
         Self::watch(self)
+    }
+
+    fn is_current(&self, path: &Path, devices: &[TargetDevice]) -> bool {
+        let now = nsfs::netns_id(path);
+        devices.iter().all(|device| Some(device.key.netns) == now)
     }
 
     fn want(&self, wanted: Wanted) {

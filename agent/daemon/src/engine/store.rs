@@ -24,6 +24,8 @@ pub(super) struct Active {
     pub(super) metadata: Metadata,
     pub(super) spec: FaultSpec,
     pub(super) resolution: Resolution,
+    /// Why it isn't in force everywhere, when a table is full.
+    pub(super) exhausted: Option<String>,
     /// It names peers, and none of them exists now.
     pub(super) peerless: bool,
     pub(super) phase: Phase,
@@ -48,6 +50,7 @@ impl Active {
             metadata,
             spec,
             resolution: Resolution::default(),
+            exhausted: None,
             peerless: false,
             phase: Phase::Pending,
             message: String::new(),

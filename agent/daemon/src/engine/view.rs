@@ -20,12 +20,18 @@ pub(super) fn slots(observed: &Observed) -> BTreeMap<&FaultName, Slot> {
         .collect()
 }
 
-/// Brings what is said of a fault up to date.
-pub(super) fn refresh(active: &mut Active, slot: Option<Slot>, observed: &Observed, now: BootTime) {
+/// Brings what is said of a fault up to date; whether anything is different now.
+pub(super) fn refresh(active: &mut Active, slot: Option<Slot>, observed: &Observed, now: BootTime) -> bool {
+    let targets = targets(&active.fault, &active.resolution, slot, observed);
+    let mut changed = active.slot != slot || active.targets != targets;
     active.slot = slot;
-    active.targets = targets(&active.fault, &active.resolution, slot, observed);
-    active.phase = phase(active, now);
-    active.message = message(active, now);
+    active.targets = targets;
+    let phase = phase(active, now);
+    let message = message(active, now);
+    changed |= active.phase != phase || active.message != message;
+    active.phase = phase;
+    active.message = message;
+    changed
 }
 
 /// The targets of a fault in the order of the resolution, then those that are refused.
@@ -48,11 +54,7 @@ pub(super) fn targets(
         .collect()
 }
 
-fn target_phase(
-    fault: &Fault,
-    target: &ObservedTarget,
-    rule: Option<(Slot, &ObservedRule)>,
-) -> TargetPhase {
+fn target_phase(fault: &Fault, target: &ObservedTarget, rule: Option<(Slot, &ObservedRule)>) -> TargetPhase {
     let needed = equipment(&fault.action, fault.direction);
     if !target.equipment.contains(needed) {
         let refusal = target
@@ -137,7 +139,7 @@ fn phase(active: &Active, now: BootTime) -> Phase {
         Phase::Injected
     } else if injected > 0 {
         Phase::Partial
-    } else if targets.iter().any(|t| t.phase == TargetPhase::Attaching) {
+    } else if active.exhausted.is_none() && targets.iter().any(|t| t.phase == TargetPhase::Attaching) {
         Phase::Pending
     } else {
         Phase::Failed
@@ -168,6 +170,7 @@ fn message(active: &Active, now: BootTime) -> String {
     }
     parts.extend(active.resolution.pending.clone());
     parts.extend(trouble(&active.targets));
+    parts.extend(active.exhausted.clone());
     if active.peerless {
         parts.push("none of its peers exists now, so that it matches no packet".to_owned());
     }

@@ -49,7 +49,10 @@ impl Workers {
             Err(_) => {
                 let permits = Arc::clone(&self.permits);
                 tokio::spawn(async move {
-                    let permit = permits.acquire_owned().await.expect("the semaphore is never closed");
+                    let permit = permits
+                        .acquire_owned()
+                        .await
+                        .expect("the semaphore is never closed");
                     run(datapath, permit, operation, done).await;
                 });
             }
@@ -84,6 +87,8 @@ async fn run(
 /// Does one operation; whether it is slow is for the caller to know.
 pub(super) fn execute(datapath: &dyn Datapath, operation: &Operation) -> Result<(), DatapathError> {
     match operation {
+        // Bookkeeping alone.
+        Operation::Claim { .. } => Ok(()),
         Operation::Equip {
             target,
             device,
