@@ -11,6 +11,13 @@ use crate::model::{Action, BootTime, Direction, FaultName, PortMatch, TargetDevi
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u32);
 
+impl Slot {
+    /// The first of the slot's two peer sets; the other one is its [`PeerSetId::other`].
+    pub fn peer_set(self) -> PeerSetId {
+        PeerSetId(2 * self.0)
+    }
+}
+
 /// The kernel's name for one attached device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetId(pub u32);
@@ -19,12 +26,47 @@ pub struct TargetId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerSetId(pub u32);
 
+impl PeerSetId {
+    /// The slot that the set belongs to.
+    pub fn slot(self) -> Slot {
+        Slot(self.0 / 2)
+    }
+
+    /// The slot's other set: an edit fills it, swaps the rule to it and empties this one.
+    pub fn other(self) -> Self {
+        Self(self.0 ^ 1)
+    }
+}
+
 /// One entry of a peer set; the longest prefix decides. A full-length prefix is an exact address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerEntry {
     pub net: IpNet,
     /// `except`: the prefix is taken out of a shorter one.
     pub excepted: bool,
+}
+
+impl PeerEntry {
+    pub fn included(net: IpNet) -> Self {
+        Self { net, excepted: false }
+    }
+
+    pub fn excepted(net: IpNet) -> Self {
+        Self { net, excepted: true }
+    }
+
+    /// It names one address.
+    pub fn is_exact(&self) -> bool {
+        self.net.prefix_len() == self.net.max_prefix_len()
+    }
+
+    /// The entry that has the same key in the kernel: writing one replaces the other.
+    pub fn twin(self) -> Self {
+        Self {
+            excepted: !self.excepted,
+            ..self
+        }
+    }
 }
 
 /// What a target must have for the faults on it.
@@ -36,6 +78,43 @@ pub struct Equipment {
     pub line: bool,
     /// A veth without segmentation offload, for actions that decide per wire packet.
     pub segmenter: bool,
+}
+
+impl Equipment {
+    /// Programs in both directions and nothing else.
+    pub const HOOKS: Self = Self {
+        egress: true,
+        ingress: true,
+        line: false,
+        segmenter: false,
+    };
+
+    pub fn union(self, other: Self) -> Self {
+        Self {
+            egress: self.egress || other.egress,
+            ingress: self.ingress || other.ingress,
+            line: self.line || other.line,
+            segmenter: self.segmenter || other.segmenter,
+        }
+    }
+
+    /// What is in `self` and not in `other`.
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            egress: self.egress && !other.egress,
+            ingress: self.ingress && !other.ingress,
+            line: self.line && !other.line,
+            segmenter: self.segmenter && !other.segmenter,
+        }
+    }
+
+    pub fn contains(self, other: Self) -> bool {
+        other.minus(self).is_empty()
+    }
+
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// What a slot's rule says, for the kernel room and the delay line to encode.
@@ -59,6 +138,9 @@ pub struct RuleBody {
 /// and the reverse when a fault goes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
+    /// Bookkeeping only, nothing for the kernel: the slot belongs to the fault from now on. Comes before everything
+    /// else that names the slot.
+    Claim { slot: Slot, fault: FaultName },
     /// Slow, by a worker inside the target's netns, at most one at a time per target: add what is missing.
     Equip {
         target: TargetId,
@@ -66,32 +148,17 @@ pub enum Operation {
         equipment: Equipment,
     },
     /// Slow: detach everything and forget the target.
-    Strip {
-        target: TargetId,
-        key: TargetKey,
-    },
-    AddPeers {
-        set: PeerSetId,
-        entries: Vec<PeerEntry>,
-    },
-    RemovePeers {
-        set: PeerSetId,
-        entries: Vec<PeerEntry>,
-    },
+    Strip { target: TargetId, key: TargetKey },
+    /// An entry replaces one of the same prefix.
+    AddPeers { set: PeerSetId, entries: Vec<PeerEntry> },
+    /// An entry that isn't there is no error; `excepted` doesn't matter.
+    RemovePeers { set: PeerSetId, entries: Vec<PeerEntry> },
     /// Writes the slot's other body and swaps to it.
-    WriteRule {
-        slot: Slot,
-        rule: RuleBody,
-    },
+    WriteRule { slot: Slot, rule: RuleBody },
     /// Frees the slot; only after no target lists it.
-    ClearRule {
-        slot: Slot,
-    },
+    ClearRule { slot: Slot },
     /// The slots in force on a target, in the order of evaluation. Creates the counters of new ones first.
-    SetSlots {
-        target: TargetId,
-        slots: Vec<Slot>,
-    },
+    SetSlots { target: TargetId, slots: Vec<Slot> },
 }
 
 /// What the kernel holds, as far as operations that succeeded tell. Written by the reconciler alone.
@@ -99,6 +166,9 @@ pub enum Operation {
 pub struct Observed {
     pub rules: BTreeMap<Slot, ObservedRule>,
     pub targets: BTreeMap<TargetKey, ObservedTarget>,
+    /// Slots that were cleared, and the instant from which they may be used again: packets of the former fault may
+    /// still be on their way. Who knows of packets that are held for longer may move the instant.
+    pub cooling: BTreeMap<Slot, BootTime>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +178,14 @@ pub struct ObservedRule {
     pub peers: BTreeSet<PeerEntry>,
     /// `None` until it is written.
     pub rule: Option<RuleBody>,
+    /// Entries of the slot's other peer set, which no rule reads.
+    pub spare: BTreeSet<PeerEntry>,
+    /// Entries that an operation failed on: they may or may not be in the kernel.
+    pub doubtful: BTreeMap<PeerSetId, BTreeSet<PeerEntry>>,
+    /// The rule was cleared; only peers are left to be removed.
+    pub cleared: bool,
+    /// The last failure of an operation on the slot; nothing more is done with it before `retry_at`.
+    pub failure: Option<Failure>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -122,6 +200,12 @@ pub struct ObservedTarget {
     pub idle_since: Option<BootTime>,
     /// The last failure to equip it; it is tried again from `retry_at` on.
     pub failure: Option<Failure>,
+    /// A worker strips it now, or tried and failed; nothing else is done with it until that succeeds.
+    pub stripping: bool,
+    /// What it could not be given, and why; anything that doesn't ask for all of one entry is still tried.
+    pub refusals: Vec<(Equipment, Failure)>,
+    /// Its slot list could not be written; it is tried again from `retry_at` on.
+    pub slots_failure: Option<Failure>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

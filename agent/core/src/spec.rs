@@ -198,6 +198,15 @@ pub struct Delay {
     pub distribution: Option<String>,
 }
 
+/// Seconds from 1970 to the end of the year 9999, where RFC 3339 ends.
+const RFC3339_END: Duration = Duration::from_secs(253_402_300_800);
+
+/// `None` for a time that RFC 3339 can't express.
+pub(crate) fn rfc3339(time: SystemTime) -> Option<String> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (since < RFC3339_END).then(|| humantime::format_rfc3339(time).to_string())
+}
+
 /// Durations as people write them: `100ms`, `5m`, `1h30m`.
 mod duration_text {
     use super::{Deserialize, Duration};
@@ -235,11 +244,16 @@ mod duration_option {
 
 mod timestamp_option {
     use super::{Deserialize, SystemTime};
-    use serde::{Deserializer, Serializer, de::Error};
+    use serde::{Deserializer, Serializer, de, ser};
 
     pub(super) fn serialize<S: Serializer>(value: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
         match value {
-            Some(time) => to.collect_str(&humantime::format_rfc3339(*time)),
+            Some(time) => match super::rfc3339(*time) {
+                Some(text) => to.serialize_str(&text),
+                None => Err(ser::Error::custom(
+                    "the time is not between the years 1970 and 9999",
+                )),
+            },
             None => to.serialize_none(),
         }
     }
@@ -250,6 +264,6 @@ mod timestamp_option {
         };
         humantime::parse_rfc3339_weak(&text)
             .map(Some)
-            .map_err(|e| D::Error::custom(format_args!("`{text}` is not an RFC 3339 time: {e}")))
+            .map_err(|e| de::Error::custom(format_args!("`{text}` is not an RFC 3339 time: {e}")))
     }
 }

@@ -1,0 +1,298 @@
+//! The quick forms of the command line: targets, peers, ports and percents in one word each.
+
+mod selector;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::spec::{LabelSelector, Peer, PeerPods, Port, Target, TargetPods};
+use crate::validate::names;
+
+pub use selector::{format_selector, parse_selector};
+
+/// Where a bare name of a network namespace lies, as for `ip netns`.
+const NETNS_DIRECTORY: &str = "/run/netns";
+const TARGET_FORMS: &str = "pod:NS/NAME, pods:NS/LABELSELECTOR, interface:NAME, netns:PATH or netns:NAME";
+const PEER_FORMS: &str = "pod:NS/NAME, pods:NS/LABELSELECTOR, ip:ADDRESS, cidr:NETWORK[,except=NETWORK]…";
+const PORT_FORMS: &str =
+    "PORT (of TCP), TCP:PORT, UDP:PORT, SCTP:PORT, TCP, UDP, SCTP, ICMP or ICMPv6; PORT from 1 to 65535";
+
+/// A word that isn't one of the forms.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} `{given}`: {reason}; allowed: {allowed}")]
+pub struct FormError {
+    /// `target`, `peer`, `port`, `percent` or `label selector`.
+    pub what: &'static str,
+    pub given: String,
+    pub reason: String,
+    pub allowed: String,
+}
+
+impl FormError {
+    fn new(what: &'static str, given: &str, reason: impl Into<String>, allowed: impl Into<String>) -> Self {
+        Self {
+            what,
+            given: given.to_owned(),
+            reason: reason.into(),
+            allowed: allowed.into(),
+        }
+    }
+}
+
+/// `pod:shop/web-0`, `pods:shop/app=web`, `interface:eth0`, `netns:/run/netns/web`, `netns:web`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetForm(pub Target);
+
+/// `pod:shop/web-0`, `pods:shop/app=web`, `ip:10.0.0.1`, `cidr:10.0.0.0/8,except=10.1.0.0/16`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerForm(pub Peer);
+
+/// `8443`, `TCP:8443`, `UDP:53`, `ICMP`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortForm(pub Port);
+
+/// `20`, `20%`, `0.5%`; from 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PercentForm(pub f64);
+
+/// Which pods a form names.
+struct PodsForm {
+    namespace: String,
+    name: Option<String>,
+    selector: Option<LabelSelector>,
+}
+
+impl FromStr for TargetForm {
+    type Err = FormError;
+
+    fn from_str(text: &str) -> Result<Self, FormError> {
+        let error = |reason: String| FormError::new("target", text, reason, TARGET_FORMS);
+        let (kind, rest) = text
+            .split_once(':')
+            .ok_or_else(|| error("it doesn't say what it is".to_owned()))?;
+        let mut target = Target::default();
+        match kind {
+            "pod" | "pods" => {
+                let form = pods_form(kind, rest).map_err(error)?;
+                target.pods = Some(TargetPods {
+                    namespace: Some(form.namespace),
+                    name: form.name,
+                    selector: form.selector,
+                    pick: None,
+                });
+            }
+            "interface" if names::is_device(rest) => target.interface = Some(rest.to_owned()),
+            "interface" => return Err(error(format!("`{rest}` is not {}", names::DEVICE_RULE))),
+            "netns" => target.netns = Some(netns(rest).map_err(error)?),
+            _ => return Err(error(unknown_kind(kind, "targets"))),
+        }
+        Ok(Self(target))
+    }
+}
+
+impl FromStr for PeerForm {
+    type Err = FormError;
+
+    fn from_str(text: &str) -> Result<Self, FormError> {
+        let error = |reason: String| FormError::new("peer", text, reason, PEER_FORMS);
+        let (kind, rest) = text
+            .split_once(':')
+            .ok_or_else(|| error("it doesn't say what it is".to_owned()))?;
+        let mut peer = Peer::default();
+        match kind {
+            "pod" | "pods" => {
+                let form = pods_form(kind, rest).map_err(error)?;
+                peer.pods = Some(PeerPods {
+                    namespace: Some(form.namespace),
+                    name: form.name,
+                    selector: form.selector,
+                });
+            }
+            "ip" if rest.parse::<std::net::IpAddr>().is_ok() => peer.ip = Some(rest.to_owned()),
+            "ip" => return Err(error(format!("`{rest}` is not an IPv4 or IPv6 address"))),
+            "cidr" => (peer.cidr, peer.except) = cidr(rest).map_err(error)?,
+            _ => return Err(error(unknown_kind(kind, "peers"))),
+        }
+        Ok(Self(peer))
+    }
+}
+
+fn unknown_kind(kind: &str, whom: &str) -> String {
+    match kind {
+        "service" | "node" | "host" => format!("this version doesn't know `{kind}:` {whom}"),
+        _ => format!("`{kind}:` is not known"),
+    }
+}
+
+fn pods_form(kind: &str, rest: &str) -> Result<PodsForm, String> {
+    let one = kind == "pod";
+    let (namespace, which) = rest
+        .split_once('/')
+        .ok_or_else(|| "the namespace is missing: it stands before a '/'".to_owned())?;
+    if !names::is_label(namespace) {
+        return Err(format!(
+            "the namespace `{namespace}` is not {}",
+            names::LABEL_RULE
+        ));
+    }
+    let namespace = namespace.to_owned();
+    if !one {
+        let selector = parse_selector(which).map_err(|e| e.reason)?;
+        return Ok(PodsForm {
+            namespace,
+            name: None,
+            selector: Some(selector),
+        });
+    }
+    if !names::is_subdomain(which) {
+        return Err(format!(
+            "the pod's name `{which}` is not {}",
+            names::SUBDOMAIN_RULE
+        ));
+    }
+    Ok(PodsForm {
+        namespace,
+        name: Some(which.to_owned()),
+        selector: None,
+    })
+}
+
+fn netns(rest: &str) -> Result<String, String> {
+    match rest {
+        "" | "." | ".." => Err("the namespace's path or name is missing".to_owned()),
+        path if path.starts_with('/') => Ok(path.to_owned()),
+        name if name.contains('/') => Err(format!("`{name}` is neither an absolute path nor a bare name")),
+        name => Ok(format!("{NETNS_DIRECTORY}/{name}")),
+    }
+}
+
+fn cidr(rest: &str) -> Result<(Option<String>, Vec<String>), String> {
+    let mut parts = rest.split(',');
+    let network = |text: &str| match text.parse::<ipnet::IpNet>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!("`{text}` is not a network as 10.20.0.0/16 or fd00::/64")),
+    };
+    let net = network(parts.next().unwrap_or_default())?;
+    let mut except = Vec::new();
+    for part in parts {
+        let text = part
+            .strip_prefix("except=")
+            .ok_or_else(|| format!("`{part}` after the network is not except=NETWORK"))?;
+        except.push(network(text)?);
+    }
+    Ok((Some(net), except))
+}
+
+impl FromStr for PortForm {
+    type Err = FormError;
+
+    fn from_str(text: &str) -> Result<Self, FormError> {
+        let error = |reason: String| FormError::new("port", text, reason, PORT_FORMS);
+        let (protocol, port) = match text.split_once(':') {
+            Some((protocol, port)) => (Some(protocol), Some(port)),
+            None if text.starts_with(|c: char| c.is_ascii_digit()) => (None, Some(text)),
+            None => (Some(text), None),
+        };
+        let protocol = match protocol.map(str::to_ascii_uppercase).as_deref() {
+            None => None,
+            Some("ICMPV6") => Some("ICMPv6".to_owned()),
+            Some(known @ ("TCP" | "UDP" | "SCTP" | "ICMP")) => Some(known.to_owned()),
+            Some(_) => return Err(error("the protocol is not known".to_owned())),
+        };
+        let Some(port) = port else {
+            return Ok(Self(Port { protocol, port: None }));
+        };
+        if matches!(protocol.as_deref(), Some("ICMP" | "ICMPv6")) {
+            return Err(error("this protocol has no ports".to_owned()));
+        }
+        match port.parse::<u16>() {
+            Ok(number) if number > 0 => Ok(Self(Port {
+                protocol,
+                port: Some(number.into()),
+            })),
+            _ => Err(error(format!("`{port}` is not a port"))),
+        }
+    }
+}
+
+impl FromStr for PercentForm {
+    type Err = FormError;
+
+    fn from_str(text: &str) -> Result<Self, FormError> {
+        let number = text.strip_suffix('%').unwrap_or(text);
+        let value = number.parse::<f64>().ok().filter(|v| (0.0..=100.0).contains(v));
+        let error = || {
+            let allowed = "a number from 0 to 100, with or without %, as 20, 20% or 0.5%";
+            FormError::new("percent", text, "it is not a percent", allowed)
+        };
+        value.map(Self).ok_or_else(error)
+    }
+}
+
+/// The form that reads back as the same target; a pick has no quick form and is left out.
+impl fmt::Display for TargetForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Target {
+            pods,
+            netns,
+            interface,
+        } = &self.0;
+        match (pods, netns, interface) {
+            (Some(pods), _, _) => write_pods(f, &pods.namespace, &pods.name, &pods.selector),
+            (_, Some(path), _) => write!(f, "netns:{path}"),
+            (_, _, Some(name)) => write!(f, "interface:{name}"),
+            (None, None, None) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for PeerForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Peer {
+            ip,
+            cidr,
+            except,
+            pods,
+        } = &self.0;
+        match (ip, cidr, pods) {
+            (Some(ip), _, _) => write!(f, "ip:{ip}"),
+            (_, Some(cidr), _) => {
+                write!(f, "cidr:{cidr}")?;
+                except.iter().try_for_each(|net| write!(f, ",except={net}"))
+            }
+            (_, _, Some(pods)) => write_pods(f, &pods.namespace, &pods.name, &pods.selector),
+            (None, None, None) => Ok(()),
+        }
+    }
+}
+
+fn write_pods(
+    f: &mut fmt::Formatter<'_>,
+    namespace: &Option<String>,
+    name: &Option<String>,
+    selector: &Option<LabelSelector>,
+) -> fmt::Result {
+    let namespace = namespace.as_deref().unwrap_or_default();
+    match (name, selector) {
+        (Some(name), _) => write!(f, "pod:{namespace}/{name}"),
+        (None, Some(selector)) => write!(f, "pods:{namespace}/{}", format_selector(selector)),
+        (None, None) => write!(f, "pods:{namespace}/*"),
+    }
+}
+
+impl fmt::Display for PortForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Port { protocol, port } = &self.0;
+        match (protocol, port) {
+            (Some(protocol), Some(port)) => write!(f, "{protocol}:{port}"),
+            (None, Some(port)) => write!(f, "{port}"),
+            (protocol, None) => f.write_str(protocol.as_deref().unwrap_or("TCP")),
+        }
+    }
+}
+
+impl fmt::Display for PercentForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}

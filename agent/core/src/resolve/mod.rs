@@ -1,0 +1,182 @@
+//! Which devices and addresses a fault means in the world as it is now.
+
+mod peers;
+
+use std::collections::HashSet;
+
+use crate::model::{
+    Action, Direction, Fault, Pick, Pod, PodSelector, TargetDevice, TargetKey, TargetSelector, World,
+};
+use crate::plan::Equipment;
+use crate::select;
+
+pub use peers::peer_entries;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodRef {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+impl From<&Pod> for PodRef {
+    fn from(pod: &Pod) -> Self {
+        Self {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedTarget {
+    pub device: TargetDevice,
+    /// `None` for `netns:` and `interface:` targets.
+    pub pod: Option<PodRef>,
+}
+
+/// A target that can't have this fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedTarget {
+    pub pod: Option<PodRef>,
+    /// `None` where the refusal doesn't come from one device.
+    pub device: Option<TargetDevice>,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolution {
+    /// Each device once.
+    pub targets: Vec<ResolvedTarget>,
+    pub refused: Vec<RefusedTarget>,
+    /// What is awaited: nothing matches yet, or something that matches isn't ready.
+    pub pending: Option<String>,
+}
+
+/// What a target must have for an action. A share of 0 or of all packets needs no decision per wire packet when
+/// packets are dropped whole.
+pub fn equipment(action: &Action, direction: Direction) -> Equipment {
+    let segmenter = match action {
+        Action::Drop { percent } => percent.value() > 0.0 && percent.value() < 100.0,
+        Action::CorruptPayload { percent } => percent.value() > 0.0,
+        Action::Partition | Action::Delay { .. } => false,
+    };
+    Equipment {
+        egress: direction != Direction::Ingress,
+        ingress: direction != Direction::Egress,
+        line: matches!(action, Action::Delay { .. }),
+        segmenter,
+    }
+}
+
+/// The devices that the fault means, those that can't have it, and what is awaited.
+///
+/// A pod on the node's network is refused and is no candidate of a pick.
+pub fn resolve(fault: &Fault, world: &World) -> Resolution {
+    let mut finder = Finder {
+        fault,
+        needed: equipment(&fault.action, fault.direction),
+        seen: HashSet::new(),
+        found: Resolution::default(),
+    };
+    match &fault.target {
+        TargetSelector::Pods { selector, pick } => finder.pods(world, selector, pick.as_ref()),
+        TargetSelector::Netns(path) => match world.namespaces.get(path).map(Vec::as_slice) {
+            None => finder.await_for(format!("there is no network namespace {}", path.display())),
+            Some([]) => {
+                let path = path.display();
+                finder.await_for(format!("the network namespace {path} has no device to attach to"));
+            }
+            Some(devices) => devices.iter().for_each(|device| finder.add(device, None)),
+        },
+        TargetSelector::Interface(name) => match world.interfaces.get(name) {
+            None => finder.await_for(format!("the node has no interface {name}")),
+            Some(device) => finder.add(device, None),
+        },
+    }
+    finder.found
+}
+
+struct Finder<'a> {
+    fault: &'a Fault,
+    needed: Equipment,
+    seen: HashSet<&'a TargetKey>,
+    found: Resolution,
+}
+
+impl<'a> Finder<'a> {
+    fn pods(&mut self, world: &'a World, selector: &PodSelector, pick: Option<&Pick>) {
+        let (on_node, mut candidates): (Vec<&Pod>, Vec<&Pod>) = world
+            .pods
+            .values()
+            .filter(|pod| selector.matches(pod))
+            .partition(|pod| pod.host_network);
+        if on_node.is_empty() && candidates.is_empty() {
+            self.await_for(nothing_matches(selector));
+        }
+        for pod in on_node {
+            self.found.refused.push(RefusedTarget {
+                pod: Some(pod.into()),
+                device: None,
+                reason: format!(
+                    "the pod {}/{} uses the node's network; a fault on it would hit the whole node",
+                    pod.namespace, pod.name
+                ),
+            });
+        }
+        if let Some(pick) = pick {
+            candidates = select::pick(&candidates, pick);
+        }
+        for pod in candidates {
+            if pod.devices.is_empty() {
+                self.await_for(format!(
+                    "the pod {}/{} has no device yet",
+                    pod.namespace, pod.name
+                ));
+            }
+            for device in &pod.devices {
+                self.add(device, Some(pod));
+            }
+        }
+    }
+
+    fn await_for(&mut self, what: String) {
+        self.found.pending = Some(what);
+    }
+
+    fn add(&mut self, device: &'a TargetDevice, pod: Option<&Pod>) {
+        if !self.seen.insert(&device.key) {
+            return;
+        }
+        let pod = pod.map(PodRef::from);
+        if device.mac_header || !(self.needed.line || self.needed.segmenter) {
+            let device = device.clone();
+            self.found.targets.push(ResolvedTarget { device, pod });
+            return;
+        }
+        let reason = format!(
+            "the device {} has no MAC header, so its packets can't be taken aside; {} needs that",
+            device.key.device,
+            self.fault.action.name()
+        );
+        self.found.refused.push(RefusedTarget {
+            pod,
+            device: Some(device.clone()),
+            reason,
+        });
+    }
+}
+
+fn nothing_matches(selector: &PodSelector) -> String {
+    let PodSelector {
+        namespace,
+        name,
+        labels,
+    } = selector;
+    match name {
+        Some(name) => format!("there is no pod {namespace}/{name}"),
+        None if labels.requirements.is_empty() => format!("there is no pod in namespace {namespace}"),
+        None => format!("no pod in namespace {namespace} matches {labels}"),
+    }
+}

@@ -1,0 +1,175 @@
+//! Peers, their addresses and ports.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::model::{Peer, PortMatch};
+use crate::spec;
+
+use super::pods::{self, PodFields};
+use super::report::Report;
+
+/// Port matches in one fault, as many as a rule in the kernel holds.
+pub const MAX_PORTS: usize = 16;
+
+const CIDR_RULE: &str = "a network as address/prefix length, as 10.20.0.0/16 or fd00::/64";
+const PROTOCOLS: [(&str, u8); 5] = [
+    ("TCP", 6),
+    ("UDP", 17),
+    ("SCTP", 132),
+    ("ICMP", 1),
+    ("ICMPv6", 58),
+];
+
+/// `None` only when a violation was reported.
+pub(super) fn check(report: &mut Report, field: &str, peer: &spec::Peer, namespace: &str) -> Option<Peer> {
+    let given = [
+        ("ip", peer.ip.is_some()),
+        ("cidr", peer.cidr.is_some()),
+        ("pods", peer.pods.is_some()),
+    ];
+    report.exactly_one(field, &given);
+    if peer.cidr.is_none() && !peer.except.is_empty() {
+        report.add(
+            format!("{field}.except"),
+            peer.except.join(", "),
+            "except only beside cidr",
+        );
+    }
+    let address = peer
+        .ip
+        .as_deref()
+        .and_then(|text| address(report, &format!("{field}.ip"), text));
+    let cidr = peer
+        .cidr
+        .as_deref()
+        .and_then(|text| cidr(report, field, text, &peer.except));
+    let pods = peer.pods.as_ref().map(|pods| {
+        let fields = PodFields {
+            namespace: pods.namespace.as_deref(),
+            name: pods.name.as_deref(),
+            selector: pods.selector.as_ref(),
+        };
+        Peer::Pods(pods::selector(
+            report,
+            &format!("{field}.pods"),
+            &fields,
+            namespace,
+        ))
+    });
+    pods.or(cidr).or(address)
+}
+
+fn address(report: &mut Report, field: &str, text: &str) -> Option<Peer> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Some(Peer::Address(address.to_canonical())),
+        Err(_) => {
+            report.add(field, text, "an IPv4 or IPv6 address, as 10.20.7.1 or fd00::1");
+            None
+        }
+    }
+}
+
+fn cidr(report: &mut Report, field: &str, text: &str, except: &[String]) -> Option<Peer> {
+    let net = network(report, &format!("{field}.cidr"), text);
+    let mut excepted = Vec::with_capacity(except.len());
+    for (index, text) in except.iter().enumerate() {
+        let field = format!("{field}.except[{index}]");
+        let Some(inner) = network(report, &field, text) else {
+            continue;
+        };
+        if let Some(net) = net
+            && (net == inner || !net.contains(&inner))
+        {
+            report.add(
+                field,
+                inner,
+                format!("a network inside {net} and smaller than it"),
+            );
+        }
+        excepted.push(inner);
+    }
+    Some(Peer::Cidr {
+        net: net?,
+        except: excepted,
+    })
+}
+
+/// Reads a network without host bits; an IPv4-mapped one becomes the IPv4 network that it means.
+fn network(report: &mut Report, field: &str, text: &str) -> Option<IpNet> {
+    let Ok(net) = text.parse::<IpNet>() else {
+        report.add(field, text, CIDR_RULE);
+        return None;
+    };
+    let net = unmapped(net);
+    if net.trunc() != net {
+        let network = net.trunc();
+        let host = IpNet::from(net.addr());
+        report.add(
+            field,
+            text,
+            format!("the network {network}, or {host} for the one address"),
+        );
+        return None;
+    }
+    Some(net)
+}
+
+fn unmapped(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let address: Option<Ipv4Addr> = Ipv6Addr::to_ipv4_mapped(&v6.addr());
+    let length = v6.prefix_len().checked_sub(96);
+    match (address, length) {
+        (Some(address), Some(length)) => Ipv4Net::new(address, length).map_or(net, IpNet::V4),
+        _ => net,
+    }
+}
+
+pub(super) fn ports(report: &mut Report, ports: &[spec::Port]) -> Vec<PortMatch> {
+    if ports.len() > MAX_PORTS {
+        report.add(
+            "spec.ports",
+            ports.len(),
+            format!("at most {MAX_PORTS} port matches"),
+        );
+    }
+    let check = |(index, port)| port_match(report, &format!("spec.ports[{index}]"), port);
+    ports.iter().enumerate().filter_map(check).collect()
+}
+
+fn port_match(report: &mut Report, field: &str, port: &spec::Port) -> Option<PortMatch> {
+    let given = port.protocol.as_deref().unwrap_or("TCP");
+    let known = PROTOCOLS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(given));
+    if known.is_none() {
+        report.add(
+            format!("{field}.protocol"),
+            given,
+            "TCP, UDP, SCTP, ICMP or ICMPv6",
+        );
+    }
+    let number = match (port.port, known) {
+        (Some(number), Some((name @ ("ICMP" | "ICMPv6"), _))) => {
+            report.add(
+                format!("{field}.port"),
+                number,
+                format!("no port, since {name} has none"),
+            );
+            return None;
+        }
+        (Some(number), _) => match u16::try_from(number) {
+            Ok(number) if number > 0 => Some(number),
+            _ => {
+                report.add(format!("{field}.port"), number, "a port from 1 to 65535");
+                return None;
+            }
+        },
+        (None, _) => None,
+    };
+    known.map(|(_, protocol)| PortMatch {
+        protocol: Some(*protocol),
+        port: number,
+    })
+}
