@@ -148,6 +148,7 @@ impl Engine {
             active.fault = Arc::new(fault);
             active.metadata = metadata;
             active.spec = spec;
+            active.announced = None;
             active.resolve(&self.update);
             "edited"
         } else {

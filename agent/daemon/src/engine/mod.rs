@@ -25,3 +25,6 @@ mod workers;
 pub use heartbeat::Heartbeat;
 pub use reconciler::{Control, Engine, LeftBehind, Options, Parts};
 pub use source::WorldSource;
+
+#[cfg(test)]
+mod tests;

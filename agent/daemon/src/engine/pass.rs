@@ -179,12 +179,12 @@ impl Engine {
         let slots = view::slots(&self.observed);
         let mut changes = Vec::new();
         for (name, active) in &mut self.store.active {
-            let before = active.phase;
             self.dirty |= view::refresh(active, slots.get(name).copied(), &self.observed, now);
             if active.phase == Phase::Injected && active.injected.is_none() {
                 active.injected = Some(SystemTime::now());
             }
-            if let Some(change) = change(before, active.phase) {
+            if let Some(change) = change(active) {
+                active.announced = Some(active.phase);
                 changes.push((name.clone(), change, active.message.clone()));
             }
             // Counters belong to the fault from the moment that a target lists its slot.
@@ -249,10 +249,12 @@ impl Engine {
     }
 }
 
-/// The event that a change of phase is.
-fn change(before: Phase, after: Phase) -> Option<&'static str> {
-    match after {
-        _ if before == after => None,
+/// The event that the fault's phase is, where it wasn't made known yet.
+fn change(active: &Active) -> Option<&'static str> {
+    match active.phase {
+        phase if active.announced == Some(phase) => None,
+        // The one target after the other is no news; that it stays so is.
+        Phase::Partial if active.exhausted.is_none() && view::is_attaching(&active.targets) => None,
         Phase::Injected => Some("injected"),
         Phase::Partial => Some("partial"),
         Phase::Failed => Some("failed"),

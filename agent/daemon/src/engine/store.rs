@@ -29,6 +29,8 @@ pub(super) struct Active {
     /// It names peers, and none of them exists now.
     pub(super) peerless: bool,
     pub(super) phase: Phase,
+    /// The phase that was made known as an event; an edit is followed by its own.
+    pub(super) announced: Option<Phase>,
     pub(super) message: String,
     pub(super) slot: Option<Slot>,
     pub(super) targets: Vec<TargetView>,
@@ -53,6 +55,7 @@ impl Active {
             exhausted: None,
             peerless: false,
             phase: Phase::Pending,
+            announced: None,
             message: String::new(),
             slot: None,
             targets: Vec::new(),

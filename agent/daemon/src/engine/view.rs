@@ -123,6 +123,11 @@ pub(super) fn is_settled(targets: &[TargetView]) -> bool {
         .all(|t| matches!(t.phase, TargetPhase::Injected | TargetPhase::Refused(_)))
 }
 
+/// Some target is on its way.
+pub(super) fn is_attaching(targets: &[TargetView]) -> bool {
+    targets.iter().any(|t| t.phase == TargetPhase::Attaching)
+}
+
 fn injected(targets: &[TargetView]) -> usize {
     targets
         .iter()
@@ -139,7 +144,7 @@ fn phase(active: &Active, now: BootTime) -> Phase {
         Phase::Injected
     } else if injected > 0 {
         Phase::Partial
-    } else if active.exhausted.is_none() && targets.iter().any(|t| t.phase == TargetPhase::Attaching) {
+    } else if active.exhausted.is_none() && is_attaching(targets) {
         Phase::Pending
     } else {
         Phase::Failed
