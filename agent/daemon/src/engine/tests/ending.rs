@@ -20,10 +20,11 @@ async fn a_fault_expires_by_itself_and_its_target_stays_warm_for_a_while() {
     assert_eq!((view.phase, view.slot), (Phase::Expired, None));
     assert_eq!(view.message, "expired after 20s");
     assert!(view.ended.is_some());
-    let state = rig.kernel.state();
-    assert!(state.rules.is_empty() && state.lists.values().all(Vec::is_empty));
-    assert_eq!(state.equipped.len(), 1);
-    drop(state);
+    {
+        let state = rig.kernel.state();
+        assert!(state.rules.is_empty() && state.lists.values().all(Vec::is_empty));
+        assert_eq!(state.equipped.len(), 1);
+    }
     assert_eq!(rig.changes(), ["cut:applied", "cut:injected", "cut:expired"]);
     pass(Duration::from_secs(70)).await;
     rig.kernel.assert_bare();
