@@ -1,1 +1,18 @@
 //! Fixtures for the end-to-end tests and the demo.
+//!
+//! Everything that changes the machine is a guard: what it made goes when it is dropped, also on panic. Nothing here
+//! touches the host's own network namespace. All of it needs root.
+
+pub mod daemon;
+pub mod lab;
+pub mod leaks;
+pub mod netns;
+pub mod traffic;
+pub mod wait;
+pub mod wire;
+pub mod witness;
+
+pub use daemon::{Daemon, DaemonOptions};
+pub use lab::{Lab, LabPod};
+pub use leaks::Leaks;
+pub use netns::{Netns, NetnsRef};

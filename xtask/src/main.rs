@@ -1,1 +1,52 @@
-fn main() {}
+//! Everything a developer or CI runs: `cargo xtask help` lists it.
+
+mod build;
+mod demo;
+mod lint;
+mod process;
+mod setup;
+mod test;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets up, builds, checks and shows Sabot.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Finds or installs what building, the demo or the tests need.
+    Setup(setup::Arguments),
+    /// Builds the eBPF objects, sabotd and sabot.
+    Build(build::Arguments),
+    /// Checks formatting, clippy's and our own rules.
+    Lint,
+    /// Runs every test, the linter first; the end-to-end ones need root.
+    Test(test::Arguments),
+    /// Shows every fault on real packets; needs root.
+    Demo(demo::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Setup(arguments) => setup::run(&arguments),
+        Task::Build(arguments) => build::run(&arguments),
+        Task::Lint => lint::run(),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

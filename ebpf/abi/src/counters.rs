@@ -50,6 +50,44 @@ pub struct Counters {
 }
 assert_layout!(Counters, size = 9 * 16, align = 8);
 
+impl Counters {
+    /// Adds these to a sum.
+    pub fn add_to(&self, sum: &mut Self) {
+        for (more, total) in self.tallies().into_iter().zip(sum.tallies_mut()) {
+            total.packets += more.packets;
+            total.bytes += more.bytes;
+        }
+    }
+
+    fn tallies(&self) -> [Tally; 9] {
+        [
+            self.matched,
+            self.passed,
+            self.dropped,
+            self.bypassed,
+            self.released,
+            self.corrupted,
+            self.delayed,
+            self.segmenting,
+            self.segmented,
+        ]
+    }
+
+    fn tallies_mut(&mut self) -> [&mut Tally; 9] {
+        [
+            &mut self.matched,
+            &mut self.passed,
+            &mut self.dropped,
+            &mut self.bypassed,
+            &mut self.released,
+            &mut self.corrupted,
+            &mut self.delayed,
+            &mut self.segmenting,
+            &mut self.segmented,
+        ]
+    }
+}
+
 /// Index into the per-CPU array of things that went wrong inside the programs.
 pub const INCIDENT_EVENT_LOST: u32 = 0;
 /// A packet that is too short or malformed to be parsed; it passes.

@@ -4,8 +4,12 @@ use crate::{assert_layout, pod};
 
 /// Slots, and so faults, that the kernel's tables hold at once.
 pub const MAX_SLOTS: u32 = 4096;
-/// Port matches in one rule.
-pub const MAX_PORTS: usize = 16;
+/// Peer entries in all sets, of each kind (exact addresses, prefixes).
+pub const MAX_PEERS: u32 = 1 << 18;
+/// The map flag for "insert only".
+pub const BPF_NOEXIST: u32 = 1;
+/// Ports and protocols in all rules.
+pub const MAX_PORTS: u32 = 1 << 16;
 
 /// Traffic that leaves the target.
 pub const DIRECTION_EGRESS: u32 = 0;
@@ -30,8 +34,13 @@ pub const RULE_PEERS_PREFIX: u32 = 1 << 4;
 /// Traffic with the node's own addresses is spared unless the peer set names that address exactly.
 pub const RULE_SPARE_NODE: u32 = 1 << 5;
 
-/// `PortMatch::protocol` for "every protocol".
-pub const PROTOCOL_ANY: u32 = 0;
+/// Only packets with a port of the rule's port set match (the `PORTS` map).
+pub const RULE_PORTS: u32 = 1 << 6;
+/// Only packets of a protocol of the rule's port set match; with [`RULE_PORTS`] too, either is enough.
+pub const RULE_PROTOCOLS: u32 = 1 << 7;
+
+/// `PortKey::port` for "the whole protocol".
+pub const PORT_ALL: u32 = 1 << 16;
 
 /// What a slot does. Bodies are immutable once a slot's state points at them: an edit writes the slot's other body and
 /// then swaps the state word, so a packet sees the old rule or the new one, never a mixture.
@@ -48,30 +57,27 @@ pub struct Rule {
     pub expires_at: u64,
     /// The key of the rule's peers in the peer maps.
     pub peer_set: u32,
-    /// Port matches in use; 0 means every protocol and port.
-    pub port_count: u32,
+    /// The key of the rule's ports in the port map.
+    pub port_set: u32,
     /// The share of wire packets acted upon, in units of 2^-32 (`1 << 32` is all of them): `drop`, `corrupt`.
     pub threshold: u64,
     /// One in this many decided packets is reported as an event; 0 reports none.
     pub sample_every: u32,
     pub reserved: u32,
-    pub ports: [PortMatch; MAX_PORTS],
 }
-assert_layout!(Rule, size = 48 + 16 * MAX_PORTS, align = 8);
+assert_layout!(Rule, size = 48, align = 8);
 
-/// A protocol and a range of ports. A packet matches when its source or its destination port lies in the range.
+/// Key of a port in a port set. A packet matches when its source or its destination port is there.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortMatch {
-    /// The IP protocol number, or [`PROTOCOL_ANY`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortKey {
+    pub port_set: u32,
+    /// The IP protocol number.
     pub protocol: u32,
-    /// First port, host byte order; 0 with `last` 65535 matches protocols without ports too.
-    pub first: u32,
-    /// Last port, host byte order, inclusive.
-    pub last: u32,
-    pub reserved: u32,
+    /// Host byte order, or [`PORT_ALL`].
+    pub port: u32,
 }
-assert_layout!(PortMatch, size = 16, align = 4);
+assert_layout!(PortKey, size = 12, align = 4);
 
 /// Key of an exact peer address. IPv4 addresses are IPv4-mapped IPv6 ones.
 #[repr(C)]
@@ -97,4 +103,4 @@ pub const PEER_EXCEPTED: u32 = 2;
 /// A slot's state word: 0 when free, otherwise the index of its rule body plus one. Bodies of slot `s` are `2s` and `2s + 1`.
 pub const SLOT_FREE: u32 = 0;
 
-pod!(Rule, PortMatch, PeerKey);
+pod!(Rule, PortKey, PeerKey);

@@ -1,6 +1,29 @@
 //! The only users of aya, netlink, setns and ioctl: loader, netns guard, links, maps, sweep.
+//!
+//! [`Injector`] is the engine's door. Behind it: `loader` loads the fault object and keeps its gate; `tables` writes
+//! rules, targets and peers; `equipment` gives a target what its faults need, from `hook` (attachments), `line` (the
+//! delay line's TAP) and `segmenter`; `entry` writes the programs that lead a packet through the gate.
 
+mod devices;
+mod entry;
+mod equipment;
 pub mod features;
+mod gate;
+mod heartbeat;
+mod hook;
+mod injector;
+mod line;
+mod loader;
 pub mod netns;
 pub mod nsfs;
+pub mod probe;
 pub mod rtnl;
+mod segmenter;
+pub mod sweep;
+mod sys;
+mod tables;
+mod tables_encode;
+
+pub use hook::HookKind;
+pub use injector::{Injector, InjectorOptions, Taps, boot_time};
+pub use loader::LoadError;

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    DecodeError, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_ALIGNTO,
-    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    DecodeError, ErrorBuffer, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST,
+    NLMSG_ALIGNTO, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::address::{AddressHeader, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkHeader, LinkLayerType, LinkMessage};
@@ -121,8 +121,19 @@ impl Rtnl {
         self.dump("addresses", &request, parse_address)
     }
 
+    /// Sends a request that changes something, and waits for the kernel's acknowledgement.
+    pub(super) fn change(
+        &mut self,
+        what: &'static str,
+        request: &RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), RtnlError> {
+        self.exchange(what, request, NLM_F_ACK | flags, |_| Ok(None::<()>))
+            .map(drop)
+    }
+
     /// A dump that no change interrupted.
-    fn dump<T>(
+    pub(super) fn dump<T>(
         &mut self,
         what: &'static str,
         request: &RouteNetlinkMessage,
@@ -137,7 +148,7 @@ impl Rtnl {
         Err(RtnlError::Unsteady { what })
     }
 
-    fn exchange<T>(
+    pub(super) fn exchange<T>(
         &mut self,
         what: &'static str,
         request: &RouteNetlinkMessage,
@@ -167,8 +178,8 @@ impl Rtnl {
     }
 }
 
-struct Answer<T> {
-    items: Vec<T>,
+pub(super) struct Answer<T> {
+    pub(super) items: Vec<T>,
     interrupted: bool,
 }
 

@@ -1,3 +1,4 @@
 //! Ring readers, decoding, enrichment.
 
 pub mod event;
+pub mod source;

@@ -1,7 +1,170 @@
+//! The fault object: what is done to the packets of targets.
+//!
+//! Each attachment runs a tiny entry program that the daemon writes by hand: it puts the target's id into `skb->cb[0]` and
+//! tail-calls one of the four programs here through the gate. When the gate is closed, nothing here runs any more.
 #![no_std]
 #![no_main]
+
+mod clock;
+mod corrupt;
+mod counters;
+mod detour;
+mod events;
+mod packet;
+mod peers;
+mod pipeline;
+mod ports;
+mod rules;
+mod targets;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT};
+use aya_ebpf::macros::{classifier, map};
+use aya_ebpf::maps::ProgramArray;
+use aya_ebpf::programs::TcContext;
+use sabot_abi::{
+    DIRECTION_EGRESS, DIRECTION_INGRESS, GATE_SIZE, INCIDENT_ORPHANED, INCIDENT_UNPARSED, INCIDENT_UNTAGGED,
+    Tag,
+};
+
+use crate::counters::incident;
+use crate::detour::Detour;
+use crate::packet::{Packet, ParseError};
+use crate::pipeline::{Entrance, Step};
+
+/// The one switch of everything: entry programs reach the programs below only through it, and the kernel empties it when
+/// the daemon's last file descriptor for it closes.
+#[map]
+static GATE: ProgramArray = ProgramArray::with_max_entries(GATE_SIZE, 0);
+
+/// Let the packet on to whoever is attached after us. The same number is tcx's `TCX_NEXT` and clsact's `TC_ACT_UNSPEC`.
+const PASS: i32 = -1;
+
+#[classifier]
+pub fn fault_egress(ctx: TcContext) -> i32 {
+    verdict(try_arrive(&ctx, DIRECTION_EGRESS), DIRECTION_EGRESS)
+}
+
+#[classifier]
+pub fn fault_ingress(ctx: TcContext) -> i32 {
+    verdict(try_arrive(&ctx, DIRECTION_INGRESS), DIRECTION_INGRESS)
+}
+
+/// On the TAP: a packet that the delay line gives back.
+#[classifier]
+pub fn fault_line(ctx: TcContext) -> i32 {
+    returned(&ctx, Detour::Line)
+}
+
+/// On the segmenter's near end: a wire packet of what was a super-packet.
+#[classifier]
+pub fn fault_segmenter(ctx: TcContext) -> i32 {
+    returned(&ctx, Detour::Segmenter)
+}
+
+/// Why a program can't decide. At a target's device the packet passes; on our own devices it is dropped.
+enum Trouble {
+    /// Not IP: no fault names it.
+    NotIp,
+    Incident(u32),
+}
+
+impl From<ParseError> for Trouble {
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::NotIp => Self::NotIp,
+            ParseError::Malformed => Self::Incident(INCIDENT_UNPARSED),
+        }
+    }
+}
+
+/// A packet at the target's device: new, or on its way on after a detour.
+fn try_arrive(ctx: &TcContext, direction: u32) -> Result<Step, Trouble> {
+    let Some(target) = targets::get(targets::id_of(ctx)) else {
+        return Ok(Step::Continue);
+    };
+    if detour::has_been_away(ctx, target, direction) || target.slot_count == 0 {
+        return Ok(Step::Continue);
+    }
+    let packet = Packet::parse(ctx, target.flags)?;
+    Ok(pipeline::run(ctx, target, packet, direction, Entrance::Start))
+}
+
+/// A packet that comes back from a detour: it meets the slots behind the one that sent it away, and goes on.
+fn try_return(ctx: &TcContext, detour: Detour) -> Result<Step, Trouble> {
+    let target_id = targets::id_of(ctx);
+    let target = targets::get(target_id).ok_or(Trouble::Incident(INCIDENT_ORPHANED))?;
+    let tag: Tag = detour::take_tag(ctx).map_err(Trouble::Incident)?;
+    let packet = Packet::parse(ctx, target.flags)?;
+    let entrance = match detour {
+        Detour::Line => {
+            counters::released(tag.slot, target_id, tag.direction, &packet.wire);
+            Entrance::After(tag.slot)
+        }
+        Detour::Segmenter => {
+            counters::segmented(tag.slot, target_id, tag.direction, &packet.wire);
+            Entrance::At(tag.slot)
+        }
+    };
+    let step = pipeline::run(ctx, target, packet, tag.direction, entrance);
+    if step == Step::Continue {
+        detour::leave(ctx, target.ifindex, tag.direction);
+        return Ok(Step::Redirect);
+    }
+    Ok(step)
+}
+
+/// The verdict at a target's device: an error never costs a packet.
+fn verdict(outcome: Result<Step, Trouble>, direction: u32) -> i32 {
+    match outcome {
+        Ok(Step::Continue) | Err(Trouble::NotIp) => PASS,
+        Ok(Step::Redirect) => TC_ACT_REDIRECT as i32,
+        Ok(Step::Drop) if direction == DIRECTION_EGRESS => {
+            // `TC_ACT_SHOT` would tell the sender (`NET_XMIT_DROP`): TCP takes it for local congestion and does not count
+            // a loss, a raw socket gets ENOBUFS.
+            detour::into_nothing();
+            TC_ACT_REDIRECT as i32
+        }
+        Ok(Step::Drop) => TC_ACT_SHOT as i32,
+        Err(Trouble::Incident(which)) => {
+            incident(which);
+            PASS
+        }
+    }
+}
+
+/// The verdict on our own devices: what isn't ours never enters the target's stack.
+fn returned(ctx: &TcContext, detour: Detour) -> i32 {
+    match try_return(ctx, detour) {
+        Ok(Step::Redirect) => TC_ACT_REDIRECT as i32,
+        Ok(Step::Continue | Step::Drop) => TC_ACT_SHOT as i32,
+        Err(Trouble::NotIp) => {
+            incident(INCIDENT_UNTAGGED);
+            TC_ACT_SHOT as i32
+        }
+        Err(Trouble::Incident(which)) => {
+            incident(which);
+            aya_log_ebpf::debug!(
+                ctx,
+                "dropped a frame on one of our own devices: incident {}",
+                which
+            );
+            TC_ACT_SHOT as i32
+        }
+    }
+}
+
+/// The context as the helpers want it.
+fn raw(ctx: &TcContext) -> *mut aya_ebpf::bindings::__sk_buff {
+    ctx.as_ptr().cast()
+}
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+
+/// `bpf_l4_csum_replace` and friends are for programs under the GPL; ours are dual-licensed.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

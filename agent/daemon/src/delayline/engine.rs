@@ -1,0 +1,565 @@
+//! The engine's thread: it reads from the TAPs, keeps time, and writes back.
+//!
+//! Work is cut into small batches: after each batch of reads from one line everything else gets its turn (what is due,
+//! the heartbeat, commands), and releases come in bounded batches as well, so neither side starves the other and no line
+//! starves another. Without packets the thread wakes for the heartbeat alone, and without lines not at all.
+//!
+//! A thread that stood still for longer than `late_after` (the daemon was stopped) finds out at its next look at the
+//! clock. What is overdue by then is dropped and counted, and so is what waits in the TAPs, for an unknown time:
+//! delivering a second's worth of stale packets in a burst would be a fault that nobody asked for.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use sabot_abi::DIRECTION_EGRESS;
+use sabot_core::model::BootTime;
+use sabot_core::plan::{Slot, TargetId};
+
+use super::frame::{self, Wire};
+use super::mailbox::{Command, Reply};
+use super::poller::{Poller, Ready, boot_time};
+use super::pool::Pool;
+use super::slots::{SlotDelay, Slots};
+use super::store::{Arrival, Store, Verdict};
+use super::{Config, Heartbeat, LineError, Shared};
+
+/// Frames and bytes read from one line before the others get their turn.
+const READ_FRAMES: usize = 64;
+const READ_BYTES: usize = 1 << 20;
+/// Frames released before reading gets its turn.
+const RELEASE_FRAMES: usize = 128;
+/// Frames taken out of a TAP that closes, or whose frames are late; more than any queue of a TAP holds, and a bound
+/// where somebody goes on sending.
+const DRAIN_FRAMES: usize = 1 << 16;
+/// How long memory may go unneeded before it is given back, in ns.
+const SPARE_PERIOD: u64 = 10_000_000_000;
+/// A thread that forwards packets shouldn't wait behind those that compute.
+const NICENESS: libc::c_int = -15;
+
+struct Line {
+    target: TargetId,
+    tap: OwnedFd,
+    /// Tells it from earlier lines at the same index.
+    serial: u32,
+    closing: bool,
+    closer: Option<Reply<OwnedFd>>,
+}
+
+pub(super) struct Engine {
+    config: Config,
+    heartbeat: Box<dyn Heartbeat>,
+    shared: Arc<Shared>,
+    poller: Poller,
+    store: Store,
+    slots: Slots,
+    /// By the store's index of the line.
+    lines: Vec<Option<Line>>,
+    serial: u32,
+    /// Lines that only wait for their last packets to go.
+    closing: usize,
+    clearing: Vec<(Slot, Reply<()>)>,
+    stopping: Option<Reply<Vec<OwnedFd>>>,
+    stopped: Vec<OwnedFd>,
+    /// What a frame is read into.
+    scratch: Box<[u8]>,
+    edits: Vec<(Slot, SlotDelay)>,
+    flow_key: u64,
+    late_after: u64,
+    beat_every: u64,
+    next_beat: u64,
+    next_mark: u64,
+    /// The last look at the clock, ns.
+    seen_at: u64,
+    stalled: bool,
+}
+
+/// Whatever way the thread ends, nobody waits for it afterwards.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.alive.store(false, Ordering::Release);
+        self.0.open().clear();
+        self.0.mailbox.close();
+    }
+}
+
+enum Written {
+    Yes,
+    No,
+    /// The device doesn't exist any more.
+    Gone,
+}
+
+impl Engine {
+    pub(super) fn new(
+        config: Config,
+        heartbeat: Box<dyn Heartbeat>,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
+        use std::hash::BuildHasher;
+        let now = boot_time();
+        let late_after = config.late_after.max(config.heartbeat_every * 4);
+        Ok(Self {
+            config,
+            heartbeat,
+            poller: Poller::new(Arc::clone(&shared.mailbox.wake))?,
+            shared,
+            store: Store::new(config.bytes_per_line, config.bytes_total, now),
+            slots: Slots::default(),
+            lines: Vec::new(),
+            serial: 0,
+            closing: 0,
+            clearing: Vec::new(),
+            stopping: None,
+            stopped: Vec::new(),
+            scratch: Pool::scratch(),
+            edits: Vec::new(),
+            flow_key: std::hash::RandomState::new().hash_one(now),
+            late_after: late_after.as_nanos() as u64,
+            // Twice as often as promised, so that a late wake-up still keeps the promise.
+            beat_every: config.heartbeat_every.as_nanos() as u64 / 2,
+            next_beat: 0,
+            next_mark: now,
+            seen_at: now,
+            stalled: false,
+        })
+    }
+
+    /// The thread.
+    pub(super) fn run(self) {
+        let _ending = Ending(Arc::clone(&self.shared));
+        // Dropped before `_ending`: when the engine is seen to be dead, its descriptors are closed.
+        let mut engine = self;
+        prefer_this_thread();
+        while !engine.finished() {
+            if let Err(error) = engine.turn() {
+                tracing::error!(%error, "the delay line can't wait for packets and ends");
+                return;
+            }
+        }
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        let count = self.poller.wait(self.next_wake(), self.seen_at)?;
+        self.serve();
+        for event in 0..count {
+            match self.poller.ready(event) {
+                Ready::Line(token) => {
+                    if let Some(index) = self.line_of(token) {
+                        self.read_batch(index);
+                        self.serve();
+                    }
+                }
+                Ready::Gone(token) => {
+                    if let Some(index) = self.line_of(token) {
+                        self.bury(index, "its device is gone");
+                    }
+                }
+                Ready::Nothing => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything but reading.
+    fn serve(&mut self) {
+        self.clock();
+        if self.stalled {
+            self.recover();
+        }
+        self.beat();
+        self.apply_edits();
+        while let Some(command) = self.shared.mailbox.take_command() {
+            self.execute(command);
+        }
+        self.release();
+        self.answer();
+    }
+
+    fn finished(&mut self) -> bool {
+        if self.store.open_lines() > 0 {
+            return false;
+        }
+        let Some(reply) = self.stopping.take() else {
+            return false;
+        };
+        let _ = reply.send(std::mem::take(&mut self.stopped));
+        true
+    }
+
+    fn next_wake(&self) -> Option<u64> {
+        if self.store.has_due() {
+            return Some(0);
+        }
+        let beat = (self.store.open_lines() > 0).then_some(self.next_beat);
+        self.store.next_wake().into_iter().chain(beat).min()
+    }
+
+    /// Every look at the clock is also a check for having stood still.
+    fn clock(&mut self) -> u64 {
+        let now = boot_time();
+        if self.store.open_lines() > 0 && now.saturating_sub(self.seen_at) > self.late_after {
+            self.stalled = true;
+        }
+        self.seen_at = now;
+        now
+    }
+
+    fn beat(&mut self) {
+        if self.store.open_lines() == 0 || self.seen_at < self.next_beat {
+            return;
+        }
+        self.heartbeat.beat(BootTime(self.seen_at));
+        self.next_beat = self.seen_at.saturating_add(self.beat_every);
+        self.store.trim();
+        if self.seen_at >= self.next_mark {
+            self.store.mark();
+            self.next_mark = self.seen_at.saturating_add(SPARE_PERIOD);
+        }
+    }
+
+    fn release(&mut self) {
+        self.store.advance(self.seen_at);
+        for _ in 0..RELEASE_FRAMES {
+            if !self.store.has_due() {
+                break;
+            }
+            let now = self.clock();
+            if self.stalled {
+                break;
+            }
+            let Some(frame) = self.store.pop_due() else {
+                break;
+            };
+            let delay = now.saturating_sub(frame.read_at);
+            self.write_back(
+                frame.group,
+                &frame.buffer[..frame.length],
+                frame.wire,
+                Some(delay),
+            );
+            self.store.recycle(frame.buffer);
+        }
+    }
+
+    /// `delay` (ns) goes into the slot's histogram.
+    fn write_back(&mut self, group: u32, bytes: &[u8], wire: Wire, delay: Option<u64>) {
+        let Some(group) = self.store.group(group) else {
+            return;
+        };
+        let index = group.line;
+        let Some(line) = self.lines.get(index as usize).and_then(Option::as_ref) else {
+            return;
+        };
+        match write(&line.tap, bytes) {
+            Written::Yes => {
+                if let Some(delay) = delay {
+                    group.delays.record(delay);
+                }
+            }
+            // Not tried again: a TAP refuses for want of memory or because it is down, and holding the packet any longer
+            // would hold up its whole flow.
+            Written::No => group.counters.lost_write.add(wire),
+            Written::Gone => {
+                group.counters.lost_write.add(wire);
+                self.bury(index, "its device is gone");
+            }
+        }
+    }
+
+    fn read_batch(&mut self, index: u32) {
+        let mut bytes = 0;
+        for _ in 0..READ_FRAMES {
+            let Some(length) = self.read(index) else {
+                return;
+            };
+            self.accept(index, length);
+            bytes += length;
+            if bytes >= READ_BYTES || self.stalled {
+                return;
+            }
+        }
+    }
+
+    /// Reads the next frame into the scratch buffer. `None` when there is none, or no line any more.
+    fn read(&mut self, index: u32) -> Option<usize> {
+        loop {
+            let line = self.lines.get(index as usize)?.as_ref()?;
+            match nix::unistd::read(&line.tap, &mut self.scratch) {
+                Ok(0) => {
+                    self.bury(index, "its other end is closed");
+                    return None;
+                }
+                Ok(length) => return Some(length),
+                Err(Errno::EAGAIN) => return None,
+                Err(Errno::EINTR) => {}
+                Err(error) => {
+                    self.bury(index, error.desc());
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Decides on the frame in the scratch buffer.
+    fn accept(&mut self, index: u32, length: usize) {
+        let now = self.clock();
+        self.apply_edits();
+        let Some(tagged) = frame::parse(&self.scratch[..length], self.config.vnet_header, self.flow_key)
+        else {
+            self.shared.registry.untagged.add(Wire {
+                packets: 1,
+                bytes: length.saturating_sub(self.config.vnet_header) as u32,
+            });
+            return;
+        };
+        let slot = Slot(tagged.tag.slot);
+        let egress = tagged.tag.direction == DIRECTION_EGRESS;
+        let tci = tagged.tag.tci();
+        let Some(index_of_group) = self
+            .store
+            .group_of(index, tci, slot, egress, &self.shared.registry)
+        else {
+            return;
+        };
+        if self.stalled {
+            return self.count(index_of_group, |counters| counters.lost_late.add(tagged.wire));
+        }
+        if length == self.scratch.len() {
+            // It may have been cut off, and no kernel makes such a frame.
+            return self.count(index_of_group, |counters| counters.lost_bound.add(tagged.wire));
+        }
+        let closing = self.lines[index as usize]
+            .as_ref()
+            .is_some_and(|line| line.closing);
+        let due = self.slots.deadline(slot, now);
+        let arrival = Arrival {
+            group: index_of_group,
+            flow: tagged.flow,
+            wire: tagged.wire,
+            read_at: now,
+            deadline: due.filter(|_| !closing).unwrap_or(now),
+        };
+        match self.store.admit(&mut self.scratch, length, arrival) {
+            Verdict::Held => {}
+            Verdict::Refused => self.count(index_of_group, |counters| counters.lost_bound.add(tagged.wire)),
+            Verdict::Release => {
+                let scratch = std::mem::take(&mut self.scratch);
+                let delay = due.map(|_| boot_time().saturating_sub(now));
+                self.write_back(index_of_group, &scratch[..length], tagged.wire, delay);
+                self.scratch = scratch;
+            }
+        }
+    }
+
+    fn count(&self, group: u32, count: impl FnOnce(&super::tally::Counters)) {
+        if let Some(group) = self.store.group(group) {
+            count(&group.counters);
+        }
+    }
+
+    /// After standing still: nothing beats before this is done, so the classifier still lets packets pass the line by.
+    fn recover(&mut self) {
+        let now = self.seen_at;
+        self.store.drop_late(now, self.late_after, |counters, wire| {
+            counters.lost_late.add(wire)
+        });
+        for index in 0..self.lines.len() as u32 {
+            for _ in 0..DRAIN_FRAMES {
+                let Some(length) = self.read(index) else {
+                    break;
+                };
+                self.accept(index, length);
+            }
+        }
+        self.stalled = false;
+        tracing::warn!("the delay line stood still; packets that had waited too long were dropped");
+    }
+
+    fn apply_edits(&mut self) {
+        self.shared.mailbox.take_edits(&mut self.edits);
+        for (slot, delay) in self.edits.drain(..) {
+            if let Some(limit) = self.slots.set(slot, delay) {
+                self.store.shorten_slot(slot, limit.0.max(self.seen_at));
+            }
+        }
+    }
+
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::Open { target, tap, reply } => {
+                let _ = reply.send(self.open(target, tap));
+            }
+            Command::Close { target, reply } => {
+                let is_it = |line: &Option<Line>| line.as_ref().is_some_and(|line| line.target == target);
+                if let Some(index) = self.lines.iter().position(is_it) {
+                    self.begin_close(index as u32, Some(reply));
+                }
+            }
+            Command::ClearSlot { slot, reply } => {
+                self.slots.clear(slot);
+                self.store.flush_slot(slot, self.seen_at);
+                self.clearing.push((slot, reply));
+            }
+            Command::Forget { slot, reply } => {
+                self.store.retire_groups(slot);
+                self.shared.registry.forget(slot);
+                let _ = reply.send(());
+            }
+            Command::Stop { reply } => {
+                self.stopping = Some(reply);
+                for index in 0..self.lines.len() as u32 {
+                    self.begin_close(index, None);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, target: TargetId, tap: OwnedFd) -> Result<(), LineError> {
+        if self.stopping.is_some() {
+            return Err(LineError::Stopped);
+        }
+        if self.lines.iter().flatten().any(|line| line.target == target) {
+            return Err(LineError::AlreadyOpen(target));
+        }
+        let index = self.store.open_line(target);
+        self.serial = self.serial.wrapping_add(1);
+        if let Err(source) = self.poller.add(tap.as_fd(), token(self.serial, index)) {
+            self.store.close_line(index, |_, _| {});
+            return Err(LineError::Tap {
+                target,
+                operation: "wait for",
+                source,
+            });
+        }
+        if index as usize >= self.lines.len() {
+            self.lines.resize_with(index as usize + 1, || None);
+        }
+        self.lines[index as usize] = Some(Line {
+            target,
+            tap,
+            serial: self.serial,
+            closing: false,
+            closer: None,
+        });
+        self.shared.open().insert(target);
+        self.next_beat = self.seen_at;
+        self.beat();
+        Ok(())
+    }
+
+    /// Makes everything of the line due, also what waits in its TAP. `answer` does the rest.
+    fn begin_close(&mut self, index: u32, closer: Option<Reply<OwnedFd>>) {
+        let Some(line) = self.lines.get_mut(index as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if line.closing {
+            return;
+        }
+        line.closing = true;
+        line.closer = closer;
+        self.closing += 1;
+        self.poller.remove(&line.tap);
+        self.store.flush_line(index, self.seen_at);
+        for _ in 0..DRAIN_FRAMES {
+            let Some(length) = self.read(index) else {
+                break;
+            };
+            self.accept(index, length);
+            self.beat();
+        }
+    }
+
+    /// Tells those who wait that what they wait for has happened.
+    fn answer(&mut self) {
+        let store = &mut self.store;
+        self.clearing.retain(|(slot, reply)| {
+            let holds = store.holds_slot(*slot);
+            if !holds {
+                store.retire_groups(*slot);
+                let _ = reply.send(());
+            }
+            holds
+        });
+        if self.closing == 0 {
+            return;
+        }
+        for index in 0..self.lines.len() as u32 {
+            let closing = self.lines[index as usize]
+                .as_ref()
+                .is_some_and(|line| line.closing);
+            if closing && self.store.held_by_line(index) == 0 {
+                self.remove(index);
+            }
+        }
+    }
+
+    /// Closes a line that can't be used any more.
+    fn bury(&mut self, index: u32, reason: &str) {
+        if let Some(line) = self.lines.get(index as usize).and_then(Option::as_ref) {
+            tracing::info!(target_id = line.target.0, reason, "a delay line ends");
+            self.poller.remove(&line.tap);
+        }
+        self.remove(index);
+    }
+
+    fn remove(&mut self, index: u32) {
+        let Some(line) = self.lines.get_mut(index as usize).and_then(Option::take) else {
+            return;
+        };
+        self.store
+            .close_line(index, |counters, wire| counters.lost_write.add(wire));
+        self.shared.open().remove(&line.target);
+        self.closing -= usize::from(line.closing);
+        match (line.closer, &self.stopping) {
+            (Some(closer), _) => {
+                let _ = closer.send(line.tap);
+            }
+            (None, Some(_)) => self.stopped.push(line.tap),
+            // Its device is gone: closing it doesn't take long.
+            (None, None) => drop(line.tap),
+        }
+        if self.store.open_lines() == 0 {
+            self.store.trim();
+        }
+    }
+
+    fn line_of(&self, token: u64) -> Option<u32> {
+        let (serial, index) = ((token >> 32) as u32, token as u32);
+        let line = self.lines.get(index as usize)?.as_ref()?;
+        (line.serial == serial).then_some(index)
+    }
+}
+
+fn token(serial: u32, index: u32) -> u64 {
+    u64::from(serial) << 32 | u64::from(index)
+}
+
+fn write(tap: &OwnedFd, bytes: &[u8]) -> Written {
+    loop {
+        return match nix::unistd::write(tap, bytes) {
+            Ok(_) => Written::Yes,
+            Err(Errno::EINTR) => continue,
+            Err(Errno::EBADFD | Errno::EBADF | Errno::ENODEV | Errno::EPIPE | Errno::ECONNRESET) => {
+                Written::Gone
+            }
+            Err(_) => Written::No,
+        };
+    }
+}
+
+/// Packets on time are what this thread is for. Each of these may be refused, and then it goes without.
+fn prefer_this_thread() {
+    if let Err(error) = nix::sys::prctl::set_timerslack(1) {
+        tracing::debug!(%error, "the delay line keeps the default timer slack");
+    }
+    // SAFETY: the call reads no memory of ours; 0 means the calling thread.
+    let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) } != 0;
+    if refused {
+        tracing::debug!(error = %io::Error::last_os_error(), "the delay line keeps its priority");
+    }
+}

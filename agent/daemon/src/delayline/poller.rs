@@ -1,0 +1,129 @@
+//! Waiting: for frames, for commands, for the next deadline.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+/// Events taken from the kernel in one call.
+const EVENTS: usize = 256;
+const TOKEN_WAKE: u64 = u64::MAX;
+const TOKEN_TIMER: u64 = u64::MAX - 1;
+
+/// `CLOCK_BOOTTIME` in ns: it goes on while the machine is suspended, as the deadlines of faults do.
+pub(super) fn boot_time() -> u64 {
+    let clock = nix::time::ClockId::CLOCK_BOOTTIME;
+    let now = nix::time::clock_gettime(clock).expect("every supported kernel has CLOCK_BOOTTIME");
+    Duration::from(now).as_nanos() as u64
+}
+
+/// What has become ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    /// Somebody sent a command, or the time that was waited for has come: both are looked after in any case.
+    Nothing,
+    /// The line with this token can be read.
+    Line(u64),
+    /// The device of the line with this token is gone.
+    Gone(u64),
+}
+
+pub(super) struct Poller {
+    epoll: Epoll,
+    timer: TimerFd,
+    wake: Arc<EventFd>,
+    armed: Armed,
+    events: Box<[EpollEvent; EVENTS]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Armed {
+    No,
+    For(u64),
+    /// It stays readable until it is set anew.
+    Fired,
+}
+
+impl Poller {
+    pub(super) fn new(wake: Arc<EventFd>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let timer = TimerFd::new(
+            ClockId::CLOCK_BOOTTIME,
+            TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK,
+        )?;
+        epoll.add(&*wake, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_WAKE))?;
+        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_TIMER))?;
+        Ok(Self {
+            epoll,
+            timer,
+            wake,
+            armed: Armed::No,
+            events: Box::new([EpollEvent::empty(); EVENTS]),
+        })
+    }
+
+    /// `token` comes back in [`Ready`]; any value but the two highest.
+    pub(super) fn add(&self, tap: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        Ok(self.epoll.add(tap, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
+    }
+
+    pub(super) fn remove(&self, tap: impl AsFd) {
+        // It fails for a descriptor whose device is gone only in that it isn't there any more.
+        let _ = self.epoll.delete(tap);
+    }
+
+    /// Waits until something is ready or `until` (ns; `None`: for ever; in the past: not at all). Returns how many
+    /// events there are for [`Poller::ready`].
+    pub(super) fn wait(&mut self, until: Option<u64>, now: u64) -> io::Result<usize> {
+        let timeout = if until.is_some_and(|until| until <= now) {
+            EpollTimeout::ZERO
+        } else {
+            self.arm(until)?;
+            EpollTimeout::NONE
+        };
+        match self.epoll.wait(&mut self.events[..], timeout) {
+            Err(Errno::EINTR) => Ok(0),
+            result => Ok(result?),
+        }
+    }
+
+    pub(super) fn ready(&mut self, index: usize) -> Ready {
+        let event = self.events[index];
+        match event.data() {
+            TOKEN_WAKE => {
+                // Non-blocking: at worst somebody else's read made it empty.
+                let _ = self.wake.read();
+                Ready::Nothing
+            }
+            TOKEN_TIMER => {
+                self.armed = Armed::Fired;
+                Ready::Nothing
+            }
+            token if event.events().contains(EpollFlags::EPOLLIN) => Ready::Line(token),
+            token => Ready::Gone(token),
+        }
+    }
+
+    fn arm(&mut self, until: Option<u64>) -> io::Result<()> {
+        let wanted = until.map_or(Armed::No, Armed::For);
+        if wanted == self.armed {
+            return Ok(());
+        }
+        match until {
+            Some(until) => {
+                let at = TimeSpec::from_duration(Duration::from_nanos(until));
+                self.timer
+                    .set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
+            }
+            None => self.timer.unset()?,
+        }
+        self.armed = wanted;
+        Ok(())
+    }
+}

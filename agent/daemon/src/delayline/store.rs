@@ -1,0 +1,435 @@
+//! What is held, for whom, and until when. No I/O and no clock: times come in as arguments.
+//!
+//! Order: a packet never leaves before an earlier one of its flow (same slot, target, direction, addresses, protocol and
+//! ports). Each flow with held packets has an entry in a table with its last release time, which is the earliest that
+//! the next packet can get; the wheel releases equal times in the order of arrival. The table's size follows the number of
+//! flows that have packets held, so it is bounded by the byte bounds, and nothing is ever evicted from it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use sabot_core::plan::{Slot, TargetId};
+
+use super::arena::{Arena, BY_GROUP, Held, List};
+use super::frame::{Wire, mix};
+use super::pool::{self, Pool};
+use super::tally::{Counters, Delays, Registry};
+use super::wheel::Wheel;
+
+/// Chunks of entries that stay allocated while lines are open.
+const SPARE_CHUNKS: usize = 4;
+/// Room in the table of flows that stays allocated while lines are open.
+const SPARE_FLOWS: usize = 4096;
+
+/// Frames of one slot, target and direction.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) slot: Slot,
+    pub(super) line: u32,
+    pub(super) counters: Arc<Counters>,
+    pub(super) delays: Arc<Delays>,
+    held: List<BY_GROUP>,
+}
+
+/// A frame that asks to be held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    pub(super) group: u32,
+    /// The hash from the frame; the store tells groups apart by itself.
+    pub(super) flow: u64,
+    pub(super) wire: Wire,
+    /// ns.
+    pub(super) read_at: u64,
+    /// ns; at `read_at` for a frame that needn't be held.
+    pub(super) deadline: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It can go on right now; it isn't in the store.
+    Release,
+    Held,
+    /// A bound is reached; it isn't in the store.
+    Refused,
+}
+
+/// A frame that left the store. Its buffer goes back by [`Store::recycle`].
+#[derive(Debug)]
+pub(super) struct Released {
+    pub(super) buffer: Box<[u8]>,
+    pub(super) length: usize,
+    pub(super) group: u32,
+    pub(super) read_at: u64,
+    pub(super) wire: Wire,
+}
+
+#[derive(Debug)]
+struct LineAccount {
+    target: TargetId,
+    charged: usize,
+    held: usize,
+    /// By the tag's 16 bits; few, so a scan beats a map.
+    groups: Vec<(u16, u32)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    last: u64,
+    held: u32,
+}
+
+/// The key is a hash already.
+#[derive(Default)]
+struct Unhashed(u64);
+
+impl Hasher for Unhashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = mix(self.0, u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+pub(super) struct Store {
+    arena: Arena,
+    wheel: Wheel,
+    pool: Pool,
+    flows: HashMap<u64, Flow, BuildHasherDefault<Unhashed>>,
+    groups: Vec<Option<Group>>,
+    lines: Vec<Option<LineAccount>>,
+    open_lines: usize,
+    charged: usize,
+    bytes_per_line: usize,
+    bytes_total: usize,
+}
+
+impl Store {
+    pub(super) fn new(bytes_per_line: usize, bytes_total: usize, now: u64) -> Self {
+        Self {
+            arena: Arena::default(),
+            wheel: Wheel::new(now),
+            pool: Pool::new(bytes_total),
+            flows: HashMap::default(),
+            groups: Vec::new(),
+            lines: Vec::new(),
+            open_lines: 0,
+            charged: 0,
+            bytes_per_line,
+            bytes_total,
+        }
+    }
+
+    /// The new line's index; a closed line's index is used again.
+    pub(super) fn open_line(&mut self, target: TargetId) -> u32 {
+        self.open_lines += 1;
+        let line = LineAccount {
+            target,
+            charged: 0,
+            held: 0,
+            groups: Vec::new(),
+        };
+        insert(&mut self.lines, line)
+    }
+
+    /// Forgets a line and its groups. Whatever it still holds is lost and counted by `count`.
+    pub(super) fn close_line(&mut self, line: u32, count: impl Fn(&Counters, Wire)) {
+        let Some(account) = self.lines.get_mut(line as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        for (_, group) in std::mem::take(&mut account.groups) {
+            while let Some(index) = self.group(group).and_then(|group| group.held.first()) {
+                let lost = self.take(index);
+                if let Some(group) = self.group(group) {
+                    count(&group.counters, lost.wire);
+                }
+                self.recycle(lost.buffer);
+            }
+            self.groups[group as usize] = None;
+        }
+        self.lines[line as usize] = None;
+        self.open_lines -= 1;
+    }
+
+    pub(super) fn open_lines(&self) -> usize {
+        self.open_lines
+    }
+
+    /// Frames held for a line.
+    pub(super) fn held_by_line(&self, line: u32) -> usize {
+        self.lines
+            .get(line as usize)
+            .and_then(Option::as_ref)
+            .map_or(0, |line| line.held)
+    }
+
+    pub(super) fn holds_slot(&self, slot: Slot) -> bool {
+        self.groups
+            .iter()
+            .flatten()
+            .any(|group| group.slot == slot && !group.held.is_empty())
+    }
+
+    /// The group of a tag on a line, made when it is new.
+    pub(super) fn group_of(
+        &mut self,
+        line: u32,
+        tci: u16,
+        slot: Slot,
+        egress: bool,
+        all: &Registry,
+    ) -> Option<u32> {
+        let account = self.lines.get_mut(line as usize)?.as_mut()?;
+        if let Some(&(_, group)) = account.groups.iter().find(|(known, _)| *known == tci) {
+            return Some(group);
+        }
+        let group = Group {
+            slot,
+            line,
+            counters: all.counters((slot, account.target, egress)),
+            delays: all.delays(slot),
+            held: List::default(),
+        };
+        let index = insert(&mut self.groups, group);
+        account.groups.push((tci, index));
+        Some(index)
+    }
+
+    pub(super) fn group(&self, group: u32) -> Option<&Group> {
+        self.groups.get(group as usize)?.as_ref()
+    }
+
+    /// Forgets the groups of a slot that hold nothing.
+    pub(super) fn retire_groups(&mut self, slot: Slot) {
+        for index in 0..self.groups.len() {
+            let retired = self.groups[index].take_if(|group| group.slot == slot && group.held.is_empty());
+            if let Some(group) = retired
+                && let Some(line) = self.lines[group.line as usize].as_mut()
+            {
+                line.groups.retain(|&(_, known)| known != index as u32);
+            }
+        }
+    }
+
+    /// Takes a frame from `scratch` unless it can go on at once or there is no room for it.
+    pub(super) fn admit(&mut self, scratch: &mut Box<[u8]>, length: usize, arrival: Arrival) -> Verdict {
+        let key = mix(arrival.flow, u64::from(arrival.group));
+        let flow = self.flows.get(&key).copied();
+        let deadline = flow.map_or(arrival.deadline, |flow| arrival.deadline.max(flow.last));
+        if flow.is_none() && deadline <= arrival.read_at {
+            return Verdict::Release;
+        }
+        let Some(group) = self
+            .groups
+            .get_mut(arrival.group as usize)
+            .and_then(Option::as_mut)
+        else {
+            return Verdict::Release;
+        };
+        let Some(line) = self.lines[group.line as usize].as_mut() else {
+            return Verdict::Release;
+        };
+        let charge = pool::charge(length);
+        if line.charged + charge > self.bytes_per_line || self.charged + charge > self.bytes_total {
+            return Verdict::Refused;
+        }
+        let Some(buffer) = self.pool.keep(scratch, length) else {
+            return Verdict::Refused;
+        };
+        line.charged += charge;
+        line.held += 1;
+        self.charged += charge;
+        let mut held = Held::new(buffer);
+        held.deadline = deadline;
+        held.read_at = arrival.read_at;
+        held.flow = key;
+        held.length = length as u32;
+        held.packets = arrival.wire.packets;
+        held.bytes = arrival.wire.bytes;
+        held.group = arrival.group;
+        let index = self.arena.insert(held);
+        self.wheel.insert(&mut self.arena, index);
+        group.held.push_back(&mut self.arena, index);
+        group.counters.held.add(arrival.wire);
+        let flow = self.flows.entry(key).or_insert(Flow { last: 0, held: 0 });
+        flow.last = deadline;
+        flow.held += 1;
+        Verdict::Held
+    }
+
+    /// Makes everything due whose time has come.
+    pub(super) fn advance(&mut self, now: u64) {
+        self.wheel.advance(&mut self.arena, now);
+    }
+
+    /// The next frame that is due.
+    pub(super) fn pop_due(&mut self) -> Option<Released> {
+        let index = self.wheel.first_due()?;
+        Some(self.take(index))
+    }
+
+    pub(super) fn has_due(&self) -> bool {
+        self.wheel.first_due().is_some()
+    }
+
+    /// When [`Store::advance`] has work to do next, in ns.
+    pub(super) fn next_wake(&self) -> Option<u64> {
+        self.wheel.next_wake()
+    }
+
+    /// Gives a buffer back for reuse.
+    pub(super) fn recycle(&mut self, buffer: Box<[u8]>) {
+        self.pool.give(buffer);
+    }
+
+    /// Makes everything due at once that a slot holds.
+    pub(super) fn flush_slot(&mut self, slot: Slot, now: u64) {
+        self.flush(now, |group| group.slot == slot);
+    }
+
+    /// Makes everything due at once that a line holds.
+    pub(super) fn flush_line(&mut self, line: u32, now: u64) {
+        self.flush(now, |group| group.line == line);
+    }
+
+    fn flush(&mut self, now: u64, which: impl Fn(&Group) -> bool) {
+        // Earlier packets of a flow must be in the list of due ones before its later ones get there.
+        self.advance(now);
+        self.each_held(which, |store, index| {
+            if !Wheel::is_due(&store.arena, index) {
+                store.wheel.remove(&mut store.arena, index);
+                store.wheel.insert_due(&mut store.arena, index);
+            }
+            store.retime(index, now);
+        });
+    }
+
+    /// Brings the packets of a slot forward that would be held past `limit` (ns).
+    pub(super) fn shorten_slot(&mut self, slot: Slot, limit: u64) {
+        self.each_held(
+            |group| group.slot == slot,
+            |store, index| {
+                if store.arena[index].deadline > limit {
+                    store.wheel.remove(&mut store.arena, index);
+                    store.retime(index, limit);
+                    store.wheel.insert(&mut store.arena, index);
+                }
+            },
+        );
+    }
+
+    /// Drops what is due since more than `late_after` (ns), and counts it by `count`.
+    pub(super) fn drop_late(&mut self, now: u64, late_after: u64, count: impl Fn(&Counters, Wire)) {
+        // A pass over everything: this happens once after the whole daemon stood still.
+        self.each_held(
+            |_| true,
+            |store, index| {
+                if now.saturating_sub(store.arena[index].deadline) <= late_after {
+                    return;
+                }
+                let lost = store.take(index);
+                if let Some(group) = store.group(lost.group) {
+                    count(&group.counters, lost.wire);
+                }
+                store.recycle(lost.buffer);
+            },
+        );
+    }
+
+    /// Starts a new period after which spare memory is given back by [`Store::trim`].
+    pub(super) fn mark(&mut self) {
+        self.pool.mark();
+        self.arena.trim(SPARE_CHUNKS);
+        if self.flows.capacity() > SPARE_FLOWS && self.flows.len() < self.flows.capacity() / 8 {
+            self.flows.shrink_to(self.flows.capacity() / 4);
+        }
+    }
+
+    /// Gives back some memory that isn't needed; all of it when no line is open.
+    pub(super) fn trim(&mut self) {
+        if self.open_lines == 0 && self.arena.len() == 0 {
+            self.pool.clear();
+            self.arena.trim(0);
+            self.flows = HashMap::default();
+            self.groups = Vec::new();
+        } else {
+            self.pool.trim();
+        }
+    }
+
+    /// Visits held frames in the order of arrival within their group; `visit` may take the frame that it gets.
+    fn each_held(&mut self, which: impl Fn(&Group) -> bool, mut visit: impl FnMut(&mut Self, u32)) {
+        for group in 0..self.groups.len() {
+            let mut next = self.groups[group]
+                .as_ref()
+                .filter(|group| which(group))
+                .and_then(|g| g.held.first());
+            while let Some(index) = next {
+                next = List::<BY_GROUP>::after(&self.arena, index);
+                visit(self, index);
+            }
+        }
+    }
+
+    /// `deadline` must not be later than the present one.
+    fn retime(&mut self, index: u32, deadline: u64) {
+        let held = &mut self.arena[index];
+        held.deadline = held.deadline.min(deadline);
+        if let Some(flow) = self.flows.get_mut(&held.flow) {
+            flow.last = flow.last.min(deadline);
+        }
+    }
+
+    /// Takes a frame out of every list and account.
+    fn take(&mut self, index: u32) -> Released {
+        self.wheel.remove(&mut self.arena, index);
+        let group_index = self.arena[index].group;
+        let wire = Wire {
+            packets: self.arena[index].packets,
+            bytes: self.arena[index].bytes,
+        };
+        let charge = pool::charge(self.arena[index].length as usize);
+        if let Some(group) = self.groups[group_index as usize].as_mut() {
+            group.held.unlink(&mut self.arena, index);
+            group.counters.held.subtract(wire);
+            if let Some(line) = self.lines[group.line as usize].as_mut() {
+                line.charged -= charge;
+                line.held -= 1;
+            }
+        }
+        self.charged -= charge;
+        let held = self.arena.take(index);
+        if let Some(flow) = self.flows.get_mut(&held.flow) {
+            flow.held -= 1;
+            if flow.held == 0 {
+                self.flows.remove(&held.flow);
+            }
+        }
+        Released {
+            buffer: held.buffer,
+            length: held.length as usize,
+            group: group_index,
+            read_at: held.read_at,
+            wire,
+        }
+    }
+}
+
+/// Puts an item into the first vacant place.
+fn insert<T>(places: &mut Vec<Option<T>>, item: T) -> u32 {
+    let index = places.iter().position(Option::is_none).unwrap_or(places.len());
+    if index == places.len() {
+        places.push(Some(item));
+    } else {
+        places[index] = Some(item);
+    }
+    index as u32
+}

@@ -1,0 +1,257 @@
+//! Changing devices, qdiscs and filters over rtnetlink, in the netns of the thread that opened the socket.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Parseable as _};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage, Stats64,
+};
+use netlink_packet_route::tc::{
+    TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption,
+};
+use nix::libc;
+
+use super::rtnl::{Rtnl, RtnlError};
+
+/// What our filters are recognised by, wherever clsact is used: priority and handle together.
+pub(super) const FILTER_PRIORITY: u16 = 0x5ab0;
+pub(super) const FILTER_HANDLE: u32 = 0x5ab0_7000;
+
+const ETH_P_ALL: u16 = 0x0003;
+
+/// One of a device's two clsact hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Ingress,
+    Egress,
+}
+
+impl Side {
+    fn parent(self) -> TcHandle {
+        let minor = match self {
+            Self::Ingress => TcHandle::MIN_INGRESS,
+            Self::Egress => TcHandle::MIN_EGRESS,
+        };
+        TcHandle {
+            major: u16::MAX,
+            minor,
+        }
+    }
+}
+
+/// The shape of a pair of veth ends that segments what passes.
+pub(super) struct VethPair<'a> {
+    /// Here.
+    pub(super) far: &'a str,
+    /// In the other netns.
+    pub(super) near: &'a str,
+    pub(super) near_netns: BorrowedFd<'a>,
+    pub(super) mtu: u32,
+}
+
+impl Rtnl {
+    /// Creates both ends at once, each where it stays.
+    pub(super) fn add_veth(&mut self, pair: &VethPair<'_>) -> Result<(), RtnlError> {
+        let end = |name: &str| {
+            let mut message = LinkMessage::default();
+            message.attributes = vec![
+                LinkAttribute::IfName(name.to_owned()),
+                LinkAttribute::Mtu(pair.mtu),
+                // Nothing that holds several wire packets passes: the kernel segments it first.
+                LinkAttribute::GsoMaxSegs(1),
+                LinkAttribute::GsoMaxSize(1),
+            ];
+            message
+        };
+        let mut near = end(pair.near);
+        near.attributes
+            .push(LinkAttribute::NetNsFd(pair.near_netns.as_raw_fd()));
+        let mut message = end(pair.far);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(near))),
+        ]));
+        self.change(
+            "a veth pair",
+            &RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+    }
+
+    /// Sets attributes of a device.
+    fn set_link(&mut self, ifindex: u32, attributes: Vec<LinkAttribute>) -> Result<(), RtnlError> {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        message.attributes = attributes;
+        self.change("a link", &RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    pub(super) fn move_to(&mut self, ifindex: u32, netns: BorrowedFd<'_>) -> Result<(), RtnlError> {
+        self.set_link(ifindex, vec![LinkAttribute::NetNsFd(netns.as_raw_fd())])
+    }
+
+    pub(super) fn set_queue(&mut self, ifindex: u32, packets: u32, mtu: u32) -> Result<(), RtnlError> {
+        self.set_link(
+            ifindex,
+            vec![LinkAttribute::TxQueueLen(packets), LinkAttribute::Mtu(mtu)],
+        )
+    }
+
+    /// Up, and without an IPv6 address of its own. A kernel without IPv6 refuses the second; then there is none anyway.
+    pub(super) fn bring_up(&mut self, ifindex: u32) -> Result<(), RtnlError> {
+        let mode = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
+        let without = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(mode)]);
+        if let Err(error) = self.set_link(ifindex, vec![without]) {
+            tracing::debug!(ifindex, %error, "no IPv6 address generation to turn off");
+        }
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        self.change("a link", &RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Deletes a device; one that is gone is no error.
+    pub(super) fn delete_link(&mut self, ifindex: u32) -> Result<(), RtnlError> {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        ignoring(
+            &[libc::ENODEV],
+            self.change("a link", &RouteNetlinkMessage::DelLink(message), 0),
+        )
+    }
+
+    /// What a device counts.
+    pub(super) fn link_stats(&mut self, ifindex: u32) -> Result<Stats64, RtnlError> {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        let answer = self.exchange(
+            "link statistics",
+            &RouteNetlinkMessage::GetLink(message),
+            0,
+            |payload| {
+                let message = LinkMessage::parse(payload)?;
+                Ok(message
+                    .attributes
+                    .into_iter()
+                    .find_map(|attribute| match attribute {
+                        LinkAttribute::Stats64(stats) => Some(stats),
+                        _ => None,
+                    }))
+            },
+        )?;
+        Ok(answer.items.into_iter().next().unwrap_or_default())
+    }
+
+    /// Makes sure that the device has a clsact qdisc. Says whether it was added now.
+    pub(super) fn add_clsact(&mut self, ifindex: u32) -> Result<bool, RtnlError> {
+        let mut message = tc_message(
+            ifindex,
+            TcHandle {
+                major: u16::MAX,
+                minor: 0,
+            },
+            TcHandle::CLSACT,
+        );
+        message.attributes.push(TcAttribute::Kind("clsact".into()));
+        let request = RouteNetlinkMessage::NewQueueDiscipline(message);
+        match self.change("a clsact qdisc", &request, NLM_F_CREATE | NLM_F_EXCL) {
+            Ok(()) => Ok(true),
+            Err(e) if is_errno(&e, libc::EEXIST) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Removes the device's clsact qdisc, with every filter on it.
+    pub(super) fn delete_clsact(&mut self, ifindex: u32) -> Result<(), RtnlError> {
+        let mut message = tc_message(
+            ifindex,
+            TcHandle {
+                major: u16::MAX,
+                minor: 0,
+            },
+            TcHandle::CLSACT,
+        );
+        message.attributes.push(TcAttribute::Kind("clsact".into()));
+        let request = RouteNetlinkMessage::DelQueueDiscipline(message);
+        ignoring(&GONE, self.change("a clsact qdisc", &request, 0))
+    }
+
+    /// Attaches a program at one of our filter's places, replacing what an earlier daemon left there.
+    pub(super) fn add_filter(
+        &mut self,
+        ifindex: u32,
+        side: Side,
+        program: BorrowedFd<'_>,
+        name: &str,
+    ) -> Result<(), RtnlError> {
+        let mut message = filter_message(ifindex, side);
+        message.attributes.push(TcAttribute::Options(vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
+            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        ]));
+        self.change(
+            "a filter",
+            &RouteNetlinkMessage::NewTrafficFilter(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
+    }
+
+    pub(super) fn delete_filter(&mut self, ifindex: u32, side: Side) -> Result<(), RtnlError> {
+        let message = filter_message(ifindex, side);
+        ignoring(
+            &GONE,
+            self.change("a filter", &RouteNetlinkMessage::DelTrafficFilter(message), 0),
+        )
+    }
+
+    /// Handles of the filters on one side of a device with the priority of each.
+    pub(super) fn filters(&mut self, ifindex: u32, side: Side) -> Result<Vec<(u16, u32)>, RtnlError> {
+        let request =
+            RouteNetlinkMessage::GetTrafficFilter(tc_message(ifindex, TcHandle::UNSPEC, side.parent()));
+        let parse = |payload: &[u8]| {
+            let header = TcHeader::parse(payload)?;
+            // The kernel begins each priority with an entry of handle 0.
+            let handle = u32::from(header.handle);
+            Ok((handle != 0).then_some(((header.info >> 16) as u16, handle)))
+        };
+        match self.dump("filters", &request, parse) {
+            // A device without the qdisc.
+            Err(e) if GONE.iter().any(|errno| is_errno(&e, *errno)) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+}
+
+/// The device, its qdisc or the filter isn't there any more.
+const GONE: [i32; 3] = [libc::ENODEV, libc::ENOENT, libc::EINVAL];
+
+fn tc_message(ifindex: u32, handle: TcHandle, parent: TcHandle) -> TcMessage {
+    let mut message = TcMessage::with_index(ifindex as i32);
+    message.header.handle = handle;
+    message.header.parent = parent;
+    message
+}
+
+fn filter_message(ifindex: u32, side: Side) -> TcMessage {
+    let mut message = tc_message(ifindex, TcHandle::from(FILTER_HANDLE), side.parent());
+    message.header.info = u32::from(FILTER_PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be());
+    message
+        .attributes
+        .push(TcAttribute::Kind(TcFilterBpf::KIND.into()));
+    message
+}
+
+fn is_errno(error: &RtnlError, errno: i32) -> bool {
+    matches!(error, RtnlError::Exchange { source, .. } if source.raw_os_error() == Some(errno))
+}
+
+fn ignoring(errnos: &[i32], result: Result<(), RtnlError>) -> Result<(), RtnlError> {
+    match result {
+        Err(e) if errnos.iter().any(|errno| is_errno(&e, *errno)) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,150 @@
+//! The programs that are attached: each says whose packet it is and goes through the gate.
+//!
+//! They are written by hand, a handful of instructions each, because one is needed for each target: loading it takes some
+//! 100 us, where an object file would take milliseconds. Once loaded for a target id it is kept, and serves every later
+//! target with that id.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sabot_core::plan::TargetId;
+
+use super::sys::{Instruction, load_classifier};
+
+/// `TCX_NEXT` and `TC_ACT_UNSPEC`.
+const PASS: i32 = -1;
+/// `TC_ACT_SHOT`.
+const DROP: i32 = 2;
+
+const R0: u8 = 0;
+const R1: u8 = 1;
+const R2: u8 = 2;
+const R3: u8 = 3;
+
+/// Offsets in `struct __sk_buff`.
+const SKB_IFINDEX: i16 = 40;
+const SKB_CB: i16 = 48;
+
+const HELPER_TAIL_CALL: i32 = 12;
+const HELPER_REDIRECT_PEER: i32 = 155;
+
+const fn move_imm(dst: u8, imm: i32) -> Instruction {
+    Instruction::new(0xb7, dst, 0, 0, imm)
+}
+
+const fn store_imm32(dst: u8, offset: i16, imm: i32) -> Instruction {
+    Instruction::new(0x62, dst, 0, offset, imm)
+}
+
+const fn load32(dst: u8, src: u8, offset: i16) -> Instruction {
+    Instruction::new(0x61, dst, src, offset, 0)
+}
+
+/// `r_dst = map`, by the map's descriptor; it takes two slots.
+const fn load_map(dst: u8, fd: i32) -> [Instruction; 2] {
+    const PSEUDO_MAP_FD: u8 = 1;
+    [
+        Instruction::new(0x18, dst, PSEUDO_MAP_FD, 0, fd),
+        Instruction::new(0, 0, 0, 0, 0),
+    ]
+}
+
+const fn call(helper: i32) -> Instruction {
+    Instruction::new(0x85, 0, 0, 0, helper)
+}
+
+const EXIT: Instruction = Instruction::new(0x95, 0, 0, 0, 0);
+
+/// Which program behind the gate an entry leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Door {
+    Egress,
+    Ingress,
+    Line,
+    Segmenter,
+}
+
+impl Door {
+    fn index(self) -> u32 {
+        match self {
+            Self::Egress => sabot_abi::GATE_EGRESS,
+            Self::Ingress => sabot_abi::GATE_INGRESS,
+            Self::Line => sabot_abi::GATE_LINE,
+            Self::Segmenter => sabot_abi::GATE_SEGMENTER,
+        }
+    }
+
+    /// What happens when the gate is closed: a target's own traffic passes, what stands on our devices must not enter the
+    /// target's stack.
+    fn fallback(self) -> i32 {
+        match self {
+            Self::Egress | Self::Ingress => PASS,
+            Self::Line | Self::Segmenter => DROP,
+        }
+    }
+}
+
+fn instructions(target: TargetId, gate: BorrowedFd<'_>, door: Door) -> [Instruction; 7] {
+    let [map, map_high] = load_map(R2, gate.as_raw_fd());
+    [
+        store_imm32(R1, SKB_CB, target.0 as i32),
+        map,
+        map_high,
+        move_imm(R3, door.index() as i32),
+        call(HELPER_TAIL_CALL),
+        move_imm(R0, door.fallback()),
+        EXIT,
+    ]
+}
+
+/// Entry programs by target id, loaded when they are first needed.
+#[derive(Default)]
+pub(super) struct Entries {
+    programs: Mutex<HashMap<(TargetId, Door), Arc<OwnedFd>>>,
+}
+
+impl Entries {
+    pub(super) fn get(&self, target: TargetId, gate: BorrowedFd<'_>, door: Door) -> io::Result<Arc<OwnedFd>> {
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = programs.get(&(target, door)) {
+            return Ok(program.clone());
+        }
+        let program = Arc::new(load_classifier(
+            c"sabot_entry",
+            &instructions(target, gate, door),
+        )?);
+        programs.insert((target, door), program.clone());
+        Ok(program)
+    }
+}
+
+/// On the segmenter's far end: hands each packet straight to the near end's ingress, in the other netns.
+pub(super) fn load_bounce() -> io::Result<OwnedFd> {
+    load_classifier(
+        c"sabot_bounce",
+        &[
+            load32(R1, R1, SKB_IFINDEX),
+            move_imm(R2, 0),
+            call(HELPER_REDIRECT_PEER),
+            EXIT,
+        ],
+    )
+}
+
+/// A program that does nothing, for probes and as the least that can be attached.
+pub(super) fn load_pass() -> io::Result<OwnedFd> {
+    load_classifier(c"sabot_pass", &[move_imm(R0, PASS), EXIT])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fixed_programs_pass_the_verifier() {
+        assert!(load_bounce().unwrap().as_fd().as_raw_fd() >= 0);
+        assert!(load_pass().unwrap().as_fd().as_raw_fd() >= 0);
+    }
+}

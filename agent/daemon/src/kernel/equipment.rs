@@ -1,0 +1,253 @@
+//! What a target has: hooks on its device, the delay line's TAP, the segmenter.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use sabot_abi as abi;
+use sabot_core::model::TargetDevice;
+use sabot_core::plan::{Equipment, Slot, TargetId};
+
+use super::devices::Side;
+use super::entry::{Door, Entries};
+use super::hook::{Hook, HookError, HookKind};
+use super::line::{LineDevice, LineDeviceError};
+use super::netns::{self, NetnsError};
+use super::nsfs::{NetnsFile, NsfsError};
+use super::rtnl::{Rtnl, RtnlError};
+use super::segmenter::{Segmenter, SegmenterError};
+use crate::delayline::{DelayLine, LineError};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EquipError {
+    #[error(transparent)]
+    Nsfs(#[from] NsfsError),
+    #[error("{path} is another network namespace now")]
+    OtherNetns { path: String },
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error("{device} has no MAC header, which {what} needs")]
+    NoMacHeader { device: String, what: &'static str },
+    #[error("cannot load an entry program: {0}")]
+    Entry(#[source] std::io::Error),
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    #[error("delay line: {0}")]
+    Line(#[from] LineDeviceError),
+    #[error("delay line: {0}")]
+    Open(#[from] LineError),
+    #[error("segmenter: {0}")]
+    Segmenter(#[from] SegmenterError),
+    #[error("cannot detach: {0}")]
+    Detach(#[source] RtnlError),
+}
+
+impl EquipError {
+    /// Trying again can't help while the target is what it is.
+    pub(super) fn is_permanent(&self) -> bool {
+        matches!(self, Self::NoMacHeader { .. })
+    }
+}
+
+/// What all targets' equipment is made with.
+pub(super) struct Workbench {
+    pub(super) entries: Entries,
+    pub(super) gate: OwnedFd,
+    pub(super) bounce: OwnedFd,
+    /// The daemon's private netns, in which devices are made.
+    pub(super) workshop: OwnedFd,
+    pub(super) hook: HookKind,
+    pub(super) line: DelayLine,
+}
+
+/// One target's equipment; empty when new.
+pub(super) struct Equipped {
+    pub(super) device: TargetDevice,
+    egress: Option<Hook>,
+    ingress: Option<Hook>,
+    pub(super) line: Option<LineDevice>,
+    pub(super) segmenter: Option<Segmenter>,
+    pub(super) slots: Vec<Slot>,
+}
+
+impl Equipped {
+    pub(super) fn new(device: TargetDevice) -> Self {
+        Self {
+            device,
+            egress: None,
+            ingress: None,
+            line: None,
+            segmenter: None,
+            slots: Vec::new(),
+        }
+    }
+
+    /// Adds what is missing.
+    pub(super) fn add(
+        &mut self,
+        bench: &Workbench,
+        target: TargetId,
+        want: Equipment,
+    ) -> Result<(), EquipError> {
+        let netns = self.open_netns()?;
+        if want.line && self.line.is_none() {
+            self.needs_mac_header("delay")?;
+            let program = bench.entry(target, Door::Line)?;
+            let (device, tap) =
+                LineDevice::make(target, bench.workshop.as_fd(), netns.as_fd(), program.as_fd())?;
+            bench.line.open(target, tap)?;
+            self.line = Some(device);
+        }
+        if want.segmenter && self.segmenter.is_none() {
+            self.needs_mac_header("deciding per wire packet")?;
+            let program = bench.entry(target, Door::Segmenter)?;
+            self.segmenter = Some(Segmenter::make(
+                target,
+                bench.workshop.as_fd(),
+                netns.as_fd(),
+                program.as_fd(),
+                bench.bounce.as_fd(),
+            )?);
+        }
+        let egress = if want.egress && self.egress.is_none() {
+            Some(bench.entry(target, Door::Egress)?)
+        } else {
+            None
+        };
+        let ingress = if want.ingress && self.ingress.is_none() {
+            Some(bench.entry(target, Door::Ingress)?)
+        } else {
+            None
+        };
+        if egress.is_none() && ingress.is_none() {
+            return Ok(());
+        }
+        let (name, ifindex) = (&self.device.key.device, self.device.key.ifindex);
+        let attach = |program: &OwnedFd, side| Hook::attach(bench.hook, program.as_fd(), name, ifindex, side);
+        let (egress, ingress) = netns::run_in(netns.as_fd(), || {
+            let egress = egress.map(|program| attach(&program, Side::Egress)).transpose();
+            let ingress = ingress.map(|program| attach(&program, Side::Ingress)).transpose();
+            (egress, ingress)
+        })?;
+        // What was attached is kept even when the other side failed: the next attempt adds only what is missing.
+        let results = [(egress, &mut self.egress), (ingress, &mut self.ingress)].map(|(result, place)| {
+            result.map(|hook| {
+                if hook.is_some() {
+                    *place = hook;
+                }
+            })
+        });
+        Ok(results.into_iter().collect::<Result<(), HookError>>()?)
+    }
+
+    /// Takes everything away. What is in a netns that is gone has gone with it.
+    pub(super) fn remove(&mut self, bench: &Workbench, target: TargetId) -> Result<(), EquipError> {
+        if self.line.take().is_some() {
+            bench.line.close(target);
+        }
+        let segmenter = self
+            .segmenter
+            .take()
+            .map(|segmenter| segmenter.delete(bench.workshop.as_fd()));
+        let hooks: Vec<Hook> = [self.egress.take(), self.ingress.take()]
+            .into_iter()
+            .flatten()
+            .collect();
+        let needs_netns = hooks.iter().any(Hook::is_clsact);
+        let detach = || hooks.into_iter().try_for_each(Hook::detach);
+        let detached = if !needs_netns {
+            detach()
+        } else if let Ok(netns) = self.open_netns() {
+            netns::run_in(netns.as_fd(), detach)?
+        } else {
+            Ok(())
+        };
+        segmenter.transpose()?;
+        detached.map_err(EquipError::Detach)
+    }
+
+    /// As the classifier reads it.
+    pub(super) fn body(&self) -> abi::Target {
+        let mut slots = [0; abi::MAX_TARGET_SLOTS];
+        for (place, slot) in slots.iter_mut().zip(&self.slots) {
+            *place = slot.0;
+        }
+        let mut flags = 0;
+        if self.device.mac_header {
+            flags |= abi::TARGET_MAC_HEADER;
+        }
+        if self.device.node_device {
+            flags |= abi::TARGET_NODE_DEVICE;
+        }
+        abi::Target {
+            ifindex: self.device.key.ifindex,
+            line_ifindex: self.line.as_ref().map_or(0, |line| line.ifindex),
+            segmenter_ifindex: self
+                .segmenter
+                .as_ref()
+                .map_or(0, |segmenter| segmenter.near_ifindex),
+            flags,
+            slot_count: self.slots.len() as u32,
+            reserved: 0,
+            slots,
+        }
+    }
+
+    /// What the detours' devices have dropped: frames in the TAP's queue, wire packets in the segmenter. `None` when the
+    /// netns is gone, and with it everything that was under way.
+    pub(super) fn device_drops(&self) -> Option<DeviceDrops> {
+        let netns = self.open_netns().ok()?;
+        netns::run_in(netns.as_fd(), || {
+            let mut rtnl = Rtnl::open().ok()?;
+            let line = self
+                .line
+                .as_ref()
+                .map_or(Ok(0), |line| line.queue_drops(&mut rtnl))
+                .ok()?;
+            let segmenter = self
+                .segmenter
+                .as_ref()
+                .map_or(Ok(0), |segmenter| segmenter.drops(&mut rtnl))
+                .ok()?;
+            Some(DeviceDrops { line, segmenter })
+        })
+        .ok()?
+    }
+
+    fn open_netns(&self) -> Result<NetnsFile, EquipError> {
+        let netns = NetnsFile::open(&self.device.netns_path)?;
+        if netns.id() != self.device.key.netns {
+            return Err(EquipError::OtherNetns {
+                path: self.device.netns_path.display().to_string(),
+            });
+        }
+        Ok(netns)
+    }
+
+    fn needs_mac_header(&self, what: &'static str) -> Result<(), EquipError> {
+        if self.device.mac_header {
+            return Ok(());
+        }
+        Err(EquipError::NoMacHeader {
+            device: self.device.key.device.clone(),
+            what,
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DeviceDrops {
+    pub(super) line: u64,
+    pub(super) segmenter: u64,
+}
+
+impl Workbench {
+    fn entry(&self, target: TargetId, door: Door) -> Result<Arc<OwnedFd>, EquipError> {
+        self.entries
+            .get(target, self.gate(), door)
+            .map_err(EquipError::Entry)
+    }
+
+    fn gate(&self) -> BorrowedFd<'_> {
+        self.gate.as_fd()
+    }
+}

@@ -1,0 +1,327 @@
+//! The engine's door to the kernel.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+use nix::time::{ClockId, clock_gettime};
+use sabot_abi as abi;
+use sabot_core::model::{Action, BootTime, TargetDevice, TargetKey};
+use sabot_core::plan::{Equipment, PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
+
+use super::entry::Entries;
+use super::equipment::{DeviceDrops, EquipError, Equipped, Workbench};
+use super::gate::Gate;
+use super::heartbeat::MapHeartbeat;
+use super::hook::HookKind;
+use super::line::VNET_HEADER;
+use super::loader::{FaultObject, LoadError};
+use super::netns;
+use super::tables::{Counted, TableError, Tables};
+use crate::delayline::{self, DelayHistogram, DelayLine, LineTallies, SlotDelay};
+use crate::engine::datapath::{Datapath, DatapathError};
+use crate::engine::handle::{Ledger, LedgerDirection, Tally};
+
+/// How old the delay line's heartbeat may be before the classifier lets packets past it.
+const HEARTBEAT_BOUND: Duration = Duration::from_millis(300);
+const HEARTBEAT_EVERY: Duration = Duration::from_millis(50);
+/// Packets that a stopped daemon held this long past their time are dropped when it goes on.
+const LATE_AFTER: Duration = Duration::from_secs(1);
+
+pub struct InjectorOptions {
+    pub hook: HookKind,
+    /// Bytes that one delay line may hold.
+    pub line_bytes: usize,
+    /// Bytes that all delay lines may hold.
+    pub line_bytes_total: usize,
+}
+
+/// What the observers take over from the fault object.
+pub struct Taps {
+    pub packet_events: RingBuf<MapData>,
+    pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// The loaded fault object and the equipment of every target.
+pub struct Injector {
+    tables: Tables,
+    gate: Mutex<Gate>,
+    bench: Workbench,
+    line: DelayLine,
+    targets: Mutex<HashMap<TargetId, Arc<Mutex<Equipped>>>>,
+    /// Slots whose packets the delay line holds.
+    delays: Mutex<BTreeSet<Slot>>,
+    #[expect(dead_code, reason = "the programs live as long as this")]
+    programs: Ebpf,
+}
+
+impl Injector {
+    pub fn load(options: &InjectorOptions) -> Result<(Arc<Self>, Taps), LoadError> {
+        let object = FaultObject::load(HEARTBEAT_BOUND)?;
+        let workshop = netns::make_private()?;
+        let config = delayline::Config {
+            bytes_per_line: options.line_bytes,
+            bytes_total: options.line_bytes_total,
+            vnet_header: VNET_HEADER,
+            heartbeat_every: HEARTBEAT_EVERY,
+            late_after: LATE_AFTER,
+        };
+        let line = DelayLine::start(config, Box::new(MapHeartbeat::new(object.heartbeat)))
+            .map_err(LoadError::DelayLine)?;
+        let gate_fd = object.gate.share().map_err(LoadError::Instructions)?;
+        let bench = Workbench {
+            entries: Entries::default(),
+            gate: gate_fd,
+            bounce: object.bounce,
+            workshop: workshop.into(),
+            hook: options.hook,
+            line: line.clone(),
+        };
+        let injector = Self {
+            tables: object.tables,
+            gate: Mutex::new(object.gate),
+            bench,
+            line,
+            targets: Mutex::default(),
+            delays: Mutex::default(),
+            programs: object.programs,
+        };
+        Ok((
+            Arc::new(injector),
+            Taps {
+                packet_events: object.events,
+                logger: object.logger,
+            },
+        ))
+    }
+
+    /// What went wrong inside the programs, by `abi::INCIDENT_*`.
+    pub fn incidents(&self) -> [u64; abi::INCIDENT_COUNT as usize] {
+        self.tables.incidents()
+    }
+
+    /// The delay really added, by slot.
+    pub fn delay_histograms(&self) -> Vec<(Slot, DelayHistogram)> {
+        let slots = lock(&self.delays).clone();
+        slots
+            .into_iter()
+            .map(|slot| (slot, self.line.histogram(slot)))
+            .collect()
+    }
+
+    /// The delay line's thread is alive.
+    pub fn is_alive(&self) -> bool {
+        self.line.is_alive()
+    }
+
+    fn target(&self, target: TargetId) -> Option<Arc<Mutex<Equipped>>> {
+        lock(&self.targets).get(&target).cloned()
+    }
+}
+
+impl Datapath for Injector {
+    fn equip(
+        &self,
+        target: TargetId,
+        device: &TargetDevice,
+        equipment: Equipment,
+    ) -> Result<(), DatapathError> {
+        let equipped = lock(&self.targets)
+            .entry(target)
+            .or_insert_with(|| Arc::new(Mutex::new(Equipped::new(device.clone()))))
+            .clone();
+        let mut equipped = lock(&equipped);
+        let added = equipped.add(&self.bench, target, equipment);
+        self.tables.write_target(target, &equipped.body())?;
+        Ok(added?)
+    }
+
+    fn strip(&self, target: TargetId, _key: &TargetKey) -> Result<(), DatapathError> {
+        self.tables.clear_target(target)?;
+        let Some(equipped) = self.target(target) else {
+            return Ok(());
+        };
+        lock(&equipped).remove(&self.bench, target)?;
+        lock(&self.targets).remove(&target);
+        Ok(())
+    }
+
+    fn add_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), DatapathError> {
+        Ok(self.tables.add_peers(set, entries)?)
+    }
+
+    fn remove_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), DatapathError> {
+        Ok(self.tables.remove_peers(set, entries)?)
+    }
+
+    fn set_node_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), DatapathError> {
+        Ok(self.tables.set_node_addresses(addresses)?)
+    }
+
+    fn write_rule(&self, slot: Slot, rule: &RuleBody) -> Result<(), DatapathError> {
+        if let Action::Delay { latency, jitter } = rule.action {
+            let delay = SlotDelay {
+                latency,
+                jitter,
+                expires_at: rule.expires_at,
+                seed: rand::random(),
+            };
+            self.line.set_slot(slot, delay);
+            lock(&self.delays).insert(slot);
+        }
+        Ok(self.tables.write_rule(slot, rule)?)
+    }
+
+    fn clear_rule(&self, slot: Slot) -> Result<(), DatapathError> {
+        self.tables.clear_rule(slot)?;
+        if lock(&self.delays).contains(&slot) {
+            self.line.clear_slot(slot);
+        }
+        Ok(())
+    }
+
+    fn set_slots(&self, target: TargetId, slots: &[Slot]) -> Result<(), DatapathError> {
+        let equipped = self.target(target).ok_or_else(|| DatapathError {
+            reason: format!("target {} is not equipped", target.0),
+            permanent: false,
+        })?;
+        let mut equipped = lock(&equipped);
+        for slot in slots {
+            self.tables.create_counters(*slot, target)?;
+        }
+        equipped.slots = slots.to_vec();
+        Ok(self.tables.write_target(target, &equipped.body())?)
+    }
+
+    fn ledger(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> Ledger {
+        let counted = self.tables.counters(slot, target, direction);
+        let egress = direction == LedgerDirection::Egress;
+        let held = self.line.tallies(slot, target, egress);
+        let mut ledger = ledger(&counted, &held);
+        let (in_line, in_segmenter) = under_way(&counted, &held);
+        if in_line.packets != 0 || in_segmenter.packets != 0 {
+            let drops = self
+                .target(target)
+                .and_then(|equipped| lock(&equipped).device_drops());
+            attribute_drops(&mut ledger, in_line, in_segmenter, drops);
+        }
+        ledger
+    }
+
+    fn forget(&self, slot: Slot, target: TargetId) {
+        if let Err(error) = self.tables.remove_counters(slot, target) {
+            tracing::warn!(slot = slot.0, target = target.0, %error, "cannot free counters");
+        }
+        if lock(&self.delays).remove(&slot) {
+            self.line.forget(slot);
+        }
+    }
+
+    fn disarm(&self) {
+        if let Err(error) = lock(&self.gate).close() {
+            tracing::error!(%error, "cannot close the gate");
+        }
+    }
+
+    fn now(&self) -> BootTime {
+        boot_time()
+    }
+}
+
+/// `CLOCK_BOOTTIME`, as the kernel programs read it.
+pub fn boot_time() -> BootTime {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map(Duration::from)
+        .unwrap_or_default();
+    BootTime(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn ledger(counted: &Counted, held: &LineTallies) -> Ledger {
+    Ledger {
+        matched: counted.matched.into(),
+        passed: counted.passed.into(),
+        dropped: counted.dropped.into(),
+        bypassed: counted.bypassed.into(),
+        released: counted.released.into(),
+        corrupted: counted.corrupted.into(),
+        delayed: counted.delayed.into(),
+        held: held.held,
+        lost_segmenter: Tally::default(),
+        lost_queue: Tally::default(),
+        lost_bound: held.lost_bound,
+        lost_write: held.lost_write,
+        lost_late: held.lost_late,
+    }
+}
+
+/// What was sent on a detour and is neither back nor counted anywhere: in a device's queue now, or dropped by it.
+fn under_way(counted: &Counted, held: &LineTallies) -> (Tally, Tally) {
+    let mut line: Tally = counted.delayed.into();
+    for known in [
+        counted.released.into(),
+        held.held,
+        held.lost_bound,
+        held.lost_write,
+        held.lost_late,
+    ] {
+        line = minus(line, known);
+    }
+    (line, minus(counted.segmenting.into(), counted.segmented.into()))
+}
+
+fn minus(from: Tally, less: Tally) -> Tally {
+    Tally {
+        packets: from.packets.saturating_sub(less.packets),
+        bytes: from.bytes.saturating_sub(less.bytes),
+    }
+}
+
+/// Puts what the devices have dropped to this slot's account. They count for all slots together, and the TAP counts
+/// frames; what is still under way of this slot is the most that it can have lost.
+fn attribute_drops(ledger: &mut Ledger, in_line: Tally, in_segmenter: Tally, drops: Option<DeviceDrops>) {
+    let gone = DeviceDrops {
+        line: u64::MAX,
+        segmenter: u64::MAX,
+    };
+    let drops = drops.unwrap_or(gone);
+    if drops.line > 0 {
+        ledger.lost_queue = in_line;
+    }
+    if drops.segmenter >= in_segmenter.packets {
+        ledger.lost_segmenter = in_segmenter;
+    } else if drops.segmenter > 0 {
+        let share =
+            u128::from(in_segmenter.bytes) * u128::from(drops.segmenter) / u128::from(in_segmenter.packets);
+        let bytes = u64::try_from(share).unwrap_or(u64::MAX);
+        ledger.lost_segmenter = Tally {
+            packets: drops.segmenter,
+            bytes,
+        };
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl From<TableError> for DatapathError {
+    fn from(error: TableError) -> Self {
+        Self {
+            reason: error.to_string(),
+            permanent: false,
+        }
+    }
+}
+
+impl From<EquipError> for DatapathError {
+    fn from(error: EquipError) -> Self {
+        Self {
+            reason: error.to_string(),
+            permanent: error.is_permanent(),
+        }
+    }
+}

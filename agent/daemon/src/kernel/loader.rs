@@ -1,0 +1,114 @@
+//! Loading the fault object.
+
+use std::time::Duration;
+
+use aya::maps::{Array, MapData, RingBuf};
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
+use sabot_abi as abi;
+
+use super::entry::{self};
+use super::gate::{Gate, GateError};
+use super::netns::NetnsError;
+use super::tables::{TableError, Tables, take};
+
+static FAULT_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fault"));
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("cannot load the fault object: {0}")]
+    Object(#[from] EbpfError),
+    #[error("cannot load the program {name}: {source}")]
+    Program {
+        name: &'static str,
+        source: ProgramError,
+    },
+    #[error("the fault object has no program {0}")]
+    NoProgram(&'static str),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    #[error("cannot load a program from instructions: {0}")]
+    Instructions(#[source] std::io::Error),
+    #[error("cannot make a private network namespace: {0}")]
+    Workshop(#[from] NetnsError),
+    #[error("cannot start the delay line: {0}")]
+    DelayLine(#[source] std::io::Error),
+    /// No way to attach programs.
+    #[error("{0}")]
+    NoHook(String),
+}
+
+/// The loaded object, taken apart.
+pub(super) struct FaultObject {
+    /// Keeps the programs; their maps are taken out of it.
+    pub(super) programs: Ebpf,
+    pub(super) gate: Gate,
+    pub(super) tables: Tables,
+    pub(super) events: RingBuf<MapData>,
+    pub(super) heartbeat: Array<MapData, u64>,
+    /// `None` when the object logs nothing.
+    pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    pub(super) bounce: std::os::fd::OwnedFd,
+}
+
+/// Programs behind the gate.
+const BEHIND_THE_GATE: [(u32, &str); abi::GATE_SIZE as usize] = [
+    (abi::GATE_EGRESS, "fault_egress"),
+    (abi::GATE_INGRESS, "fault_ingress"),
+    (abi::GATE_LINE, "fault_line"),
+    (abi::GATE_SEGMENTER, "fault_segmenter"),
+];
+
+impl FaultObject {
+    /// Loads everything and opens the gate. `heartbeat_bound` is the age at which a delay line counts as hung.
+    pub(super) fn load(heartbeat_bound: Duration) -> Result<Self, LoadError> {
+        // Any non-zero number that others don't use; it is fresh with each start.
+        let return_mark: u32 = rand::random::<u32>() | 1;
+        let bound = u64::try_from(heartbeat_bound.as_nanos()).unwrap_or(u64::MAX);
+        let mut programs = EbpfLoader::new()
+            .override_global("RETURN_MARK", &return_mark, true)
+            .override_global("HEARTBEAT_BOUND", &bound, true)
+            .load(FAULT_OBJECT)?;
+        let logger = match EbpfLogger::init(&mut programs) {
+            Ok(logger) => Some(logger),
+            Err(error) => {
+                tracing::debug!(%error, "no logs from the fault object");
+                None
+            }
+        };
+        let gate_map = programs.take_map("GATE").ok_or(TableError::Missing("GATE"))?;
+        let mut gate = Gate::new(gate_map)?;
+        let tables = Tables::take(&mut programs)?;
+        let events = take(&mut programs, "PACKET_EVENTS")?;
+        let heartbeat = take(&mut programs, "HEARTBEAT")?;
+        for (index, name) in BEHIND_THE_GATE {
+            gate.open(
+                index,
+                load_program(&mut programs, name)?
+                    .fd()
+                    .map_err(|source| LoadError::Program { name, source })?,
+            )?;
+        }
+        let bounce = entry::load_bounce().map_err(LoadError::Instructions)?;
+        Ok(Self {
+            programs,
+            gate,
+            tables,
+            events,
+            heartbeat,
+            logger,
+            bounce,
+        })
+    }
+}
+
+fn load_program<'a>(programs: &'a mut Ebpf, name: &'static str) -> Result<&'a SchedClassifier, LoadError> {
+    let failed = |source| LoadError::Program { name, source };
+    let program = programs.program_mut(name).ok_or(LoadError::NoProgram(name))?;
+    let classifier: &mut SchedClassifier = program.try_into().map_err(failed)?;
+    classifier.load().map_err(failed)?;
+    Ok(classifier)
+}

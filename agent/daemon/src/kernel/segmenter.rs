@@ -1,0 +1,91 @@
+//! The segmenter: a veth pair that lets no super-packet pass, so that a target's wire packets can be decided on one by one.
+//!
+//! The near end stands in the target's netns. The classifier redirects a super-packet into it, and the kernel segments it on
+//! the way to the far end, in the daemon's private netns, whose program hands each wire packet back to the near end's
+//! ingress. User space has no part in it. When the daemon dies its private netns goes, with the far ends, and with them
+//! the near ones.
+
+use std::os::fd::BorrowedFd;
+
+use sabot_core::plan::TargetId;
+
+use super::devices::{Side, VethPair};
+use super::hook;
+use super::netns::{self, NetnsError};
+use super::rtnl::{Rtnl, RtnlError};
+
+/// Larger than any wire packet.
+const MTU: u32 = 65_521;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SegmenterError {
+    #[error("cannot set up the veth pair {name}: {source}")]
+    SetUp { name: String, source: RtnlError },
+    #[error("the veth {0} has vanished")]
+    Vanished(String),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+}
+
+pub(super) struct Segmenter {
+    /// In the target's netns.
+    pub(super) near_ifindex: u32,
+    /// In the daemon's private netns.
+    far_ifindex: u32,
+}
+
+impl Segmenter {
+    pub(super) fn make(
+        target: TargetId,
+        workshop: BorrowedFd<'_>,
+        netns: BorrowedFd<'_>,
+        program: BorrowedFd<'_>,
+        bounce: BorrowedFd<'_>,
+    ) -> Result<Self, SegmenterError> {
+        let name = format!("sabot-s{}", target.0);
+        let set_up = |source| SegmenterError::SetUp {
+            name: name.clone(),
+            source,
+        };
+        let vanished = || SegmenterError::Vanished(name.clone());
+        let far_ifindex = netns::run_in(workshop, || {
+            let mut rtnl = Rtnl::open().map_err(set_up)?;
+            let pair = VethPair {
+                far: &name,
+                near: &name,
+                near_netns: netns,
+                mtu: MTU,
+            };
+            rtnl.add_veth(&pair).map_err(set_up)?;
+            let far = rtnl.link(&name).map_err(set_up)?.ok_or_else(vanished)?;
+            hook::attach_clsact(bounce, far.ifindex, Side::Ingress).map_err(set_up)?;
+            rtnl.bring_up(far.ifindex).map_err(set_up)?;
+            Ok::<u32, SegmenterError>(far.ifindex)
+        })??;
+        let near_ifindex = netns::run_in(netns, || {
+            let mut rtnl = Rtnl::open().map_err(set_up)?;
+            let near = rtnl.link(&name).map_err(set_up)?.ok_or_else(vanished)?;
+            hook::attach_clsact(program, near.ifindex, Side::Ingress).map_err(set_up)?;
+            rtnl.bring_up(near.ifindex).map_err(set_up)?;
+            Ok::<u32, SegmenterError>(near.ifindex)
+        })??;
+        Ok(Self {
+            near_ifindex,
+            far_ifindex,
+        })
+    }
+
+    /// Deletes both ends; they may be gone already, with the target's netns.
+    pub(super) fn delete(&self, workshop: BorrowedFd<'_>) -> Result<(), SegmenterError> {
+        let name = || format!("with far end {}", self.far_ifindex);
+        netns::run_in(workshop, || {
+            Rtnl::open().and_then(|mut rtnl| rtnl.delete_link(self.far_ifindex))
+        })?
+        .map_err(|source| SegmenterError::SetUp { name: name(), source })
+    }
+
+    /// Wire packets that died on the way: at the near end. Inside the target's netns.
+    pub(super) fn drops(&self, rtnl: &mut Rtnl) -> Result<u64, RtnlError> {
+        Ok(rtnl.link_stats(self.near_ifindex)?.tx_dropped)
+    }
+}

@@ -1,0 +1,340 @@
+//! The kernel's tables: rules, targets, peers, counters.
+//!
+//! A rule and a target have two bodies each and a state word that says which is valid: a change writes the other body and
+//! then the word, so a packet sees the old or the new, never a mixture.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::Key;
+use aya::maps::{
+    Array, HashMap as KernelHash, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
+};
+use aya::util::nr_cpus;
+use ipnet::IpNet;
+use nix::libc;
+use sabot_abi as abi;
+use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
+
+use super::tables_encode::{encode_ports, encode_rule, mapped};
+use crate::engine::handle::{LedgerDirection, Tally};
+
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    #[error("the fault object has no map {0}")]
+    Missing(&'static str),
+    #[error("cannot {what}: {source}")]
+    Map { what: &'static str, source: MapError },
+    #[error("the table of peers is full ({0} entries)")]
+    PeersFull(u32),
+    #[error("the table of counters is full")]
+    CountersFull,
+}
+
+pub(super) struct Tables {
+    inner: Mutex<Inner>,
+    cpus: usize,
+}
+
+struct Inner {
+    slot_state: Array<MapData, u32>,
+    rules: Array<MapData, abi::Rule>,
+    target_state: Array<MapData, u32>,
+    targets: Array<MapData, abi::Target>,
+    ports: KernelHash<MapData, abi::PortKey, u32>,
+    peers_exact: KernelHash<MapData, abi::PeerKey, u32>,
+    peers_prefix: LpmTrie<MapData, abi::PeerPrefix, u32>,
+    node_addresses: KernelHash<MapData, [u8; 16], u32>,
+    counters: PerCpuHashMap<MapData, abi::CounterKey, abi::Counters>,
+    incidents: PerCpuArray<MapData, u64>,
+    /// What the state words say, to know which body is free.
+    slot_words: HashMap<Slot, u32>,
+    /// The entries of each slot's valid port set.
+    slot_ports: HashMap<Slot, Vec<abi::PortKey>>,
+    target_words: HashMap<TargetId, u32>,
+    spared: BTreeSet<IpAddr>,
+}
+
+/// The summed counters of one (slot, target, direction).
+pub(super) type Counted = abi::Counters;
+
+impl Tables {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, TableError> {
+        let cpus = nr_cpus().map_err(|(_, source)| TableError::Map {
+            what: "count the CPUs",
+            source: MapError::IoError(source),
+        })?;
+        let inner = Inner {
+            slot_state: take(ebpf, "SLOT_STATE")?,
+            rules: take(ebpf, "RULES")?,
+            target_state: take(ebpf, "TARGET_STATE")?,
+            targets: take(ebpf, "TARGETS")?,
+            ports: take(ebpf, "PORTS")?,
+            peers_exact: take(ebpf, "PEERS_EXACT")?,
+            peers_prefix: take(ebpf, "PEERS_PREFIX")?,
+            node_addresses: take(ebpf, "NODE_ADDRESSES")?,
+            counters: take(ebpf, "COUNTERS")?,
+            incidents: take(ebpf, "INCIDENTS")?,
+            slot_words: HashMap::new(),
+            slot_ports: HashMap::new(),
+            target_words: HashMap::new(),
+            spared: BTreeSet::new(),
+        };
+        Ok(Self {
+            inner: Mutex::new(inner),
+            cpus,
+        })
+    }
+
+    pub(super) fn write_rule(&self, slot: Slot, rule: &RuleBody) -> Result<(), TableError> {
+        let mut inner = self.lock();
+        let word = other_word(inner.slot_words.get(&slot).copied(), slot.0);
+        let ports = encode_ports(&rule.ports, word);
+        for port in &ports {
+            inner.ports.insert(port, 1, 0).map_err(on("add a port"))?;
+        }
+        inner
+            .rules
+            .set(word - 1, encode_rule(rule, word), 0)
+            .map_err(on("write a rule"))?;
+        inner.slot_state.set(slot.0, word, 0).map_err(on("swap a slot"))?;
+        inner.slot_words.insert(slot, word);
+        let before = inner.slot_ports.insert(slot, ports);
+        inner.remove_ports(before.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn clear_rule(&self, slot: Slot) -> Result<(), TableError> {
+        let mut inner = self.lock();
+        inner
+            .slot_state
+            .set(slot.0, abi::SLOT_FREE, 0)
+            .map_err(on("free a slot"))?;
+        inner.slot_words.remove(&slot);
+        let before = inner.slot_ports.remove(&slot);
+        inner.remove_ports(before.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn write_target(&self, target: TargetId, body: &abi::Target) -> Result<(), TableError> {
+        let mut inner = self.lock();
+        let word = other_word(inner.target_words.get(&target).copied(), target.0);
+        inner
+            .targets
+            .set(word - 1, *body, 0)
+            .map_err(on("write a target"))?;
+        inner
+            .target_state
+            .set(target.0, word, 0)
+            .map_err(on("swap a target"))?;
+        inner.target_words.insert(target, word);
+        Ok(())
+    }
+
+    pub(super) fn clear_target(&self, target: TargetId) -> Result<(), TableError> {
+        let mut inner = self.lock();
+        inner
+            .target_state
+            .set(target.0, abi::TARGET_FREE, 0)
+            .map_err(on("free a target"))?;
+        inner.target_words.remove(&target);
+        Ok(())
+    }
+
+    pub(super) fn add_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), TableError> {
+        let mut inner = self.lock();
+        for entry in entries {
+            let value = if entry.excepted {
+                abi::PEER_EXCEPTED
+            } else {
+                abi::PEER_INCLUDED
+            };
+            let result = match exact_key(set, &entry.net) {
+                Some(key) => inner.peers_exact.insert(key, value, 0),
+                None => inner.peers_prefix.insert(&prefix_key(set, &entry.net), value, 0),
+            };
+            result.map_err(|error| {
+                if is_full(&error) {
+                    TableError::PeersFull(abi::MAX_PEERS)
+                } else {
+                    on("add a peer")(error)
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), TableError> {
+        let mut inner = self.lock();
+        for entry in entries {
+            let result = match exact_key(set, &entry.net) {
+                Some(key) => inner.peers_exact.remove(&key),
+                None => inner.peers_prefix.remove(&prefix_key(set, &entry.net)),
+            };
+            unless_absent(result).map_err(on("remove a peer"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_node_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), TableError> {
+        let mut inner = self.lock();
+        let (gone, new): (Vec<IpAddr>, Vec<IpAddr>) = (
+            inner.spared.difference(addresses).copied().collect(),
+            addresses.difference(&inner.spared).copied().collect(),
+        );
+        for address in new {
+            inner
+                .node_addresses
+                .insert(mapped(address), 1, 0)
+                .map_err(on("add a node address"))?;
+            inner.spared.insert(address);
+        }
+        for address in gone {
+            unless_absent(inner.node_addresses.remove(&mapped(address)))
+                .map_err(on("remove a node address"))?;
+            inner.spared.remove(&address);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a slot has counters on a target; those that are there go on.
+    pub(super) fn create_counters(&self, slot: Slot, target: TargetId) -> Result<(), TableError> {
+        let mut inner = self.lock();
+        for direction in [LedgerDirection::Egress, LedgerDirection::Ingress] {
+            let zero = PerCpuValues::try_from(vec![abi::Counters::default(); self.cpus])
+                .map_err(|source| on("shape counters")(MapError::IoError(source)))?;
+            match inner.counters.insert(
+                counter_key(slot, target, direction),
+                zero,
+                u64::from(abi::BPF_NOEXIST),
+            ) {
+                Ok(()) => {}
+                Err(error) if errno(&error) == Some(libc::EEXIST) => {}
+                Err(error) if is_full(&error) => return Err(TableError::CountersFull),
+                Err(error) => return Err(on("create counters")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_counters(&self, slot: Slot, target: TargetId) -> Result<(), TableError> {
+        let mut inner = self.lock();
+        for direction in [LedgerDirection::Egress, LedgerDirection::Ingress] {
+            unless_absent(inner.counters.remove(&counter_key(slot, target, direction)))
+                .map_err(on("remove counters"))?;
+        }
+        Ok(())
+    }
+
+    /// Summed over the CPUs; zero where there are none.
+    pub(super) fn counters(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> Counted {
+        let inner = self.lock();
+        let mut sum = abi::Counters::default();
+        if let Ok(values) = inner.counters.get(&counter_key(slot, target, direction), 0) {
+            for value in values.iter() {
+                value.add_to(&mut sum);
+            }
+        }
+        sum
+    }
+
+    /// Summed over the CPUs, by `abi::INCIDENT_*`.
+    pub(super) fn incidents(&self) -> [u64; abi::INCIDENT_COUNT as usize] {
+        let inner = self.lock();
+        std::array::from_fn(|which| {
+            let values = inner.incidents.get(&(which as u32), 0);
+            values.map_or(0, |values| values.iter().sum())
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn remove_ports(&mut self, ports: &[abi::PortKey]) -> Result<(), TableError> {
+        ports
+            .iter()
+            .try_for_each(|port| unless_absent(self.ports.remove(port)))
+            .map_err(on("remove a port"))
+    }
+}
+
+impl From<abi::Tally> for Tally {
+    fn from(tally: abi::Tally) -> Self {
+        Self {
+            packets: tally.packets,
+            bytes: tally.bytes,
+        }
+    }
+}
+
+/// Takes a map out of the object.
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, TableError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(TableError::Missing(name))?;
+    M::try_from(map).map_err(on("take a map"))
+}
+
+fn on(what: &'static str) -> impl Fn(MapError) -> TableError {
+    move |source| TableError::Map { what, source }
+}
+
+/// The word of the body that isn't valid now.
+fn other_word(word: Option<u32>, index: u32) -> u32 {
+    let (first, second) = (2 * index + 1, 2 * index + 2);
+    if word == Some(first) { second } else { first }
+}
+
+fn counter_key(slot: Slot, target: TargetId, direction: LedgerDirection) -> abi::CounterKey {
+    let direction = match direction {
+        LedgerDirection::Egress => abi::DIRECTION_EGRESS,
+        LedgerDirection::Ingress => abi::DIRECTION_INGRESS,
+    };
+    abi::CounterKey {
+        slot: slot.0,
+        target: target.0,
+        direction,
+    }
+}
+
+fn exact_key(set: PeerSetId, net: &IpNet) -> Option<abi::PeerKey> {
+    (net.prefix_len() == net.max_prefix_len()).then(|| abi::PeerKey {
+        peer_set: set.0,
+        address: mapped(net.addr()),
+    })
+}
+
+fn prefix_key(set: PeerSetId, net: &IpNet) -> Key<abi::PeerPrefix> {
+    let mapping = 128 - u32::from(net.max_prefix_len());
+    let length = abi::PEER_PREFIX_BASE + mapping + u32::from(net.prefix_len());
+    Key::new(
+        length,
+        abi::PeerPrefix {
+            peer_set: set.0.to_be(),
+            address: mapped(net.network()),
+        },
+    )
+}
+
+fn errno(error: &MapError) -> Option<i32> {
+    match error {
+        MapError::SyscallError(e) => e.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+fn is_full(error: &MapError) -> bool {
+    matches!(errno(error), Some(libc::E2BIG | libc::ENOSPC | libc::ENOMEM))
+}
+
+fn unless_absent(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}

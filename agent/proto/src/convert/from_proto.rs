@@ -1,0 +1,158 @@
+use sabot_core::spec;
+
+use super::{FieldError, duration_from_proto, timestamp_from_proto};
+use crate::sabot::v1;
+
+/// What a client sent, as the domain's spec. All fields that have no counterpart are reported, not only the first.
+pub fn spec_from_proto(proto: v1::FaultSpec) -> Result<spec::FaultSpec, Vec<FieldError>> {
+    let mut errors = Vec::new();
+    let spec = spec::FaultSpec {
+        duration: keep(
+            proto
+                .duration
+                .map(|d| duration_from_proto("spec.duration", d))
+                .transpose(),
+            &mut errors,
+        ),
+        starts_at: keep(
+            proto
+                .starts_at
+                .map(|t| timestamp_from_proto("spec.startsAt", t))
+                .transpose(),
+            &mut errors,
+        ),
+        target: target(proto.target.unwrap_or_default()),
+        peers: proto.peers.into_iter().map(peer).collect(),
+        direction: keep(direction(proto.direction), &mut errors),
+        ports: proto.ports.into_iter().map(port).collect(),
+        spare_node: proto.spare_node,
+        sample_every: proto.sample_every,
+        action: action(proto.action.unwrap_or_default(), &mut errors),
+    };
+    if errors.is_empty() { Ok(spec) } else { Err(errors) }
+}
+
+/// The value, or a default in its place while its error is kept: the spec is then thrown away.
+fn keep<T: Default>(result: Result<T, FieldError>, errors: &mut Vec<FieldError>) -> T {
+    result.unwrap_or_else(|e| {
+        errors.push(e);
+        T::default()
+    })
+}
+
+fn target(proto: v1::Target) -> spec::Target {
+    use v1::target::Kind;
+    let mut target = spec::Target::default();
+    match proto.kind {
+        Some(Kind::Pods(pods)) => {
+            target.pods = Some(spec::TargetPods {
+                namespace: pods.namespace,
+                name: pods.name,
+                selector: pods.selector.map(selector),
+                pick: pods.pick.map(|p| spec::Pick {
+                    count: p.count,
+                    percent: p.percent,
+                    seed: p.seed,
+                }),
+            });
+        }
+        Some(Kind::Netns(path)) => target.netns = Some(path),
+        Some(Kind::Interface(name)) => target.interface = Some(name),
+        None => {}
+    }
+    target
+}
+
+fn selector(proto: v1::LabelSelector) -> spec::LabelSelector {
+    spec::LabelSelector {
+        match_labels: proto.match_labels.into_iter().collect(),
+        match_expressions: proto
+            .match_expressions
+            .into_iter()
+            .map(|e| spec::LabelExpression {
+                key: e.key,
+                operator: e.operator,
+                values: e.values,
+            })
+            .collect(),
+    }
+}
+
+fn peer(proto: v1::Peer) -> spec::Peer {
+    use v1::peer::Kind;
+    let mut peer = spec::Peer {
+        except: proto.except,
+        ..spec::Peer::default()
+    };
+    match proto.kind {
+        Some(Kind::Ip(address)) => peer.ip = Some(address),
+        Some(Kind::Cidr(prefix)) => peer.cidr = Some(prefix),
+        Some(Kind::Pods(pods)) => {
+            peer.pods = Some(spec::PeerPods {
+                namespace: pods.namespace,
+                name: pods.name,
+                selector: pods.selector.map(selector),
+            });
+        }
+        None => {}
+    }
+    peer
+}
+
+fn direction(proto: i32) -> Result<Option<spec::Direction>, FieldError> {
+    match v1::Direction::try_from(proto) {
+        Ok(v1::Direction::Unspecified) => Ok(None),
+        Ok(v1::Direction::Egress) => Ok(Some(spec::Direction::Egress)),
+        Ok(v1::Direction::Ingress) => Ok(Some(spec::Direction::Ingress)),
+        Ok(v1::Direction::Both) => Ok(Some(spec::Direction::Both)),
+        Err(_) => Err(FieldError::new(
+            "spec.direction",
+            format!("{proto} is not a direction; allowed are EGRESS, INGRESS and BOTH"),
+        )),
+    }
+}
+
+fn port(proto: v1::Port) -> spec::Port {
+    spec::Port {
+        protocol: proto.protocol,
+        port: proto.port,
+    }
+}
+
+fn action(proto: v1::Action, errors: &mut Vec<FieldError>) -> spec::Action {
+    use v1::action::Kind;
+    let mut action = spec::Action::default();
+    match proto.kind {
+        Some(Kind::Partition(v1::Partition {})) => action.partition = Some(spec::Partition {}),
+        Some(Kind::Drop(drop)) => {
+            action.drop = Some(spec::Drop {
+                percent: keep(required("spec.action.drop.percent", drop.percent), errors),
+            });
+        }
+        Some(Kind::Corrupt(corrupt)) => {
+            action.corrupt = Some(spec::Corrupt {
+                kind: corrupt.kind,
+                percent: keep(required("spec.action.corrupt.percent", corrupt.percent), errors),
+            });
+        }
+        Some(Kind::Delay(delay)) => {
+            let latency = required("spec.action.delay.latency", delay.latency)
+                .and_then(|d| duration_from_proto("spec.action.delay.latency", d));
+            let jitter = delay
+                .jitter
+                .map(|d| duration_from_proto("spec.action.delay.jitter", d))
+                .transpose();
+            action.delay = Some(spec::Delay {
+                latency: keep(latency, errors),
+                jitter: keep(jitter, errors),
+                distribution: delay.distribution,
+            });
+        }
+        None => {}
+    }
+    action
+}
+
+fn required<T>(field: &str, value: Option<T>) -> Result<T, FieldError> {
+    value.ok_or_else(|| FieldError::new(field, "is required"))
+}

@@ -1,0 +1,175 @@
+use sabot_core::spec;
+
+use super::{FieldError, duration_to_proto, timestamp_to_proto};
+use crate::sabot::v1;
+
+/// The domain's spec for the wire. A valid spec always converts; one that names two kinds of the same thing does not,
+/// since the wire has room for one, and which one is not ours to choose.
+pub fn spec_to_proto(spec: &spec::FaultSpec) -> Result<v1::FaultSpec, Vec<FieldError>> {
+    let mut errors = Vec::new();
+    let target = keep(target(&spec.target), &mut errors);
+    let peers = spec
+        .peers
+        .iter()
+        .enumerate()
+        .map(|(index, p)| v1::Peer {
+            kind: keep(peer(index, p), &mut errors),
+            except: p.except.clone(),
+        })
+        .collect();
+    let action = keep(action(&spec.action), &mut errors);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    Ok(v1::FaultSpec {
+        duration: spec.duration.map(duration_to_proto),
+        starts_at: spec.starts_at.map(timestamp_to_proto),
+        target: Some(v1::Target { kind: target }),
+        peers,
+        direction: direction(spec.direction).into(),
+        ports: spec
+            .ports
+            .iter()
+            .map(|p| v1::Port {
+                protocol: p.protocol.clone(),
+                port: p.port,
+            })
+            .collect(),
+        spare_node: spec.spare_node,
+        sample_every: spec.sample_every,
+        action: Some(v1::Action { kind: action }),
+    })
+}
+
+fn keep<T>(result: Result<Option<T>, FieldError>, errors: &mut Vec<FieldError>) -> Option<T> {
+    result.unwrap_or_else(|e| {
+        errors.push(e);
+        None
+    })
+}
+
+/// The one kind that is given, if any.
+fn one_of<T, const N: usize>(field: &str, kinds: [(&str, Option<T>); N]) -> Result<Option<T>, FieldError> {
+    let names: Vec<_> = kinds.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let (given, values): (Vec<_>, Vec<_>) = kinds
+        .into_iter()
+        .filter_map(|(name, value)| Some((format!("`{name}`"), value?)))
+        .unzip();
+    if values.len() > 1 {
+        return Err(FieldError::new(
+            field,
+            format!(
+                "{} are given; exactly one of {} is allowed",
+                given.join(" and "),
+                names.join(", ")
+            ),
+        ));
+    }
+    Ok(values.into_iter().next())
+}
+
+fn target(target: &spec::Target) -> Result<Option<v1::target::Kind>, FieldError> {
+    use v1::target::Kind;
+    let pods = target.pods.as_ref().map(|pods| {
+        Kind::Pods(v1::TargetPods {
+            namespace: pods.namespace.clone(),
+            name: pods.name.clone(),
+            selector: pods.selector.as_ref().map(selector),
+            pick: pods.pick.as_ref().map(|p| v1::Pick {
+                count: p.count,
+                percent: p.percent,
+                seed: p.seed,
+            }),
+        })
+    });
+    one_of(
+        "spec.target",
+        [
+            ("pods", pods),
+            ("netns", target.netns.clone().map(Kind::Netns)),
+            ("interface", target.interface.clone().map(Kind::Interface)),
+        ],
+    )
+}
+
+fn selector(selector: &spec::LabelSelector) -> v1::LabelSelector {
+    v1::LabelSelector {
+        match_labels: selector
+            .match_labels
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+        match_expressions: selector
+            .match_expressions
+            .iter()
+            .map(|e| v1::LabelExpression {
+                key: e.key.clone(),
+                operator: e.operator.clone(),
+                values: e.values.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn peer(index: usize, peer: &spec::Peer) -> Result<Option<v1::peer::Kind>, FieldError> {
+    use v1::peer::Kind;
+    let pods = peer.pods.as_ref().map(|pods| {
+        Kind::Pods(v1::PeerPods {
+            namespace: pods.namespace.clone(),
+            name: pods.name.clone(),
+            selector: pods.selector.as_ref().map(selector),
+        })
+    });
+    one_of(
+        &format!("spec.peers[{index}]"),
+        [
+            ("ip", peer.ip.clone().map(Kind::Ip)),
+            ("cidr", peer.cidr.clone().map(Kind::Cidr)),
+            ("pods", pods),
+        ],
+    )
+}
+
+fn direction(direction: Option<spec::Direction>) -> v1::Direction {
+    match direction {
+        None => v1::Direction::Unspecified,
+        Some(spec::Direction::Egress) => v1::Direction::Egress,
+        Some(spec::Direction::Ingress) => v1::Direction::Ingress,
+        Some(spec::Direction::Both) => v1::Direction::Both,
+    }
+}
+
+fn action(action: &spec::Action) -> Result<Option<v1::action::Kind>, FieldError> {
+    use v1::action::Kind;
+    let drop = action.drop.as_ref().map(|drop| {
+        Kind::Drop(v1::Drop {
+            percent: Some(drop.percent),
+        })
+    });
+    let corrupt = action.corrupt.as_ref().map(|corrupt| {
+        Kind::Corrupt(v1::Corrupt {
+            kind: corrupt.kind.clone(),
+            percent: Some(corrupt.percent),
+        })
+    });
+    let delay = action.delay.as_ref().map(|delay| {
+        Kind::Delay(v1::Delay {
+            latency: Some(duration_to_proto(delay.latency)),
+            jitter: delay.jitter.map(duration_to_proto),
+            distribution: delay.distribution.clone(),
+        })
+    });
+    let partition = action
+        .partition
+        .as_ref()
+        .map(|spec::Partition {}| Kind::Partition(v1::Partition {}));
+    one_of(
+        "spec.action",
+        [
+            ("partition", partition),
+            ("drop", drop),
+            ("corrupt", corrupt),
+            ("delay", delay),
+        ],
+    )
+}

@@ -1,0 +1,54 @@
+//! Ground truth, counted where it happens.
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{PerCpuArray, PerCpuHashMap};
+use sabot_abi::{CounterKey, Counters, INCIDENT_COUNT, INCIDENT_NO_COUNTERS, Tally};
+
+/// The daemon creates an entry before the slot comes into force on the target.
+#[map]
+static COUNTERS: PerCpuHashMap<CounterKey, Counters> =
+    PerCpuHashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
+#[map]
+static INCIDENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(INCIDENT_COUNT, 0);
+
+/// The counters of a slot on a target in a direction, on this CPU.
+///
+/// Programs run with bottom halves off, so nothing else on this CPU touches them meanwhile.
+#[inline(always)]
+pub fn of(slot: u32, target: u32, direction: u32) -> Option<&'static mut Counters> {
+    let entry = COUNTERS.get_ptr_mut(CounterKey {
+        slot,
+        target,
+        direction,
+    })?;
+    // SAFETY: the entry is this CPU's own and outlives the program's run (the kernel frees it after a grace period).
+    Some(unsafe { &mut *entry })
+}
+
+#[inline(always)]
+pub fn add(tally: &mut Tally, more: &Tally) {
+    tally.packets += more.packets;
+    tally.bytes += more.bytes;
+}
+
+pub fn released(slot: u32, target: u32, direction: u32, wire: &Tally) {
+    match of(slot, target, direction) {
+        Some(counters) => add(&mut counters.released, wire),
+        None => incident(INCIDENT_NO_COUNTERS),
+    }
+}
+
+pub fn segmented(slot: u32, target: u32, direction: u32, wire: &Tally) {
+    match of(slot, target, direction) {
+        Some(counters) => add(&mut counters.segmented, wire),
+        None => incident(INCIDENT_NO_COUNTERS),
+    }
+}
+
+pub fn incident(which: u32) {
+    if let Some(count) = INCIDENTS.get_ptr_mut(which) {
+        // SAFETY: the entry is this CPU's own.
+        unsafe { *count += 1 };
+    }
+}

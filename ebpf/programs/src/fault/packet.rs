@@ -1,0 +1,274 @@
+//! What a packet is: addresses, protocol, ports, where its payload stands, and what it weighs on the wire.
+
+use aya_ebpf::helpers::bpf_skb_load_bytes;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::programs::TcContext;
+use sabot_abi::{TARGET_MAC_HEADER, Tally};
+
+use crate::raw;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_VLAN_SERVICE: u16 = 0x88a8;
+const MAC_HEADER: usize = 14;
+const MAX_VLAN_HEADERS: usize = 2;
+/// As many as RFC 8200 lists, each once, and destination options twice.
+const MAX_EXTENSION_HEADERS: usize = 8;
+
+pub const ICMP: u32 = 1;
+pub const TCP: u32 = 6;
+pub const UDP: u32 = 17;
+pub const ICMPV6: u32 = 58;
+pub const SCTP: u32 = 132;
+const HOP_BY_HOP: u32 = 0;
+const ROUTING: u32 = 43;
+const FRAGMENT: u32 = 44;
+const AUTHENTICATION: u32 = 51;
+const DESTINATION_OPTIONS: u32 = 60;
+/// Router solicitation to redirect.
+const NEIGHBOUR_DISCOVERY: core::ops::RangeInclusive<u8> = 133..=137;
+
+pub enum ParseError {
+    /// No fault names it: ARP and the like, and neighbour discovery.
+    NotIp,
+    Malformed,
+}
+
+/// The packet that this CPU looks at now; it is too large for a program's stack.
+#[map]
+static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
+pub struct Packet {
+    /// IPv4 addresses are IPv4-mapped.
+    pub source: [u8; 16],
+    pub destination: [u8; 16],
+    pub protocol: u32,
+    /// Host byte order; 0 where there is none.
+    pub source_port: u16,
+    pub destination_port: u16,
+    /// The ports are known: not in a later fragment, not in a protocol without ports.
+    pub has_ports: bool,
+    /// Part of a datagram that is not whole.
+    pub fragment: bool,
+    /// A later fragment has no transport header.
+    later_fragment: bool,
+    /// The kernel holds several wire packets in it.
+    pub super_packet: bool,
+    /// From the start of the frame.
+    pub transport: u32,
+    /// From the start of the frame; equal to `end` where there is no payload.
+    pub payload: u32,
+    /// Where the IP packet ends; link padding may follow.
+    pub end: u32,
+    pub wire: Tally,
+}
+
+impl Packet {
+    /// Parses into this CPU's own packet.
+    ///
+    /// Programs run with bottom halves off and end before a redirect takes effect, so nothing else on this CPU uses the
+    /// packet meanwhile.
+    #[inline(always)]
+    pub fn parse(ctx: &TcContext, target_flags: u32) -> Result<&'static Self, ParseError> {
+        let scratch = PACKET.get_ptr_mut(0).ok_or(ParseError::Malformed)?;
+        // SAFETY: the pointer is this CPU's own entry, valid while the program runs, and no other reference to it lives.
+        let packet = unsafe { &mut *scratch };
+        packet.reset(ctx);
+        let (ethertype, offset) = link(ctx, target_flags)?;
+        match ethertype {
+            ETHERTYPE_IPV4 => packet.parse_ipv4(ctx, offset)?,
+            ETHERTYPE_IPV6 => packet.parse_ipv6(ctx, offset)?,
+            _ => return Err(ParseError::NotIp),
+        }
+        if !packet.later_fragment {
+            packet.parse_transport(ctx)?;
+        }
+        packet.weigh(ctx);
+        Ok(packet)
+    }
+
+    #[inline(always)]
+    fn reset(&mut self, ctx: &TcContext) {
+        self.source_port = 0;
+        self.destination_port = 0;
+        self.has_ports = false;
+        self.fragment = false;
+        self.later_fragment = false;
+        self.super_packet = false;
+        self.wire = Tally {
+            packets: 1,
+            bytes: ctx.len() as u64,
+        };
+    }
+
+    #[inline(always)]
+    fn parse_ipv4(&mut self, ctx: &TcContext, offset: usize) -> Result<(), ParseError> {
+        let header: [u8; 12] = load(ctx, offset)?;
+        let header_length = (header[0] & 0x0f) as usize * 4;
+        if header[0] >> 4 != 4 || header_length < 20 {
+            return Err(ParseError::Malformed);
+        }
+        self.source = mapped(load(ctx, offset + 12)?);
+        self.destination = mapped(load(ctx, offset + 16)?);
+        self.protocol = header[9] as u32;
+        self.transport = (offset + header_length) as u32;
+        self.ends_at(ctx, offset, u16::from_be_bytes([header[2], header[3]]) as usize);
+        let fragment_field = u16::from_be_bytes([header[6], header[7]]);
+        self.later_fragment = fragment_field & 0x1fff != 0;
+        self.fragment = fragment_field & 0x3fff != 0;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn parse_ipv6(&mut self, ctx: &TcContext, offset: usize) -> Result<(), ParseError> {
+        let start: [u8; 8] = load(ctx, offset)?;
+        if start[0] >> 4 != 6 {
+            return Err(ParseError::Malformed);
+        }
+        load_into(ctx, offset + 8, &mut self.source)?;
+        load_into(ctx, offset + 24, &mut self.destination)?;
+        self.protocol = start[6] as u32;
+        self.transport = (offset + 40) as u32;
+        // A jumbogram, or a super-packet beyond 64 KiB, says 0.
+        let length = u16::from_be_bytes([start[4], start[5]]) as usize;
+        self.ends_at(ctx, offset, if length == 0 { 0 } else { 40 + length });
+        self.skip_extension_headers(ctx)
+    }
+
+    #[inline(always)]
+    fn skip_extension_headers(&mut self, ctx: &TcContext) -> Result<(), ParseError> {
+        for _ in 0..MAX_EXTENSION_HEADERS {
+            if !matches!(
+                self.protocol,
+                HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT
+            ) {
+                return Ok(());
+            }
+            let header: [u8; 4] = load(ctx, self.transport as usize)?;
+            self.transport += match self.protocol {
+                AUTHENTICATION => (header[1] as u32 + 2) * 4,
+                FRAGMENT => {
+                    let field = u16::from_be_bytes([header[2], header[3]]);
+                    self.later_fragment = field & 0xfff8 != 0;
+                    // An atomic fragment (offset 0, none to follow) is a whole datagram.
+                    self.fragment = field & 0xfff9 != 0;
+                    8
+                }
+                _ => (header[1] as u32 + 1) * 8,
+            };
+            self.protocol = header[0] as u32;
+            if self.later_fragment {
+                return Ok(());
+            }
+        }
+        Err(ParseError::Malformed)
+    }
+
+    /// Where the IP packet ends: without link padding, and for a super-packet, whose length may not fit its field, with
+    /// the frame. Until the transport header is known there is no payload.
+    #[inline(always)]
+    fn ends_at(&mut self, ctx: &TcContext, offset: usize, total: usize) {
+        let frame = ctx.len();
+        let end = (offset + total) as u32;
+        self.end = if total == 0 || end > frame { frame } else { end };
+        self.payload = self.end;
+    }
+
+    /// Ports and the start of the payload. A transport header that is cut short leaves a packet without ports and payload.
+    #[inline(always)]
+    fn parse_transport(&mut self, ctx: &TcContext) -> Result<(), ParseError> {
+        let at = self.transport as usize;
+        let header = match self.protocol {
+            TCP => match load::<[u8; 1]>(ctx, at + 12) {
+                Ok([offset]) => (offset >> 4) as u32 * 4,
+                Err(_) => return Ok(()),
+            },
+            UDP | ICMP => 8,
+            ICMPV6 => {
+                if load::<[u8; 1]>(ctx, at).is_ok_and(|[kind]| NEIGHBOUR_DISCOVERY.contains(&kind)) {
+                    return Err(ParseError::NotIp);
+                }
+                8
+            }
+            SCTP => 12,
+            _ => return Ok(()),
+        };
+        if matches!(self.protocol, TCP | UDP | SCTP) {
+            let Ok(ports) = load::<[u8; 4]>(ctx, at) else {
+                return Ok(());
+            };
+            self.source_port = u16::from_be_bytes([ports[0], ports[1]]);
+            self.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+            self.has_ports = true;
+        }
+        if self.transport + header <= self.end {
+            self.payload = self.transport + header;
+        }
+        Ok(())
+    }
+
+    /// Wire packets and bytes (L2 without FCS). `gso_segs` and `wire_len` can't be trusted here: the first is 0 for what
+    /// came back through a TAP, the second leaves out headers on ingress.
+    #[inline(always)]
+    fn weigh(&mut self, ctx: &TcContext) {
+        // SAFETY: the context is valid while the program runs; the verifier turns this into a read of the skb.
+        let segment = unsafe { (*raw(ctx)).gso_size } as u64;
+        if segment == 0 {
+            return;
+        }
+        let headers = self.payload as u64;
+        let payload = (ctx.len() as u64).saturating_sub(headers);
+        let packets = payload.div_ceil(segment);
+        if packets > 1 {
+            self.super_packet = true;
+            self.wire = Tally {
+                packets,
+                bytes: payload + packets * headers,
+            };
+        }
+    }
+}
+
+/// The EtherType and where the network header stands.
+#[inline(always)]
+fn link(ctx: &TcContext, target_flags: u32) -> Result<(u16, usize), ParseError> {
+    if target_flags & TARGET_MAC_HEADER == 0 {
+        // SAFETY: as in `weigh`.
+        let protocol = unsafe { (*raw(ctx)).protocol };
+        return Ok((u16::from_be(protocol as u16), 0));
+    }
+    let mut offset = MAC_HEADER;
+    let mut ethertype = u16::from_be_bytes(load(ctx, MAC_HEADER - 2)?);
+    for _ in 0..MAX_VLAN_HEADERS {
+        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_VLAN_SERVICE {
+            break;
+        }
+        ethertype = u16::from_be_bytes(load(ctx, offset + 2)?);
+        offset += 4;
+    }
+    Ok((ethertype, offset))
+}
+
+#[inline(always)]
+fn mapped(address: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+#[inline(always)]
+fn load<T>(ctx: &TcContext, offset: usize) -> Result<T, ParseError> {
+    ctx.load(offset).map_err(|_| ParseError::Malformed)
+}
+
+#[inline(always)]
+fn load_into(ctx: &TcContext, offset: usize, to: &mut [u8; 16]) -> Result<(), ParseError> {
+    // SAFETY: the destination is 16 writable bytes, and the context is valid while the program runs.
+    let result = unsafe { bpf_skb_load_bytes(raw(ctx).cast(), offset as u32, to.as_mut_ptr().cast(), 16) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(ParseError::Malformed)
+    }
+}

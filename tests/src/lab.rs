@@ -1,0 +1,210 @@
+//! A small network of pods: each in a namespace of its own, all on one bridge in a private "node" namespace.
+
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+
+use crate::netns::Netns;
+
+/// The node's address on the bridge, which is the pods' default route.
+pub const NODE_IPV4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub const NODE_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+
+/// More would need a wider prefix.
+const MOST_PODS: usize = 200;
+/// Pods' addresses end in 10, 11 and so on.
+const FIRST_ADDRESS: usize = 10;
+
+/// Pods and the node that they stand on. The host's namespace isn't part of it, so labs don't meet each other.
+#[derive(Debug)]
+pub struct Lab {
+    // Dropped before the node, so that the veths go with their pods.
+    pods: Vec<LabPod>,
+    node: Netns,
+    made: usize,
+}
+
+/// One pod: a namespace with `eth0`, the other end of which is a port of the node's bridge.
+#[derive(Debug)]
+pub struct LabPod {
+    netns: Netns,
+    /// The node's end of its veth.
+    port: String,
+    ipv4: Ipv4Addr,
+    ipv6: Ipv6Addr,
+}
+
+impl Lab {
+    /// A node and its pods, which reach each other and the node at once (no address detection, no spanning tree).
+    ///
+    /// # Errors
+    ///
+    /// Holds what `ip` said.
+    pub fn new(pods: usize) -> Result<Self> {
+        let node = Netns::new("sabot-node")?;
+        // Otherwise bridged packets would pass the node's iptables, and be refragmented on the way.
+        node.run(|| {
+            for file in ["iptables", "ip6tables", "arptables"] {
+                let _ = fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{file}"), "0");
+            }
+        });
+        batch(
+            &node,
+            &format!(
+                "link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0\n\
+                 link set br0 up\n\
+                 address add {NODE_IPV4}/24 dev br0\n\
+                 address add {NODE_IPV6}/64 dev br0 nodad\n"
+            ),
+        )?;
+        let mut lab = Self {
+            pods: Vec::new(),
+            node,
+            made: 0,
+        };
+        for _ in 0..pods {
+            lab.add_pod()?;
+        }
+        Ok(lab)
+    }
+
+    pub fn node(&self) -> &Netns {
+        &self.node
+    }
+
+    pub fn pods(&self) -> &[LabPod] {
+        &self.pods
+    }
+
+    /// # Panics
+    ///
+    /// There is no such pod.
+    pub fn pod(&self, index: usize) -> &LabPod {
+        &self.pods[index]
+    }
+
+    /// Adds one more pod with an address of its own.
+    ///
+    /// # Errors
+    ///
+    /// Holds what `ip` said.
+    pub fn add_pod(&mut self) -> Result<&LabPod> {
+        if self.made == MOST_PODS {
+            bail!("a lab has room for {MOST_PODS} pods");
+        }
+        let host = FIRST_ADDRESS + self.made;
+        let port = format!("port{}", self.made);
+        self.made += 1;
+        let netns = Netns::new("sabot-pod")?;
+        let pod = LabPod {
+            ipv4: Ipv4Addr::new(10, 77, 0, host as u8),
+            ipv6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, host as u16),
+            netns,
+            port,
+        };
+        batch(
+            &self.node,
+            &format!(
+                "link add {port} type veth peer name eth0 netns {name}\n\
+                 link set {port} master br0\n\
+                 link set {port} up\n",
+                port = pod.port,
+                name = pod.netns.name(),
+            ),
+        )?;
+        batch(
+            &pod.netns,
+            &format!(
+                "address add {}/24 dev eth0\n\
+                 address add {}/64 dev eth0 nodad\n\
+                 link set eth0 up\n\
+                 route add default via {NODE_IPV4}\n\
+                 route add ::/0 via {NODE_IPV6}\n",
+                pod.ipv4, pod.ipv6
+            ),
+        )?;
+        self.pods.push(pod);
+        Ok(self.pod(self.pods.len() - 1))
+    }
+
+    /// Deletes a pod as a runtime does; returns the name of its port on the node, which goes once nothing holds its
+    /// namespace.
+    ///
+    /// # Panics
+    ///
+    /// There is no such pod.
+    pub fn remove_pod(&mut self, index: usize) -> String {
+        self.pods.remove(index).port
+    }
+
+    /// Whether the node still has a device of this name.
+    pub fn node_has(&self, device: &str) -> bool {
+        self.node.ip(&["link", "show", "dev", device]).is_ok()
+    }
+
+    /// From now on the kernel cuts super-packets into wire packets before they reach this pod, so that whatever counts
+    /// there counts wire packets.
+    ///
+    /// # Errors
+    ///
+    /// Holds what `ip` said.
+    pub fn segment_towards(&self, pod: &LabPod) -> Result<()> {
+        self.node
+            .ip(&["link", "set", "dev", &pod.port, "gso_max_segs", "1"])?;
+        Ok(())
+    }
+}
+
+impl LabPod {
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// The node's end of its `eth0`.
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
+    pub fn ipv4(&self) -> IpAddr {
+        self.ipv4.into()
+    }
+
+    pub fn ipv6(&self) -> IpAddr {
+        self.ipv6.into()
+    }
+
+    /// As `sabot --target` takes it.
+    pub fn target(&self) -> String {
+        format!("netns:{}", self.netns.path().display())
+    }
+}
+
+/// Runs several `ip` commands in one process; many pods are made that way.
+fn batch(netns: &Netns, commands: &str) -> Result<()> {
+    let mut child = netns
+        .command("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("`ip` can't be started")?;
+    if let Some(mut input) = child.stdin.take() {
+        input
+            .write_all(commands.as_bytes())
+            .context("`ip` doesn't read its commands")?;
+    }
+    let output = child.wait_with_output().context("`ip` can't be waited for")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`ip -batch` in {} failed: {}\nof:\n{commands}",
+            netns.name(),
+            said.trim()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! What of Sabot's is left on the machine: programs, maps, links, devices and qdiscs.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::netns::{NetnsRef, checked_output};
+use crate::wait::wait_for;
+
+/// How the names of Sabot's programs and devices begin.
+const PREFIX: &str = "sabot";
+
+/// One object of the BPF subsystem; ids aren't used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Object {
+    kind: Kind,
+    id: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Prog,
+    Map,
+    Link,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Prog, Self::Map, Self::Link];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Prog => "prog",
+            Self::Map => "map",
+            Self::Link => "link",
+        }
+    }
+}
+
+/// What was there before, to compare with.
+#[derive(Debug)]
+pub struct Leaks {
+    places: Vec<Place>,
+    /// BPF objects from before.
+    before: BTreeSet<Object>,
+    /// BPF objects that a daemon was seen to hold.
+    learned: BTreeSet<Object>,
+}
+
+#[derive(Debug)]
+struct Place {
+    netns: NetnsRef,
+    /// Devices and qdiscs from before.
+    before: BTreeSet<String>,
+}
+
+impl Leaks {
+    /// Notes what is there now: in the kernel, in the host's namespace and in the given ones, which it keeps alive.
+    ///
+    /// # Errors
+    ///
+    /// bpftool, ip or tc can't be asked.
+    pub fn baseline(namespaces: &[&NetnsRef]) -> Result<Self> {
+        let mut places = Vec::new();
+        for netns in std::iter::once(&NetnsRef::host()?).chain(namespaces.iter().copied()) {
+            places.push(Place {
+                netns: netns.clone(),
+                before: devices(netns)?,
+            });
+        }
+        let mut before = BTreeSet::new();
+        for kind in Kind::ALL {
+            before.extend(list(kind)?.iter().filter_map(|entry| object(kind, entry)));
+        }
+        Ok(Self {
+            places,
+            before,
+            learned: BTreeSet::new(),
+        })
+    }
+
+    /// Notes the BPF objects that a daemon holds now; each of them must go.
+    ///
+    /// # Errors
+    ///
+    /// bpftool can't be asked.
+    pub fn learn(&mut self, pid: u32) -> Result<()> {
+        for kind in Kind::ALL {
+            let held = list(kind)?;
+            let held = held
+                .iter()
+                .filter(|entry| holders(entry).any(|holder| holder == pid));
+            self.learned.extend(held.filter_map(|entry| object(kind, entry)));
+        }
+        Ok(())
+    }
+
+    /// How many BPF objects were learned; 0 means that the daemon held none, or that bpftool doesn't tell.
+    pub fn learned(&self) -> usize {
+        self.learned.len()
+    }
+
+    /// Everything that is there and wasn't before, in words; empty when all is gone.
+    ///
+    /// BPF objects count when a daemon was seen to hold them, or when they have our name and no process holds them or
+    /// their link: what another daemon on this machine does isn't a leak.
+    ///
+    /// # Errors
+    ///
+    /// bpftool, ip or tc can't be asked.
+    pub fn left(&self) -> Result<Vec<String>> {
+        let mut left = Vec::new();
+        let links = list(Kind::Link)?;
+        for kind in Kind::ALL {
+            for entry in list(kind)? {
+                let Some(object) = object(kind, &entry).filter(|object| !self.before.contains(object)) else {
+                    continue;
+                };
+                let name = entry["name"].as_str().unwrap_or_default();
+                let is_linked = links.iter().any(|link| {
+                    kind == Kind::Prog && link["prog_id"] == entry["id"] && holders(link).count() > 0
+                });
+                let is_orphan = name.starts_with(PREFIX) && holders(&entry).count() == 0 && !is_linked;
+                if is_orphan || self.learned.contains(&object) {
+                    left.push(format!("bpf {} {} {name}", kind.name(), object.id));
+                }
+            }
+        }
+        for place in &self.places {
+            let now = devices(&place.netns)?;
+            let new = now.difference(&place.before);
+            left.extend(new.map(|device| format!("{device} in {}", place.netns.path().display())));
+        }
+        Ok(left)
+    }
+
+    /// Waits until nothing is left; returns what still is when the time is over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Leaks::left`].
+    pub fn wait_clean(&self, timeout: Duration) -> Result<Vec<String>> {
+        let mut left = Vec::new();
+        let mut failure = None;
+        wait_for(timeout, Duration::from_millis(100), || match self.left() {
+            Ok(now) => {
+                left = now;
+                left.is_empty().then_some(())
+            }
+            Err(error) => {
+                failure = Some(error);
+                Some(())
+            }
+        });
+        failure.map_or(Ok(left), Err)
+    }
+}
+
+fn list(kind: Kind) -> Result<Vec<Value>> {
+    let text = checked_output(Command::new("bpftool").args(["-j", kind.name(), "show"]))?;
+    let listing: Value = serde_json::from_str(&text).context("`bpftool -j` didn't print JSON")?;
+    Ok(listing.as_array().cloned().unwrap_or_default())
+}
+
+fn object(kind: Kind, entry: &Value) -> Option<Object> {
+    let id = entry["id"].as_u64()?;
+    Some(Object { kind, id })
+}
+
+/// The processes that have a descriptor of it.
+fn holders(entry: &Value) -> impl Iterator<Item = u32> {
+    let holders = entry["pids"].as_array().into_iter().flatten();
+    holders.filter_map(|holder| u32::try_from(holder["pid"].as_u64()?).ok())
+}
+
+/// Sabot's devices, and every qdisc that can carry programs.
+fn devices(netns: &NetnsRef) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let links: Value =
+        serde_json::from_str(&netns.ip(&["-j", "link", "show"])?).context("`ip -j` didn't print JSON")?;
+    for name in links
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|link| link["ifname"].as_str())
+    {
+        if name.starts_with(PREFIX) {
+            found.insert(format!("device {name}"));
+        }
+    }
+    let text = checked_output(netns.command("tc").args(["-j", "qdisc", "show"]))?;
+    let qdiscs: Value = serde_json::from_str(&text).context("`tc -j` didn't print JSON")?;
+    for qdisc in qdiscs.as_array().into_iter().flatten() {
+        if let (Some("clsact" | "ingress"), Some(device)) = (qdisc["kind"].as_str(), qdisc["dev"].as_str()) {
+            found.insert(format!("qdisc clsact of {device}"));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,24 @@
+//! Waiting for something to become true.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Asks until the answer is `Some` or the time is over; asks at least once, also after the last wait.
+pub fn wait_for<T>(timeout: Duration, every: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + timeout;
+    loop {
+        let last = Instant::now() >= end;
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if last {
+            return None;
+        }
+        thread::sleep(every.min(end.saturating_duration_since(Instant::now())));
+    }
+}
+
+/// [`wait_for`] with a condition.
+pub fn wait_until(timeout: Duration, every: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    wait_for(timeout, every, || condition().then_some(())).is_some()
+}
