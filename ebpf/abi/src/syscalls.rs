@@ -61,4 +61,59 @@ pub struct SyscallEvent {
 }
 assert_layout!(SyscallEvent, size = 56, align = 8);
 
+/// Words of a bitmap over syscall numbers; numbers beyond it are in no such set.
+pub const SYSCALL_BITMAP_WORDS: usize = 8;
+/// Words of a bitmap over errno values; values beyond it are in no such set.
+pub const ERRNO_BITMAP_WORDS: usize = 4;
+/// Words of the bitmap that answers for most process names that they aren't traced.
+pub const COMM_FILTER_WORDS: usize = 16;
+
+/// The first and the last of the codes by which the kernel tells itself to restart or to interrupt a syscall
+/// (`ERESTARTSYS` to `ERESTART_RESTARTBLOCK`, without the sign). User space sees a restart or `EINTR` instead of them.
+pub const ERESTART_FIRST: u32 = 512;
+pub const ERESTART_LAST: u32 = 516;
+pub const EINTR: u32 = 4;
+/// The largest errno that a syscall's result can hold.
+pub const MAX_ERRNO: u32 = 4095;
+
+/// Index into the per-CPU array of what the syscall programs could not record: events, for want of room in the ring.
+pub const SYSCALL_LOSS_EVENT: u32 = 0;
+/// Calls that were not measured at all, for want of room for their start.
+pub const SYSCALL_LOSS_IN_FLIGHT: u32 = 1;
+/// Calls that are in no histogram, for want of room for their pair.
+pub const SYSCALL_LOSS_LATENCY: u32 = 2;
+/// Failures that are in no count, for want of room for their key.
+pub const SYSCALL_LOSS_ERRNO: u32 = 3;
+pub const SYSCALL_LOSS_COUNT: u32 = 4;
+
+/// Names of the losses, by index.
+pub const SYSCALL_LOSS_NAMES: [&str; SYSCALL_LOSS_COUNT as usize] = ["event", "in_flight", "latency", "errno"];
+
+/// The bit of a process name, as two words in native byte order, in a bitmap of [`COMM_FILTER_WORDS`]. A name whose bit
+/// is clear is not in the set; one whose bit is set may be.
+#[inline(always)]
+pub const fn comm_filter_bit(comm: [u64; 2]) -> u32 {
+    let [first, last] = comm;
+    // Fibonacci hashing: the product's highest bits depend on every bit of the name.
+    let product = (first ^ last.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (product >> (u64::BITS - COMM_FILTER_BITS)) as u32
+}
+const COMM_FILTER_BITS: u32 = (COMM_FILTER_WORDS as u32 * u64::BITS).ilog2();
+const _: () = assert!(1 << COMM_FILTER_BITS == COMM_FILTER_WORDS * u64::BITS as usize);
+
+/// The bucket of a duration.
+#[inline(always)]
+pub const fn latency_bucket(duration_ns: u64) -> usize {
+    // The number of significant bits is the first power of two above the duration.
+    let bits = u64::BITS - duration_ns.leading_zeros();
+    let bucket = bits.saturating_sub(LATENCY_SHIFT) as usize;
+    if bucket < LATENCY_BUCKETS {
+        bucket
+    } else {
+        LATENCY_BUCKETS - 1
+    }
+}
+const _: () = assert!(latency_bucket(0) == 0 && latency_bucket(1023) == 0 && latency_bucket(1024) == 1);
+const _: () = assert!(latency_bucket(u64::MAX) == LATENCY_BUCKETS - 1);
+
 pod!(SyscallKey, SyscallLatency, ErrnoKey, SyscallEvent);

@@ -21,6 +21,7 @@ pub mod rtnl;
 mod segmenter;
 pub mod sweep;
 mod sys;
+pub mod syscalls;
 mod tables;
 mod tables_encode;
 

@@ -1,1 +1,131 @@
-//! Placeholder until the room is furnished.
+//! The registry, and the HTTP endpoint for metrics, health and readiness.
+//!
+//! Counters live where things happen: in the kernel, the delay line, the engine. A scrape gathers them first, since some must
+//! be asked for, and then encodes them; a source that doesn't answer costs its own families, and that is counted.
+
+mod family;
+mod faults;
+mod http;
+mod node;
+mod syscalls;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+
+pub use self::faults::{DelaySample, DelaySource};
+pub use self::http::{HttpState, Probe, serve};
+pub use self::node::ReconcileDuration;
+pub use self::text::Format;
+use crate::engine::handle::Handle;
+use crate::kernel::features::Features;
+use crate::observe::observers::Observers;
+use crate::observe::syscalls::{SyscallObserver, SyscallSnapshot};
+
+/// How long a scrape waits for the engine; scrapers give up after ten seconds.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Where the values come from.
+pub struct Sources {
+    pub engine: Handle,
+    pub observers: Arc<Observers>,
+    /// `None` without a delay line.
+    pub delays: Option<Arc<dyn DelaySource>>,
+    /// How many events subscribers were too slow for.
+    pub subscribers_lost: Box<dyn Fn() -> u64 + Send + Sync>,
+    pub features: Arc<Features>,
+    pub reconcile: ReconcileDuration,
+}
+
+/// Everything that is measured, under one prefix.
+pub struct Metrics {
+    prefix: &'static str,
+    /// What the daemon itself keeps.
+    lasting: Registry,
+    sources: Sources,
+    engine_errors: AtomicU64,
+    syscall_errors: AtomicU64,
+}
+
+impl Metrics {
+    pub fn new(prefix: &'static str, sources: Sources) -> Self {
+        let mut lasting = Registry::with_prefix(prefix);
+        node::register_build(&mut lasting, &sources.features);
+        sources.reconcile.register(&mut lasting);
+        Self {
+            prefix,
+            lasting,
+            sources,
+            engine_errors: AtomicU64::new(0),
+            syscall_errors: AtomicU64::new(0),
+        }
+    }
+
+    /// One scrape's answer.
+    ///
+    /// # Errors
+    ///
+    /// When a family can't be encoded.
+    pub async fn render(&self, format: Format) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix(self.prefix);
+        self.gather_faults(&mut registry).await;
+        self.gather_syscalls(&mut registry).await;
+        let mut lost = self.sources.observers.lost().to_vec();
+        lost.push(("subscribers", (self.sources.subscribers_lost)()));
+        node::register_losses(
+            &mut registry,
+            &lost,
+            &self.sources.observers.incident_counts(),
+            &[
+                ("engine", self.engine_errors.load(Ordering::Relaxed)),
+                ("syscalls", self.syscall_errors.load(Ordering::Relaxed)),
+            ],
+        );
+        format.encode(&[&self.lasting, &registry])
+    }
+
+    async fn gather_faults(&self, registry: &mut Registry) {
+        let ledgers = tokio::time::timeout(ENGINE_PATIENCE, self.sources.engine.ledgers(None)).await;
+        // Taken after the ledgers, so that a fault which went meanwhile is left out of all families.
+        let snapshot = self.sources.engine.snapshot();
+        faults::register_state(registry, &snapshot);
+        match ledgers {
+            Ok(Ok(ledgers)) => faults::register_ledgers(registry, &snapshot, &ledgers),
+            Ok(Err(error)) => {
+                self.engine_errors.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "the faults' counters are missing from a scrape");
+            }
+            Err(_) => {
+                self.engine_errors.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!("the engine doesn't answer; the faults' counters are missing from a scrape");
+            }
+        }
+        let delays = self.sources.delays.as_ref();
+        let delays = delays.map_or_else(Vec::new, |delays| delays.histograms());
+        faults::register_delays(registry, &snapshot, delays);
+    }
+
+    async fn gather_syscalls(&self, registry: &mut Registry) {
+        let observers = Arc::clone(&self.sources.observers);
+        // Hundreds of system calls: not on a thread that others wait for.
+        let snapshot = tokio::task::spawn_blocking(move || {
+            observers
+                .syscall_observer()
+                .map_or_else(|| Ok(SyscallSnapshot::default()), SyscallObserver::snapshot)
+        })
+        .await;
+        let error = match snapshot {
+            Ok(Ok(snapshot)) => return syscalls::register(registry, &snapshot),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.syscall_errors.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(error, "the syscalls' counters are missing from a scrape");
+    }
+}

@@ -7,6 +7,10 @@ use std::time::{Duration, SystemTime};
 use sabot_core::model::FaultName;
 use tokio::sync::broadcast;
 
+/// The streams in which the kernel can lose events.
+pub const STREAM_PACKETS: &str = "packets";
+pub const STREAM_SYSCALLS: &str = "syscalls";
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     pub time: SystemTime,

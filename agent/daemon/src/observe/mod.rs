@@ -1,4 +1,13 @@
 //! Ring readers, decoding, enrichment.
 
+pub mod clock;
 pub mod event;
+pub mod lifecycle;
+pub mod names;
+pub mod observers;
+pub mod packets;
+pub mod ring;
 pub mod source;
+pub mod syscalls;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,0 +1,136 @@
+//! All observers together, as the API and the metrics read them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
+
+use super::event::{STREAM_PACKETS, STREAM_SYSCALLS};
+use super::packets::PacketObserver;
+use super::source::{ObserveSource, SyscallSummary};
+use super::syscalls::{CallKey, SyscallObserver};
+
+/// Reads what went wrong inside the fault programs, by [`INCIDENT_NAMES`].
+pub type Incidents = Box<dyn Fn() -> [u64; INCIDENT_COUNT as usize] + Send + Sync>;
+
+/// An observer that can't run on this machine is absent.
+pub struct Observers {
+    syscalls: Option<SyscallObserver>,
+    packets: Option<PacketObserver>,
+    incidents: Incidents,
+}
+
+impl Observers {
+    pub fn new(
+        syscalls: Option<SyscallObserver>,
+        packets: Option<PacketObserver>,
+        incidents: Incidents,
+    ) -> Self {
+        Self {
+            syscalls,
+            packets,
+            incidents,
+        }
+    }
+
+    pub fn syscall_observer(&self) -> Option<&SyscallObserver> {
+        self.syscalls.as_ref()
+    }
+
+    /// Events lost since the start, by stream; every stream is named, even one whose observer is absent.
+    pub fn lost(&self) -> [(&'static str, u64); 2] {
+        [
+            (
+                STREAM_PACKETS,
+                self.packets.as_ref().map_or(0, PacketObserver::lost_events),
+            ),
+            (
+                STREAM_SYSCALLS,
+                self.syscalls.as_ref().map_or(0, SyscallObserver::lost_events),
+            ),
+        ]
+    }
+
+    /// What went wrong inside the fault programs since the start.
+    pub fn incident_counts(&self) -> [(&'static str, u64); INCIDENT_COUNT as usize] {
+        let counts = (self.incidents)();
+        std::array::from_fn(|index| (INCIDENT_NAMES[index], counts[index]))
+    }
+
+    /// # Errors
+    ///
+    /// The streams that are no longer being read, although their observer was started.
+    pub fn alive(&self) -> Result<(), String> {
+        let packets = self.packets.as_ref().is_none_or(PacketObserver::is_running);
+        let syscalls = self.syscalls.as_ref().is_none_or(SyscallObserver::is_running);
+        let stopped: Vec<_> = [(STREAM_PACKETS, packets), (STREAM_SYSCALLS, syscalls)]
+            .iter()
+            .filter(|(_, running)| !running)
+            .map(|&(stream, _)| stream)
+            .collect();
+        if stopped.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("no longer reading {}", stopped.join(", ")))
+        }
+    }
+}
+
+impl ObserveSource for Observers {
+    fn syscalls(&self) -> Vec<SyscallSummary> {
+        let Some(observer) = &self.syscalls else {
+            return Vec::new();
+        };
+        let snapshot = match observer.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                tracing::warn!(%error, "the syscall counters can't be read");
+                return Vec::new();
+            }
+        };
+        let mut errors: BTreeMap<CallKey, Vec<(String, u64)>> = BTreeMap::new();
+        for ((call, errno), count) in snapshot.errors {
+            errors.entry(call).or_default().push((errno.to_owned(), count));
+        }
+        snapshot
+            .calls
+            .into_iter()
+            .map(|(key, stats)| SyscallSummary {
+                errors: errors.remove(&key).unwrap_or_default(),
+                process: Arc::as_ref(&key.0).to_owned(),
+                syscall: key.1.to_owned(),
+                calls: stats.calls,
+                total: stats.total,
+            })
+            .collect()
+    }
+
+    fn events_lost(&self) -> Vec<(String, u64)> {
+        named(&self.lost())
+    }
+
+    fn incidents(&self) -> Vec<(String, u64)> {
+        named(&self.incident_counts())
+    }
+}
+
+fn named(counts: &[(&'static str, u64)]) -> Vec<(String, u64)> {
+    counts
+        .iter()
+        .map(|&(name, count)| (name.to_owned(), count))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_observers_are_named_and_lose_nothing() {
+        let observers = Observers::new(None, None, Box::new(|| [0, 1, 2, 3, 4, 5]));
+        assert_eq!(observers.lost(), [("packets", 0), ("syscalls", 0)]);
+        assert_eq!(observers.incident_counts()[2], ("no_counters", 2));
+        assert!(observers.syscalls().is_empty());
+        assert_eq!(observers.alive(), Ok(()));
+    }
+}

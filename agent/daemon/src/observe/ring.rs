@@ -1,0 +1,188 @@
+//! Reading a kernel ring buffer without ever blocking the runtime or losing count.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use aya::Pod;
+use aya::maps::{MapData, RingBuf};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::event::{Event, EventHub, EventKind};
+
+/// How often a stream's losses are looked at.
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+/// Entries that are handled before other tasks get their turn.
+const BATCH: usize = 1024;
+
+/// How many events of one kernel stream never reached the hub.
+pub struct StreamLoss {
+    stream: &'static str,
+    /// Counted by the kernel programs: no room in the ring.
+    kernel: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Read, but without a meaning any more.
+    discarded: AtomicU64,
+    announced: AtomicU64,
+}
+
+impl StreamLoss {
+    pub fn new(stream: &'static str, kernel: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self {
+            stream,
+            kernel: Box::new(kernel),
+            discarded: AtomicU64::new(0),
+            announced: AtomicU64::new(0),
+        }
+    }
+
+    pub fn total(&self) -> u64 {
+        (self.kernel)().saturating_add(self.discarded.load(Ordering::Relaxed))
+    }
+
+    pub fn discard(&self) {
+        self.discarded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells subscribers how many events are missing since they were last told.
+    pub fn announce(&self, hub: &EventHub) {
+        let total = self.total();
+        let before = self.announced.fetch_max(total, Ordering::Relaxed);
+        if total > before {
+            hub.publish(Event {
+                time: SystemTime::now(),
+                kind: EventKind::Lost {
+                    stream: self.stream,
+                    count: total - before,
+                },
+            });
+        }
+    }
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+pub struct OwnedTask(AbortHandle);
+
+impl OwnedTask {
+    pub fn new<T>(task: &JoinHandle<T>) -> Self {
+        Self(task.abort_handle())
+    }
+
+    pub fn is_running(&self) -> bool {
+        !self.0.is_finished()
+    }
+}
+
+impl Drop for OwnedTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Starts the task that reads `ring` and publishes what `decode` makes of each entry; an entry of which it makes nothing
+/// is counted as lost.
+///
+/// # Errors
+///
+/// When the ring can't be registered with the runtime's poller.
+pub fn publish_from<T: Pod + Send + Sync>(
+    ring: RingBuf<MapData>,
+    hub: EventHub,
+    loss: Arc<StreamLoss>,
+    mut decode: impl FnMut(T) -> Option<Event> + Send + 'static,
+) -> io::Result<OwnedTask> {
+    let mut ring = Ring::new(ring)?;
+    let task = tokio::spawn(async move {
+        let mut losses = interval(LOSS_INTERVAL);
+        losses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let handle = |entry: &[u8]| match read::<T>(entry).and_then(&mut decode) {
+                Some(event) => hub.publish(event),
+                None => loss.discard(),
+            };
+            tokio::select! {
+                drained = ring.drain(handle) => if let Err(error) = drained {
+                    tracing::error!(stream = loss.stream, %error, "the event ring can't be polled; its events stop here");
+                    return;
+                },
+                _ = losses.tick() => loss.announce(&hub),
+            }
+        }
+    });
+    Ok(OwnedTask::new(&task))
+}
+
+struct Ring(AsyncFd<RingBuf<MapData>>);
+
+impl Ring {
+    fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+        // SAFETY: the ring owns its map's descriptor, always gives the same one, and is owned by the `AsyncFd` from here on.
+        let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+        Ok(Self(registered?))
+    }
+
+    /// Waits until there are entries and handles them, all of them or a batch.
+    async fn drain(&mut self, mut handle: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut ready = self.0.readable_mut().await?;
+        for _ in 0..BATCH {
+            let Some(entry) = ready.get_inner_mut().next() else {
+                // Only an empty ring may be waited on: the kernel wakes a reader that has caught up, and no other.
+                ready.clear_ready();
+                return Ok(());
+            };
+            handle(&entry);
+        }
+        Ok(())
+    }
+}
+
+/// `None` unless the entry has exactly the type's size.
+fn read<T: Pod>(entry: &[u8]) -> Option<T> {
+    if entry.len() != size_of::<T>() {
+        return None;
+    }
+    // SAFETY: the slice is as long as the type, the read needs no alignment, and `Pod` accepts every bit pattern.
+    Some(unsafe { entry.as_ptr().cast::<T>().read_unaligned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_another_size_is_not_read() {
+        assert_eq!(read::<u32>(&[1, 0, 0, 0]), Some(u32::from_ne_bytes([1, 0, 0, 0])));
+        assert_eq!(read::<u32>(&[1, 0, 0]), None);
+        assert_eq!(read::<u32>(&[1, 0, 0, 0, 0]), None);
+    }
+
+    #[test]
+    fn only_growth_is_announced() {
+        let kernel = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&kernel);
+        let loss = StreamLoss::new("packets", move || seen.load(Ordering::Relaxed));
+        let hub = EventHub::new(8);
+        let mut events = hub.subscribe();
+        loss.announce(&hub);
+        assert!(events.try_recv().is_err());
+
+        kernel.store(5, Ordering::Relaxed);
+        loss.discard();
+        loss.announce(&hub);
+        loss.announce(&hub);
+        let event = events.try_recv().expect("the loss is announced");
+        assert_eq!(
+            event.kind,
+            EventKind::Lost {
+                stream: "packets",
+                count: 6
+            }
+        );
+        assert!(events.try_recv().is_err());
+        assert_eq!(loss.total(), 6);
+    }
+}

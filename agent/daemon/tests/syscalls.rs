@@ -1,0 +1,415 @@
+//! The syscall programs on the running kernel. They need root.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::unistd::gettid;
+use sabot_abi::{SYSCALL_LOSS_EVENT, SyscallEvent as RawEvent};
+use sabotd::kernel::syscalls::{SyscallProgramConfig, SyscallPrograms};
+use sabotd::observe::event::{Event, EventHub, EventKind, SyscallEvent};
+use sabotd::observe::names::syscall_number;
+use sabotd::observe::syscalls::{SyscallObserver, SyscallSnapshot, SyscallsConfig, start};
+use tempfile::TempDir;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A name of a process that no other test and nothing else on the machine has. busybox knows itself by its beginning.
+fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!(
+        "busybox{:x}{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
+    assert!(name.len() <= 15, "{name} would be cut");
+    name
+}
+
+fn observe(name: &str, slow_threshold: Option<Duration>) -> (SyscallObserver, Receiver<Arc<Event>>) {
+    let hub = EventHub::new(4096);
+    let events = hub.subscribe();
+    let config = SyscallsConfig {
+        processes: vec![name.to_owned()],
+        slow_threshold,
+        ..SyscallsConfig::default()
+    };
+    let observer = start(&config, hub).expect("root is needed to trace syscalls");
+    (observer, events)
+}
+
+/// Runs `body` on a thread with this name; returns its tid and what `body` returns.
+fn on_thread_named<T: Send>(name: &str, body: impl FnOnce() -> T + Send) -> (u32, T) {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                let name = CString::new(name).unwrap();
+                nix::sys::prctl::set_name(&name).unwrap();
+                let result = body();
+                // What the thread does to end is not part of the test.
+                nix::sys::prctl::set_name(c"finished").unwrap();
+                (gettid().as_raw() as u32, result)
+            })
+            .join()
+            .unwrap()
+    })
+}
+
+fn open_missing(times: usize) {
+    for _ in 0..times {
+        // SAFETY: the path is a valid string.
+        let result = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, c"/no/such/file".as_ptr(), 0) };
+        assert_eq!(result, -1);
+    }
+}
+
+fn errors(snapshot: &SyscallSnapshot, syscalls: &[&str], errno: &str) -> u64 {
+    snapshot
+        .errors
+        .iter()
+        .filter(|(((_, syscall), found), _)| syscalls.contains(syscall) && *found == errno)
+        .map(|(_, count)| count)
+        .sum()
+}
+
+fn calls(snapshot: &SyscallSnapshot, syscall: &str) -> u64 {
+    snapshot
+        .calls
+        .iter()
+        .filter(|((_, found), _)| *found == syscall)
+        .map(|(_, stats)| stats.calls)
+        .sum()
+}
+
+/// Receives until `enough` says so.
+async fn receive(
+    events: &mut Receiver<Arc<Event>>,
+    mut enough: impl FnMut(&[SyscallEvent]) -> bool,
+) -> Vec<SyscallEvent> {
+    let mut received = Vec::new();
+    while !enough(&received) {
+        let event = tokio::time::timeout(PATIENCE, events.recv())
+            .await
+            .unwrap_or_else(|_| panic!("only these events came: {received:#?}"))
+            .unwrap();
+        match &event.kind {
+            EventKind::Syscall(call) => received.push(call.clone()),
+            other => panic!("{other:?} is no syscall"),
+        }
+    }
+    received
+}
+
+/// A copy of busybox under a name of its own.
+struct Program {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl Program {
+    fn named(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::copy("/bin/busybox", &path)
+            .expect("busybox is needed: install Debian's package `busybox-static`");
+        Self {
+            _folder: folder,
+            path,
+        }
+    }
+
+    fn command(&self) -> Command {
+        Command::new(&self.path)
+    }
+}
+
+/// Ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} never came");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether the thread is inside `syscall` now.
+fn is_in(task: &Path, syscall: &str) -> bool {
+    let number = syscall_number(syscall).unwrap().to_string();
+    fs::read_to_string(task.join("syscall")).is_ok_and(|text| text.split(' ').next() == Some(number.as_str()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_and_errors_are_counted_exactly() {
+    let name = unique_name();
+    let (observer, mut events) = observe(&name, None);
+    let (tid, ()) = on_thread_named(&name, || {
+        open_missing(7);
+        for _ in 0..3 {
+            // SAFETY: no descriptor is closed.
+            unsafe { libc::syscall(libc::SYS_close, -1) };
+        }
+        for _ in 0..100 {
+            // SAFETY: the call takes nothing.
+            unsafe { libc::syscall(libc::SYS_getppid) };
+        }
+    });
+
+    let snapshot = observer.snapshot().unwrap();
+    assert_eq!(errors(&snapshot, &["openat"], "ENOENT"), 7);
+    assert_eq!(errors(&snapshot, &["close"], "EBADF"), 3);
+    assert_eq!(calls(&snapshot, "openat"), 7);
+    assert_eq!(calls(&snapshot, "getppid"), 100);
+    for stats in snapshot.calls.values() {
+        assert_eq!(stats.buckets.iter().sum::<u64>(), stats.calls);
+        assert!(stats.total > Duration::ZERO);
+    }
+    assert_eq!(snapshot.losses, [0; 4]);
+
+    let received = receive(&mut events, |received| received.len() == 10).await;
+    for (index, call) in received.iter().enumerate() {
+        let expected = if index < 7 {
+            ("openat", "ENOENT", -2)
+        } else {
+            ("close", "EBADF", -9)
+        };
+        assert_eq!((call.syscall, call.errno.unwrap(), call.result), expected);
+        assert_eq!((call.pid, call.tid), (std::process::id(), tid));
+        assert_eq!(call.process, name);
+    }
+    assert!(matches!(events.try_recv(), Err(TryRecvError::Empty)));
+    assert_eq!(observer.lost_events(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_the_normal_course_are_counted_without_an_event() {
+    let name = unique_name();
+    let (observer, mut events) = observe(&name, None);
+    on_thread_named(&name, || {
+        let (reader, _writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
+        assert_eq!(
+            nix::unistd::read(&reader, &mut [0]),
+            Err(nix::errno::Errno::EAGAIN)
+        );
+        open_missing(1);
+    });
+    let received = receive(&mut events, |received| !received.is_empty()).await;
+    assert_eq!(received[0].errno, Some("ENOENT"));
+    assert_eq!(errors(&observer.snapshot().unwrap(), &["read"], "EAGAIN"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_call_is_an_event_unless_it_waits_by_design() {
+    const SLOW: Duration = Duration::from_millis(50);
+    let name = unique_name();
+    let (observer, mut events) = observe(&name, Some(SLOW));
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let tid = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_until("the reader's read", || {
+                let task = format!("/proc/self/task/{}", tid.load(Ordering::Relaxed));
+                is_in(Path::new(&task), "read")
+            });
+            std::thread::sleep(2 * SLOW);
+            nix::unistd::write(&writer, b"x").unwrap();
+        });
+        on_thread_named(&name, || {
+            tid.store(gettid().as_raw() as u32, Ordering::Relaxed);
+            nix::unistd::read(&reader, &mut [0]).unwrap();
+            std::thread::sleep(2 * SLOW);
+            open_missing(1);
+        });
+    });
+
+    let received = receive(&mut events, |received| {
+        received.iter().any(|call| call.syscall == "openat")
+    })
+    .await;
+    let read = received
+        .iter()
+        .find(|call| call.syscall == "read")
+        .unwrap_or_else(|| panic!("no slow read in {received:#?}"));
+    assert!(read.duration >= 2 * SLOW, "{:?}", read.duration);
+    assert_eq!((read.errno, read.result), (None, 1));
+    assert!(received.iter().all(|call| call.syscall != "clock_nanosleep"));
+
+    let snapshot = observer.snapshot().unwrap();
+    let slept = &snapshot.calls[&(Arc::from(name.as_str()), "clock_nanosleep")];
+    assert_eq!(slept.calls, 1);
+    assert!(slept.total >= 2 * SLOW);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_known_by_its_programs_name() {
+    let name = unique_name();
+    let (observer, mut events) = observe(&name, None);
+    let program = Program::named(&name);
+    let mut child = program
+        .command()
+        .args(["cat", "/no/1", "/no/2", "/no/3", "/no/4", "/no/5"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    assert!(!child.wait().unwrap().success());
+
+    let missing = |call: &SyscallEvent| call.errno == Some("ENOENT") && call.syscall.starts_with("open");
+    let received = receive(&mut events, |received| {
+        received.iter().filter(|call| missing(call)).count() == 5
+    })
+    .await;
+    assert!(
+        received
+            .iter()
+            .all(|call| call.pid == pid && call.process == name)
+    );
+    let snapshot = observer.snapshot().unwrap();
+    assert_eq!(errors(&snapshot, &["open", "openat"], "ENOENT"), 5);
+    assert_eq!(snapshot.in_flight, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_name_in_another_pid_namespace_is_not_counted() {
+    let name = unique_name();
+    let (observer, mut events) = observe(&name, None);
+    let program = Program::named(&name);
+    let status = Command::new("unshare")
+        .args(["--pid", "--fork"])
+        .arg(&program.path)
+        .args(["cat", "/no/1", "/no/2"])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(
+        status.code(),
+        Some(1),
+        "cat ran and failed in the other namespace"
+    );
+    let snapshot = observer.snapshot().unwrap();
+    assert!(
+        snapshot.calls.is_empty() && snapshot.errors.is_empty(),
+        "{snapshot:?}"
+    );
+    assert!(matches!(events.try_recv(), Err(TryRecvError::Empty)));
+
+    // The same program is seen where the daemon is.
+    let status = program
+        .command()
+        .args(["cat", "/no/1"])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(
+        errors(&observer.snapshot().unwrap(), &["open", "openat"], "ENOENT"),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_end_nobody_sees_is_forgotten() {
+    let name = unique_name();
+    let (observer, _events) = observe(&name, None);
+    let program = Program::named(&name);
+    let in_flight = || observer.snapshot().unwrap().in_flight;
+
+    let mut blocked = Running(
+        program
+            .command()
+            .arg("cat")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let task = PathBuf::from(format!("/proc/{0}/task/{0}", blocked.0.id()));
+    wait_until("cat's read", || is_in(&task, "read"));
+    assert_eq!(in_flight(), 1);
+    blocked.0.kill().unwrap();
+    blocked.0.wait().unwrap();
+    assert_eq!(in_flight(), 0);
+
+    // Its execve ends as another program.
+    let status = program
+        .command()
+        .args(["sh", "-c", "exec /bin/true"])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(in_flight(), 0);
+
+    // Here it isn't the leader that becomes another program, but it takes over the leader's tid.
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0(&name)
+        .args(["--ignored", "--exact", "exec_from_another_thread"]);
+    command.env("SABOT_TEST_NAME", &name);
+    assert!(command.status().unwrap().success());
+    assert_eq!(in_flight(), 0);
+
+    // The thread goes into its last prctl under one name and comes out of it under another.
+    on_thread_named(&name, || ());
+    wait_until("the renamed thread's end", || in_flight() == 0);
+    assert!(
+        calls(&observer.snapshot().unwrap(), "getppid") > 0,
+        "the thread was traced"
+    );
+}
+
+#[test]
+#[ignore = "a part of another test, which runs it as a process of its own"]
+fn exec_from_another_thread() {
+    let name = std::env::var("SABOT_TEST_NAME").expect("the other test says what to be called");
+    let (_, error) = on_thread_named(&name, || {
+        // SAFETY: the call takes nothing.
+        unsafe { libc::syscall(libc::SYS_getppid) };
+        Command::new("/bin/true").exec()
+    });
+    panic!("/bin/true can't be executed: {error}");
+}
+
+#[test]
+fn events_beyond_the_ring_are_counted_one_by_one() {
+    const CALLS: usize = 300;
+    let name = unique_name();
+    let mut comm = [0; 16];
+    comm[..name.len()].copy_from_slice(name.as_bytes());
+    let config = SyscallProgramConfig {
+        processes: vec![comm],
+        slow_threshold_ns: 0,
+        untraced: Vec::new(),
+        slow_exempt: Vec::new(),
+        quiet_errnos: Vec::new(),
+        ring_bytes: 4096,
+    };
+    let (programs, mut ring) = SyscallPrograms::attach(&config).expect("root is needed to trace syscalls");
+    on_thread_named(&name, || open_missing(CALLS));
+
+    let mut read = 0;
+    while let Some(event) = ring.next() {
+        assert_eq!(event.len(), size_of::<RawEvent>());
+        read += 1;
+    }
+    let lost = programs.losses().unwrap()[SYSCALL_LOSS_EVENT as usize];
+    assert!(read > 0 && lost > 0, "{read} read, {lost} lost");
+    assert_eq!(read + lost, CALLS as u64);
+    // Only the events are gone.
+    let errors: u64 = programs.errnos().unwrap().iter().map(|(_, count)| count).sum();
+    assert_eq!(errors, CALLS as u64);
+}
