@@ -1,1 +1,64 @@
-//! Placeholder until the room is furnished.
+//! The gRPC services: `sabot.v1` over the engine's handle, health and reflection.
+//!
+//! Nothing here touches the kernel: commands go to the engine, answers come from its snapshots.
+
+mod changes;
+mod events;
+mod fault;
+mod node;
+mod observe;
+mod server;
+mod socket;
+mod status;
+mod stream;
+mod targets;
+mod view;
+
+pub use events::WatchLoss;
+pub use server::{ServeError, serve};
+pub use socket::{BindError, SocketGuard, bind_socket};
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::engine::handle::Handle;
+use crate::kernel::features::Features;
+use crate::observe::event::EventHub;
+use crate::observe::source::ObserveSource;
+
+/// What the services are made of.
+#[derive(Clone)]
+pub struct Services {
+    pub engine: Handle,
+    pub events: EventHub,
+    pub observe: Arc<dyn ObserveSource>,
+    pub node: Arc<NodeInfo>,
+    /// Counts the events that slow readers of streams lost.
+    pub watch_loss: WatchLoss,
+}
+
+/// What doesn't change while the daemon runs.
+#[derive(Clone, Debug)]
+pub struct NodeInfo {
+    pub version: String,
+    pub name: String,
+    pub started_at: SystemTime,
+    /// The same instant, for the uptime.
+    pub started: Instant,
+    pub features: Features,
+    pub limits: Limits,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub max_duration: Duration,
+    /// Faults in force on the node at once.
+    pub max_faults: u32,
+    /// Devices that can be attached at once.
+    pub max_targets: u32,
+    /// Faults in force on one device at once.
+    pub max_faults_per_target: u32,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! Events as the API says them, and which of them a reader wants.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sabot_core::model::FaultName;
+use sabot_proto::convert::{duration_from_proto, duration_to_proto, timestamp_to_proto};
+use sabot_proto::sabot::v1;
+use tonic::Status;
+
+use super::status::{invalid_field, invalid_fields};
+use crate::observe::event::{Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
+
+/// The stream's name where events get lost on their way to a slow reader.
+pub(super) const WATCH_STREAM: &str = "watch";
+
+/// Events that slow readers of WatchEvents lost since the daemon's start. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct WatchLoss(Arc<AtomicU64>);
+
+impl WatchLoss {
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// Every part that is given must hold.
+#[derive(Debug, Default)]
+pub(super) struct EventFilter {
+    /// Empty: all.
+    types: Vec<v1::EventType>,
+    fault: Option<FaultName>,
+    pod: Option<v1::PodRef>,
+    process: Option<String>,
+    outcome: Option<v1::PacketOutcome>,
+    failed_only: bool,
+    min_duration: Option<Duration>,
+}
+
+impl TryFrom<v1::WatchEventsRequest> for EventFilter {
+    type Error = Status;
+
+    fn try_from(request: v1::WatchEventsRequest) -> Result<Self, Status> {
+        let types = request
+            .types
+            .into_iter()
+            .map(|number| match v1::EventType::try_from(number) {
+                Ok(v1::EventType::Unspecified) | Err(_) => Err(invalid_field(
+                    "types",
+                    format!("{number} is not a type of events; allowed are PACKET, SYSCALL and FAULT"),
+                )),
+                Ok(kind) => Ok(kind),
+            })
+            .collect::<Result<_, _>>()?;
+        let outcome = match v1::PacketOutcome::try_from(request.outcome) {
+            Ok(v1::PacketOutcome::Unspecified) => None,
+            Ok(outcome) => Some(outcome),
+            Err(_) => {
+                return Err(invalid_field(
+                    "outcome",
+                    format!("{} is not a packet's outcome", request.outcome),
+                ));
+            }
+        };
+        let min_duration = request
+            .min_duration
+            .map(|d| duration_from_proto("minDuration", d))
+            .transpose()
+            .map_err(|e| invalid_fields(vec![e]))?;
+        Ok(Self {
+            types,
+            fault: request.fault.map(|f| FaultName {
+                namespace: f.namespace,
+                name: f.name,
+            }),
+            pod: request.pod,
+            process: request.process,
+            outcome,
+            failed_only: request.failed_only,
+            min_duration,
+        })
+    }
+}
+
+impl EventFilter {
+    pub(super) fn passes(&self, event: &Event) -> bool {
+        match &event.kind {
+            EventKind::Packet(packet) => {
+                self.wants(v1::EventType::Packet)
+                    && !self.asks_for_syscalls()
+                    && self.fault.as_ref().is_none_or(|f| *f == packet.fault)
+                    && self
+                        .pod
+                        .as_ref()
+                        .is_none_or(|p| p.namespace == packet.pod_namespace && p.name == packet.pod_name)
+                    && self.outcome.is_none_or(|o| o == outcome(packet.outcome))
+            }
+            EventKind::Syscall(syscall) => {
+                self.wants(v1::EventType::Syscall)
+                    && self.fault.is_none()
+                    && !self.asks_for_packets()
+                    && self.process.as_ref().is_none_or(|p| *p == syscall.process)
+                    && (!self.failed_only || syscall.errno.is_some())
+                    && self.min_duration.is_none_or(|d| d <= syscall.duration)
+            }
+            EventKind::Fault(change) => {
+                self.wants(v1::EventType::Fault)
+                    && !self.asks_for_packets()
+                    && !self.asks_for_syscalls()
+                    && self.fault.as_ref().is_none_or(|f| *f == change.fault)
+            }
+            EventKind::Lost { .. } => true,
+        }
+    }
+
+    fn wants(&self, kind: v1::EventType) -> bool {
+        self.types.is_empty() || self.types.contains(&kind)
+    }
+
+    /// A property that only syscalls have is filtered on.
+    fn asks_for_syscalls(&self) -> bool {
+        self.process.is_some() || self.failed_only || self.min_duration.is_some()
+    }
+
+    /// A property that only packets have is filtered on.
+    fn asks_for_packets(&self) -> bool {
+        self.pod.is_some() || self.outcome.is_some()
+    }
+}
+
+pub(super) fn event(event: &Event) -> v1::Event {
+    use v1::event::Kind;
+    let kind = match &event.kind {
+        EventKind::Packet(packet) => Kind::Packet(packet_event(packet)),
+        EventKind::Syscall(syscall) => Kind::Syscall(syscall_event(syscall)),
+        EventKind::Fault(change) => Kind::Fault(fault_event(change)),
+        EventKind::Lost { stream, count } => Kind::Lost(v1::Lost {
+            stream: (*stream).to_owned(),
+            count: *count,
+        }),
+    };
+    v1::Event {
+        time: Some(timestamp_to_proto(event.time)),
+        kind: Some(kind),
+    }
+}
+
+fn packet_event(packet: &PacketEvent) -> v1::PacketEvent {
+    let pod = (!packet.pod_name.is_empty()).then(|| v1::PodRef {
+        namespace: packet.pod_namespace.clone(),
+        name: packet.pod_name.clone(),
+    });
+    let direction = if packet.egress {
+        v1::Direction::Egress
+    } else {
+        v1::Direction::Ingress
+    };
+    v1::PacketEvent {
+        fault: Some(fault_ref(&packet.fault)),
+        pod,
+        device: packet.device.clone(),
+        direction: direction.into(),
+        outcome: outcome(packet.outcome).into(),
+        source: packet.source.to_string(),
+        destination: packet.destination.to_string(),
+        source_port: packet.source_port.into(),
+        destination_port: packet.destination_port.into(),
+        protocol: packet.protocol.into(),
+        wire_packets: packet.wire_packets,
+        wire_bytes: packet.wire_bytes,
+    }
+}
+
+fn syscall_event(syscall: &SyscallEvent) -> v1::SyscallEvent {
+    v1::SyscallEvent {
+        process: syscall.process.clone(),
+        pid: syscall.pid,
+        tid: syscall.tid,
+        syscall: syscall.syscall.to_owned(),
+        duration: Some(duration_to_proto(syscall.duration)),
+        result: syscall.result,
+        errno: syscall.errno.map(str::to_owned),
+    }
+}
+
+fn fault_event(change: &FaultEvent) -> v1::FaultEvent {
+    v1::FaultEvent {
+        fault: Some(fault_ref(&change.fault)),
+        change: change.change.to_owned(),
+        message: change.message.clone(),
+    }
+}
+
+fn fault_ref(name: &FaultName) -> v1::Metadata {
+    v1::Metadata {
+        name: name.name.clone(),
+        namespace: name.namespace.clone(),
+    }
+}
+
+fn outcome(name: &str) -> v1::PacketOutcome {
+    match name {
+        "passed" => v1::PacketOutcome::Passed,
+        "dropped" => v1::PacketOutcome::Dropped,
+        "bypassed" => v1::PacketOutcome::Bypassed,
+        "delayed" => v1::PacketOutcome::Delayed,
+        "corrupted" => v1::PacketOutcome::Corrupted,
+        _ => v1::PacketOutcome::Unspecified,
+    }
+}

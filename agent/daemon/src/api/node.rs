@@ -1,0 +1,163 @@
+//! `sabot.v1.NodeService`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sabot_proto::convert::{duration_to_proto, timestamp_to_proto};
+use sabot_proto::sabot::v1;
+use sabot_proto::sabot::v1::node_service_server::NodeService;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::changes::changes;
+use super::stream::{Ended, Sink, Stopped, produce};
+use super::targets::{TargetIdentity, targets};
+use super::view::is_active;
+use super::{Limits, NodeInfo};
+use crate::engine::handle::{Handle, RuntimeState};
+use crate::kernel::features::Feature;
+
+pub(super) struct NodeApi {
+    engine: Handle,
+    node: Arc<NodeInfo>,
+    stopped: Stopped,
+}
+
+impl NodeApi {
+    pub(super) fn new(engine: Handle, node: Arc<NodeInfo>, stopped: Stopped) -> Self {
+        Self {
+            engine,
+            node,
+            stopped,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl NodeService for NodeApi {
+    async fn get_node(
+        &self,
+        _request: Request<v1::GetNodeRequest>,
+    ) -> Result<Response<v1::GetNodeResponse>, Status> {
+        let snapshot = self.engine.snapshot();
+        let active = snapshot.faults.values().filter(|f| is_active(f)).count();
+        let node = v1::Node {
+            version: self.node.version.clone(),
+            name: self.node.name.clone(),
+            kernel_release: self.node.features.kernel_release.clone(),
+            started_at: Some(timestamp_to_proto(self.node.started_at)),
+            uptime: Some(duration_to_proto(self.node.started.elapsed())),
+            features: self.node.features.list.iter().map(feature).collect(),
+            runtime: Some(runtime(&snapshot.runtime)),
+            limits: Some(limits(self.node.limits)),
+            active_faults: u32::try_from(active).unwrap_or(u32::MAX),
+        };
+        Ok(Response::new(v1::GetNodeResponse { node: Some(node) }))
+    }
+
+    async fn list_targets(
+        &self,
+        request: Request<v1::ListTargetsRequest>,
+    ) -> Result<Response<v1::ListTargetsResponse>, Status> {
+        let namespace = request.into_inner().namespace;
+        let targets = targets(&self.engine.snapshot(), namespace.as_deref())
+            .into_values()
+            .collect();
+        Ok(Response::new(v1::ListTargetsResponse { targets }))
+    }
+
+    type WatchTargetsStream = ReceiverStream<Result<v1::WatchTargetsResponse, Status>>;
+
+    async fn watch_targets(
+        &self,
+        request: Request<v1::WatchTargetsRequest>,
+    ) -> Result<Response<Self::WatchTargetsStream>, Status> {
+        let namespace = request.into_inner().namespace;
+        let engine = self.engine.clone();
+        Ok(Response::new(produce(
+            self.stopped.clone(),
+            |mut sink| async move {
+                match watch_targets(&engine, namespace.as_deref(), &mut sink).await {
+                    Ok(()) => Ended,
+                    Err(ended) => ended,
+                }
+            },
+        )))
+    }
+}
+
+async fn watch_targets(
+    engine: &Handle,
+    namespace: Option<&str>,
+    sink: &mut Sink<v1::WatchTargetsResponse>,
+) -> Result<(), Ended> {
+    let mut snapshots = engine.watch();
+    let mut told = BTreeMap::<TargetIdentity, v1::TargetInfo>::new();
+    let mut synced = false;
+    loop {
+        let now = targets(&snapshots.borrow_and_update().clone(), namespace);
+        for (change, _, target) in changes(&told, &now) {
+            sink.send(v1::WatchTargetsResponse {
+                change: change.into(),
+                target: Some(target.clone()),
+            })
+            .await?;
+        }
+        told = now;
+        if !std::mem::replace(&mut synced, true) {
+            sink.send(v1::WatchTargetsResponse {
+                change: v1::Change::Synced.into(),
+                target: None,
+            })
+            .await?;
+        }
+        if sink.or_ended(snapshots.changed()).await?.is_err() {
+            // The engine is gone, and the daemon with it.
+            return Ok(());
+        }
+    }
+}
+
+fn feature(feature: &Feature) -> v1::Feature {
+    v1::Feature {
+        name: feature.name.to_owned(),
+        available: feature.available,
+        detail: feature.detail.clone(),
+        consequence: feature.consequence.clone(),
+    }
+}
+
+fn runtime(state: &RuntimeState) -> v1::RuntimeStatus {
+    let (state, message) = match state {
+        RuntimeState::Absent(why) => (v1::RuntimeState::Absent, why.clone()),
+        RuntimeState::Connecting => (v1::RuntimeState::Connecting, String::new()),
+        RuntimeState::Down(why) => (v1::RuntimeState::Down, why.clone()),
+        RuntimeState::Ready {
+            name,
+            version,
+            events,
+        } => {
+            return v1::RuntimeStatus {
+                state: v1::RuntimeState::Ready.into(),
+                message: String::new(),
+                name: name.clone(),
+                version: version.clone(),
+                events: *events,
+            };
+        }
+    };
+    v1::RuntimeStatus {
+        state: state.into(),
+        message,
+        ..v1::RuntimeStatus::default()
+    }
+}
+
+fn limits(limits: Limits) -> v1::Limits {
+    v1::Limits {
+        max_duration: Some(duration_to_proto(limits.max_duration)),
+        max_faults: limits.max_faults,
+        max_targets: limits.max_targets,
+        max_faults_per_target: limits.max_faults_per_target,
+    }
+}
