@@ -1,7 +1,9 @@
 //! The syscall programs on the running kernel. They need root.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,13 +13,17 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::gettid;
 use sabot_abi::{SYSCALL_LOSS_EVENT, SyscallEvent as RawEvent};
+use sabotd::engine::handle::{Handle, RuntimeState, Snapshot};
 use sabotd::kernel::syscalls::{SyscallProgramConfig, SyscallPrograms};
+use sabotd::metrics::{Format, Metrics, ReconcileDuration, Sources};
 use sabotd::observe::event::{Event, EventHub, EventKind, SyscallEvent};
 use sabotd::observe::names::syscall_number;
+use sabotd::observe::observers::Observers;
 use sabotd::observe::syscalls::{SyscallObserver, SyscallSnapshot, SyscallsConfig, start};
 use tempfile::TempDir;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
+use tokio::sync::{mpsc, watch};
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -195,6 +201,49 @@ async fn calls_and_errors_are_counted_exactly() {
     }
     assert!(matches!(events.try_recv(), Err(TryRecvError::Empty)));
     assert_eq!(observer.lost_events(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_traced_is_scraped() {
+    let name = unique_name();
+    let (observer, _events) = observe(&name, None);
+    on_thread_named(&name, || open_missing(3));
+
+    let (commands, _) = mpsc::channel(1);
+    let (_sender, snapshots) = watch::channel(Arc::new(Snapshot {
+        generation: 0,
+        faults: BTreeMap::new(),
+        world: Arc::default(),
+        runtime: RuntimeState::Connecting,
+    }));
+    let sources = Sources {
+        engine: Handle::new(commands, snapshots),
+        observers: Arc::new(Observers::new(Some(observer), None, Box::new(|| [0; 6]))),
+        delays: None,
+        subscribers_lost: Box::new(|| 0),
+        features: Arc::default(),
+        reconcile: ReconcileDuration::default(),
+    };
+    let text = Metrics::new("sabot", sources).render(Format::Text).await.unwrap();
+    for line in [
+        format!(r#"sabot_syscall_errors_total{{process="{name}",syscall="openat",errno="ENOENT"}} 3"#),
+        format!(r#"sabot_syscall_duration_seconds_count{{process="{name}",syscall="openat"}} 3"#),
+        format!(r#"sabot_syscall_duration_seconds_bucket{{le="+Inf",process="{name}",syscall="openat"}} 3"#),
+        r#"sabot_syscall_unrecorded_total{table="in_flight"} 0"#.to_owned(),
+        r#"sabot_events_lost_total{stream="syscalls"} 0"#.to_owned(),
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "`{line}` is not in:\n{text}"
+        );
+    }
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("promtool is needed: install Debian's package `prometheus`");
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(promtool.wait().unwrap().success(), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,7 +87,8 @@ pub const SYSCALL_LOSS_ERRNO: u32 = 3;
 pub const SYSCALL_LOSS_COUNT: u32 = 4;
 
 /// Names of the losses, by index.
-pub const SYSCALL_LOSS_NAMES: [&str; SYSCALL_LOSS_COUNT as usize] = ["event", "in_flight", "latency", "errno"];
+pub const SYSCALL_LOSS_NAMES: [&str; SYSCALL_LOSS_COUNT as usize] =
+    ["event", "in_flight", "latency", "errno"];
 
 /// The bit of a process name, as two words in native byte order, in a bitmap of [`COMM_FILTER_WORDS`]. A name whose bit
 /// is clear is not in the set; one whose bit is set may be.

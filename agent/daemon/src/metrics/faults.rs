@@ -1,34 +1,32 @@
 //! Faults and what they did to packets. A series goes when its fault goes from the engine's snapshot.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use prometheus_client::registry::Registry;
 use sabot_core::model::FaultName;
 use sabot_core::plan::Slot;
 
 use super::family::{Count, Distribution, Family, Level};
+use crate::delayline::{DELAY_BOUNDS, DelayHistogram};
 use crate::engine::handle::{
     FaultView, Ledger, LedgerDirection, LedgerEntry, Phase, Snapshot, Tally, TargetPhase,
 };
+use crate::kernel::Injector;
 
 const FAULT: [&str; 2] = ["namespace", "fault"];
 const OUTCOME: [&str; 4] = ["namespace", "fault", "direction", "outcome"];
 const DIRECTION: [&str; 3] = ["namespace", "fault", "direction"];
 
-/// Delays really added by one slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DelaySample {
-    /// Upper bounds of all buckets but the last one, ns.
-    pub bounds: Vec<u64>,
-    /// How many delays each bucket has for itself; one more than there are bounds.
-    pub buckets: Vec<u64>,
-    pub sum: Duration,
-}
-
 /// Knows the delays that were really added, by slot.
 pub trait DelaySource: Send + Sync + 'static {
-    fn histograms(&self) -> Vec<(Slot, DelaySample)>;
+    fn histograms(&self) -> Vec<(Slot, DelayHistogram)>;
+}
+
+impl DelaySource for Injector {
+    fn histograms(&self) -> Vec<(Slot, DelayHistogram)> {
+        self.delay_histograms()
+    }
 }
 
 /// What the snapshot alone tells.
@@ -112,7 +110,7 @@ pub(super) fn register_ledgers(registry: &mut Registry, snapshot: &Snapshot, ent
 pub(super) fn register_delays(
     registry: &mut Registry,
     snapshot: &Snapshot,
-    delays: Vec<(Slot, DelaySample)>,
+    delays: &[(Slot, DelayHistogram)],
 ) {
     let mut family = Family::new(
         "delay_seconds",
@@ -126,14 +124,14 @@ pub(super) fn register_delays(
         .filter(|(_, view)| !matches!(view.phase, Phase::Expired | Phase::Deleted))
         .filter_map(|(name, view)| Some((view.slot?, name)))
         .collect();
-    for (slot, sample) in delays {
-        let Some(name) = owners.get(&slot) else { continue };
+    for (slot, delays) in delays {
+        let Some(name) = owners.get(slot) else { continue };
         family.push(
             [name.namespace.as_str(), name.name.as_str()],
             Distribution {
-                bounds: sample.bounds,
-                buckets: sample.buckets,
-                sum: sample.sum,
+                bounds: DELAY_BOUNDS.to_vec(),
+                buckets: delays.buckets.to_vec(),
+                sum: delays.sum,
             },
         );
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 
-pub use self::faults::{DelaySample, DelaySource};
+pub use self::faults::DelaySource;
 pub use self::http::{HttpState, Probe, serve};
 pub use self::node::ReconcileDuration;
 pub use self::text::Format;
@@ -108,7 +108,7 @@ impl Metrics {
         }
         let delays = self.sources.delays.as_ref();
         let delays = delays.map_or_else(Vec::new, |delays| delays.histograms());
-        faults::register_delays(registry, &snapshot, delays);
+        faults::register_delays(registry, &snapshot, &delays);
     }
 
     async fn gather_syscalls(&self, registry: &mut Registry) {

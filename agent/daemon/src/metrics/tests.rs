@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::delayline::DelayHistogram;
 use crate::engine::handle::{Ledger, LedgerDirection, LedgerEntry, Phase, Snapshot, Tally};
 use crate::kernel::features::Feature;
 use crate::observe::testing::{engine, engine_with_ledgers, fault_view, name, snapshot, target_view};
@@ -13,13 +14,17 @@ use crate::observe::testing::{engine, engine_with_ledgers, fault_view, name, sna
 struct Delays;
 
 impl DelaySource for Delays {
-    fn histograms(&self) -> Vec<(Slot, DelaySample)> {
-        let sample = DelaySample {
-            bounds: vec![1_000_000, 50_000_000],
-            buckets: vec![1, 2, 3],
+    fn histograms(&self) -> Vec<(Slot, DelayHistogram)> {
+        let mut delays = DelayHistogram {
+            count: 6,
             sum: Duration::from_millis(400),
+            ..DelayHistogram::default()
         };
-        vec![(Slot(3), sample.clone()), (Slot(77), sample)]
+        // Up to 10 ms, up to 50 ms, and beyond the last bound.
+        delays.buckets[12] = 1;
+        delays.buckets[14] = 2;
+        delays.buckets[25] = 3;
+        vec![(Slot(3), delays), (Slot(77), delays)]
     }
 }
 

@@ -2,26 +2,21 @@
 
 use std::time::{Duration, SystemTime};
 
-use nix::time::{ClockId, clock_gettime};
 use sabot_core::model::BootTime;
+
+use crate::kernel::boot_time;
 
 /// The wall-clock time of an instant since boot.
 ///
 /// Both clocks are read anew each time, for the wall clock may be set, and the boot clock counts suspended time.
 pub fn system_time(instant: BootTime) -> SystemTime {
-    let now = now();
+    let now = boot_time();
     let wall = SystemTime::now();
     match now.0.checked_sub(instant.0) {
         Some(ago) => wall.checked_sub(Duration::from_nanos(ago)),
         None => wall.checked_add(Duration::from_nanos(instant.0 - now.0)),
     }
     .unwrap_or(wall)
-}
-
-/// `CLOCK_BOOTTIME` now.
-pub fn now() -> BootTime {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has CLOCK_BOOTTIME since 2.6.39");
-    BootTime(Duration::from(now).as_nanos() as u64)
 }
 
 #[cfg(test)]
@@ -31,7 +26,7 @@ mod tests {
     #[test]
     fn a_past_and_a_future_instant_lie_on_their_sides_of_now() {
         let minute = Duration::from_secs(60);
-        let boot = now();
+        let boot = boot_time();
         let past = BootTime(boot.0.saturating_sub(minute.as_nanos() as u64));
         let future = BootTime(boot.0 + minute.as_nanos() as u64);
         assert!(system_time(past) < system_time(boot));

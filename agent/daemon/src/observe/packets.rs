@@ -172,7 +172,7 @@ mod tests {
 
     fn event(slot: u32, target: u32) -> sabot_abi::PacketEvent {
         sabot_abi::PacketEvent {
-            time: clock::now().0,
+            time: crate::kernel::boot_time().0,
             slot,
             target,
             direction: DIRECTION_INGRESS,

@@ -393,7 +393,7 @@ mod tests {
     fn an_event_is_decoded() {
         let names = Names(Arc::from([Arc::from("kubelet")]));
         let event = sabot_abi::SyscallEvent {
-            time: clock::now().0,
+            time: crate::kernel::boot_time().0,
             duration_ns: 1500,
             pid: 7,
             tid: 8,

@@ -5,8 +5,8 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuHashMap;
 use sabot_abi::{
-    EINTR, ERESTART_FIRST, ERESTART_LAST, ErrnoKey, LATENCY_BUCKETS, MAX_ERRNO, SYSCALL_BITMAP_WORDS, SyscallKey,
-    SyscallLatency, latency_bucket,
+    EINTR, ERESTART_FIRST, ERESTART_LAST, ErrnoKey, LATENCY_BUCKETS, MAX_ERRNO, SYSCALL_BITMAP_WORDS,
+    SyscallKey, SyscallLatency, latency_bucket,
 };
 
 use crate::bitmap::Bitmap;
