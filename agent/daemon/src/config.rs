@@ -16,6 +16,7 @@ use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 use self::settings::Settings;
+use crate::targets::RuntimeEndpoint;
 
 /// Read when it exists and `--config` names no other.
 pub const DEFAULT_FILE: &str = "/etc/sabot/sabotd.toml";
@@ -31,8 +32,7 @@ pub struct Config {
     pub socket: PathBuf,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
-    /// The CRI socket; `None`: the well-known ones are tried.
-    pub runtime_endpoint: Option<String>,
+    pub runtime_endpoint: RuntimeEndpoint,
     /// How often the runtime is listed where it offers no events.
     pub runtime_poll: Duration,
     pub node_name: String,
@@ -185,13 +185,6 @@ impl Config {
         }
         if self.node_name.is_empty() {
             return Err(invalid("node-name", "", "a name is needed"));
-        }
-        if let Some(endpoint) = self.runtime_endpoint.as_deref() {
-            let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
-            if !path.starts_with('/') {
-                let allowed = "a unix socket is needed, as unix:///run/containerd/containerd.sock";
-                return Err(invalid("runtime-endpoint", endpoint, allowed));
-            }
         }
         if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&self.runtime_poll) {
             return Err(invalid(

@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 
+use crate::targets::{EndpointError, RuntimeEndpoint};
+
 use super::{Attach, Config, ConfigError, Hook, LogConfig, LogFormat, SyscallMode};
 
 const MIB: u64 = 1 << 20;
@@ -24,9 +26,11 @@ pub(super) struct Settings {
     #[serde(deserialize_with = "with_parser::<_, _, MetricsParser>")]
     metrics_address: Option<MetricsAddress>,
 
-    /// The container runtime's CRI socket, as unix:///run/containerd/containerd.sock [default: the well-known ones are tried]
+    /// The container runtime's CRI socket, as unix:///run/containerd/containerd.sock; `auto` is the first well-known one
+    /// that exists, `none` is no pods [default: auto]
     #[arg(long, env = "SABOT_RUNTIME_ENDPOINT", value_name = "ENDPOINT")]
-    runtime_endpoint: Option<String>,
+    #[serde(deserialize_with = "with_parser::<_, _, EndpointParser>")]
+    runtime_endpoint: Option<RuntimeEndpoint>,
 
     /// How often pods are listed where the runtime offers no events [default: 500ms]
     #[arg(long, env = "SABOT_RUNTIME_POLL", value_name = "DURATION", value_parser = duration)]
@@ -150,7 +154,7 @@ impl Settings {
                 Some(MetricsAddress(address)) => address,
                 None => Some(SocketAddr::from(([0, 0, 0, 0], 9464))),
             },
-            runtime_endpoint: self.runtime_endpoint,
+            runtime_endpoint: self.runtime_endpoint.unwrap_or_default(),
             runtime_poll: self.runtime_poll.unwrap_or(Duration::from_millis(500)),
             node_name: match self.node_name {
                 Some(name) => name,
@@ -232,6 +236,7 @@ trait TextParser<T> {
 struct DurationParser;
 struct SizeParser;
 struct MetricsParser;
+struct EndpointParser;
 
 impl TextParser<Duration> for DurationParser {
     fn parse(text: &str) -> Result<Duration, String> {
@@ -248,6 +253,12 @@ impl TextParser<u64> for SizeParser {
 impl TextParser<MetricsAddress> for MetricsParser {
     fn parse(text: &str) -> Result<MetricsAddress, String> {
         metrics_address(text)
+    }
+}
+
+impl TextParser<RuntimeEndpoint> for EndpointParser {
+    fn parse(text: &str) -> Result<RuntimeEndpoint, String> {
+        text.parse().map_err(|e: EndpointError| e.to_string())
     }
 }
 

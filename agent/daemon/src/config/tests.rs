@@ -1,6 +1,8 @@
 use std::io::Write;
 use std::time::Duration;
 
+use crate::targets::RuntimeEndpoint;
+
 use super::{Attach, Config, ConfigError, Hook, LogFormat, SyscallMode};
 
 fn load(arguments: &[&str]) -> Result<Config, ConfigError> {
@@ -40,7 +42,7 @@ fn defaults_are_complete() {
     assert_eq!(config.syscalls, SyscallMode::Always);
     assert_eq!(config.log.format, LogFormat::Text);
     assert!(!config.node_name.is_empty());
-    assert_eq!(config.runtime_endpoint, None);
+    assert_eq!(config.runtime_endpoint, RuntimeEndpoint::Auto);
 }
 
 #[test]
