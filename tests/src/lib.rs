@@ -3,6 +3,7 @@
 //! Everything that changes the machine is a guard: what it made goes when it is dropped, also on panic. Nothing here
 //! touches the host's own network namespace. All of it needs root.
 
+pub mod cri;
 pub mod daemon;
 pub mod lab;
 pub mod leaks;

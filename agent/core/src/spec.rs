@@ -1,9 +1,10 @@
 //! The fault as a user writes it, before validation. The same shape serves YAML, the custom resources and gRPC.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de};
 
 pub const API_VERSION: &str = "sabot.dev/v1alpha1";
 pub const KIND: &str = "NetworkFault";
@@ -207,21 +208,39 @@ pub(crate) fn rfc3339(time: SystemTime) -> Option<String> {
     (since < RFC3339_END).then(|| humantime::format_rfc3339(time).to_string())
 }
 
+/// Reads a string; what is wrong with it is said inside the visitor, so that a parser that keeps track names the
+/// field's full path and place.
+struct Parsed<T, E> {
+    expected: &'static str,
+    parse: fn(&str) -> Result<T, E>,
+}
+
+impl<T, E: fmt::Display> de::Visitor<'_> for Parsed<T, E> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<F: de::Error>(self, text: &str) -> Result<T, F> {
+        let wrong = |e| F::custom(format_args!("`{text}` is not {}: {e}", self.expected));
+        (self.parse)(text).map_err(wrong)
+    }
+}
+
 /// Durations as people write them: `100ms`, `5m`, `1h30m`.
 mod duration_text {
-    use super::{Deserialize, Duration};
-    use serde::{Deserializer, Serializer, de::Error};
+    use super::{Duration, Parsed};
+    use serde::{Deserializer, Serializer};
 
     pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&humantime::format_duration(*value))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(from)?;
-        humantime::parse_duration(&text).map_err(|e| {
-            D::Error::custom(format_args!(
-                "`{text}` is not a duration such as 100ms, 5m or 1h30m: {e}"
-            ))
+        from.deserialize_str(Parsed {
+            expected: "a duration such as 100ms, 5m or 1h30m",
+            parse: humantime::parse_duration,
         })
     }
 }
@@ -242,28 +261,39 @@ mod duration_option {
     }
 }
 
-mod timestamp_option {
-    use super::{Deserialize, SystemTime};
-    use serde::{Deserializer, Serializer, de, ser};
+mod timestamp_text {
+    use super::{Parsed, SystemTime};
+    use serde::{Deserializer, Serializer, ser};
 
-    pub(super) fn serialize<S: Serializer>(value: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(time) => match super::rfc3339(*time) {
-                Some(text) => to.serialize_str(&text),
-                None => Err(ser::Error::custom(
-                    "the time is not between the years 1970 and 9999",
-                )),
-            },
-            None => to.serialize_none(),
+    pub(super) fn serialize<S: Serializer>(value: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+        match super::rfc3339(*value) {
+            Some(text) => to.serialize_str(&text),
+            None => Err(ser::Error::custom(
+                "the time is not between the years 1970 and 9999",
+            )),
         }
     }
 
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
+        from.deserialize_str(Parsed {
+            expected: "an RFC 3339 time",
+            parse: humantime::parse_rfc3339_weak,
+        })
+    }
+}
+
+mod timestamp_option {
+    use super::{Deserialize, Serialize, SystemTime, timestamp_text};
+    use serde::{Deserializer, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Wrap(#[serde(with = "timestamp_text")] SystemTime);
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
+        value.map(Wrap).serialize(to)
+    }
+
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SystemTime>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(from)? else {
-            return Ok(None);
-        };
-        humantime::parse_rfc3339_weak(&text)
-            .map(Some)
-            .map_err(|e| de::Error::custom(format_args!("`{text}` is not an RFC 3339 time: {e}")))
+        Ok(Option::<Wrap>::deserialize(from)?.map(|w| w.0))
     }
 }

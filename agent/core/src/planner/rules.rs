@@ -95,12 +95,14 @@ fn write(
     let body = body_of(fault, wanted.map(|entries| (set, entries)));
     let writes = rule.rule.as_ref() != Some(&body);
     let write = writes.then_some(Operation::WriteRule { slot, rule: body });
-    let adds = add(set, entries.difference(present));
     let gone = |entry: &&PeerEntry| !entries.contains(entry) && !entries.contains(&entry.twin());
-    let removes = if !moves && unchanged {
-        None
+    let (adds, removes) = if unchanged && !moves {
+        (None, None)
     } else {
-        remove(set, present.iter().filter(gone))
+        (
+            add(set, entries.difference(present)),
+            remove(set, present.iter().filter(gone)),
+        )
     };
     let read_now = in_use && !moves;
     if read_now {

@@ -8,8 +8,10 @@
 //! clock. What is overdue by then is dropped and counted, and so is what waits in the TAPs, for an unknown time:
 //! delivering a second's worth of stale packets in a burst would be a fault that nobody asked for.
 
+mod lines;
+
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,12 +21,13 @@ use sabot_core::model::BootTime;
 use sabot_core::plan::{Slot, TargetId};
 
 use super::frame::{self, Wire};
-use super::mailbox::{Command, Reply};
+use super::mailbox::Reply;
 use super::poller::{Poller, Ready, boot_time};
 use super::pool::Pool;
+use super::priority::Priority;
 use super::slots::{SlotDelay, Slots};
 use super::store::{Arrival, Store, Verdict};
-use super::{Config, Heartbeat, LineError, Shared};
+use super::{Config, Heartbeat, Shared};
 
 /// Frames and bytes read from one line before the others get their turn.
 const READ_FRAMES: usize = 64;
@@ -36,9 +39,6 @@ const RELEASE_FRAMES: usize = 128;
 const DRAIN_FRAMES: usize = 1 << 16;
 /// How long memory may go unneeded before it is given back, in ns.
 const SPARE_PERIOD: u64 = 10_000_000_000;
-/// A thread that forwards packets shouldn't wait behind those that compute.
-const NICENESS: libc::c_int = -15;
-
 struct Line {
     target: TargetId,
     tap: OwnedFd,
@@ -74,6 +74,8 @@ pub(super) struct Engine {
     /// The last look at the clock, ns.
     seen_at: u64,
     stalled: bool,
+    /// Known once the thread runs.
+    priority: Option<Priority>,
 }
 
 /// Whatever way the thread ends, nobody waits for it afterwards.
@@ -126,6 +128,7 @@ impl Engine {
             next_mark: now,
             seen_at: now,
             stalled: false,
+            priority: None,
         })
     }
 
@@ -134,7 +137,7 @@ impl Engine {
         let _ending = Ending(Arc::clone(&self.shared));
         // Dropped before `_ending`: when the engine is seen to be dead, its descriptors are closed.
         let mut engine = self;
-        prefer_this_thread();
+        engine.priority = Some(Priority::of_this_thread(engine.config.real_time, engine.seen_at));
         while !engine.finished() {
             if let Err(error) = engine.turn() {
                 tracing::error!(%error, "the delay line can't wait for packets and ends");
@@ -215,6 +218,9 @@ impl Engine {
         }
         self.heartbeat.beat(BootTime(self.seen_at));
         self.next_beat = self.seen_at.saturating_add(self.beat_every);
+        if let Some(priority) = &mut self.priority {
+            priority.review(self.seen_at);
+        }
         self.store.trim();
         if self.seen_at >= self.next_mark {
             self.store.mark();
@@ -366,7 +372,7 @@ impl Engine {
     fn recover(&mut self) {
         let now = self.seen_at;
         self.store.drop_late(now, self.late_after, |counters, wire| {
-            counters.lost_late.add(wire)
+            counters.lost_late.add(wire);
         });
         for index in 0..self.lines.len() as u32 {
             for _ in 0..DRAIN_FRAMES {
@@ -388,155 +394,6 @@ impl Engine {
             }
         }
     }
-
-    fn execute(&mut self, command: Command) {
-        match command {
-            Command::Open { target, tap, reply } => {
-                let _ = reply.send(self.open(target, tap));
-            }
-            Command::Close { target, reply } => {
-                let is_it = |line: &Option<Line>| line.as_ref().is_some_and(|line| line.target == target);
-                if let Some(index) = self.lines.iter().position(is_it) {
-                    self.begin_close(index as u32, Some(reply));
-                }
-            }
-            Command::ClearSlot { slot, reply } => {
-                self.slots.clear(slot);
-                self.store.flush_slot(slot, self.seen_at);
-                self.clearing.push((slot, reply));
-            }
-            Command::Forget { slot, reply } => {
-                self.store.retire_groups(slot);
-                self.shared.registry.forget(slot);
-                let _ = reply.send(());
-            }
-            Command::Stop { reply } => {
-                self.stopping = Some(reply);
-                for index in 0..self.lines.len() as u32 {
-                    self.begin_close(index, None);
-                }
-            }
-        }
-    }
-
-    fn open(&mut self, target: TargetId, tap: OwnedFd) -> Result<(), LineError> {
-        if self.stopping.is_some() {
-            return Err(LineError::Stopped);
-        }
-        if self.lines.iter().flatten().any(|line| line.target == target) {
-            return Err(LineError::AlreadyOpen(target));
-        }
-        let index = self.store.open_line(target);
-        self.serial = self.serial.wrapping_add(1);
-        if let Err(source) = self.poller.add(tap.as_fd(), token(self.serial, index)) {
-            self.store.close_line(index, |_, _| {});
-            return Err(LineError::Tap {
-                target,
-                operation: "wait for",
-                source,
-            });
-        }
-        if index as usize >= self.lines.len() {
-            self.lines.resize_with(index as usize + 1, || None);
-        }
-        self.lines[index as usize] = Some(Line {
-            target,
-            tap,
-            serial: self.serial,
-            closing: false,
-            closer: None,
-        });
-        self.shared.open().insert(target);
-        self.next_beat = self.seen_at;
-        self.beat();
-        Ok(())
-    }
-
-    /// Makes everything of the line due, also what waits in its TAP. `answer` does the rest.
-    fn begin_close(&mut self, index: u32, closer: Option<Reply<OwnedFd>>) {
-        let Some(line) = self.lines.get_mut(index as usize).and_then(Option::as_mut) else {
-            return;
-        };
-        if line.closing {
-            return;
-        }
-        line.closing = true;
-        line.closer = closer;
-        self.closing += 1;
-        self.poller.remove(&line.tap);
-        self.store.flush_line(index, self.seen_at);
-        for _ in 0..DRAIN_FRAMES {
-            let Some(length) = self.read(index) else {
-                break;
-            };
-            self.accept(index, length);
-            self.beat();
-        }
-    }
-
-    /// Tells those who wait that what they wait for has happened.
-    fn answer(&mut self) {
-        let store = &mut self.store;
-        self.clearing.retain(|(slot, reply)| {
-            let holds = store.holds_slot(*slot);
-            if !holds {
-                store.retire_groups(*slot);
-                let _ = reply.send(());
-            }
-            holds
-        });
-        if self.closing == 0 {
-            return;
-        }
-        for index in 0..self.lines.len() as u32 {
-            let closing = self.lines[index as usize]
-                .as_ref()
-                .is_some_and(|line| line.closing);
-            if closing && self.store.held_by_line(index) == 0 {
-                self.remove(index);
-            }
-        }
-    }
-
-    /// Closes a line that can't be used any more.
-    fn bury(&mut self, index: u32, reason: &str) {
-        if let Some(line) = self.lines.get(index as usize).and_then(Option::as_ref) {
-            tracing::info!(target_id = line.target.0, reason, "a delay line ends");
-            self.poller.remove(&line.tap);
-        }
-        self.remove(index);
-    }
-
-    fn remove(&mut self, index: u32) {
-        let Some(line) = self.lines.get_mut(index as usize).and_then(Option::take) else {
-            return;
-        };
-        self.store
-            .close_line(index, |counters, wire| counters.lost_write.add(wire));
-        self.shared.open().remove(&line.target);
-        self.closing -= usize::from(line.closing);
-        match (line.closer, &self.stopping) {
-            (Some(closer), _) => {
-                let _ = closer.send(line.tap);
-            }
-            (None, Some(_)) => self.stopped.push(line.tap),
-            // Its device is gone: closing it doesn't take long.
-            (None, None) => drop(line.tap),
-        }
-        if self.store.open_lines() == 0 {
-            self.store.trim();
-        }
-    }
-
-    fn line_of(&self, token: u64) -> Option<u32> {
-        let (serial, index) = ((token >> 32) as u32, token as u32);
-        let line = self.lines.get(index as usize)?.as_ref()?;
-        (line.serial == serial).then_some(index)
-    }
-}
-
-fn token(serial: u32, index: u32) -> u64 {
-    u64::from(serial) << 32 | u64::from(index)
 }
 
 fn write(tap: &OwnedFd, bytes: &[u8]) -> Written {
@@ -549,17 +406,5 @@ fn write(tap: &OwnedFd, bytes: &[u8]) -> Written {
             }
             Err(_) => Written::No,
         };
-    }
-}
-
-/// Packets on time are what this thread is for. Each of these may be refused, and then it goes without.
-fn prefer_this_thread() {
-    if let Err(error) = nix::sys::prctl::set_timerslack(1) {
-        tracing::debug!(%error, "the delay line keeps the default timer slack");
-    }
-    // SAFETY: the call reads no memory of ours; 0 means the calling thread.
-    let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) } != 0;
-    if refused {
-        tracing::debug!(error = %io::Error::last_os_error(), "the delay line keeps its priority");
     }
 }

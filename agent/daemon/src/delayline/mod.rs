@@ -11,6 +11,7 @@ mod frame;
 mod mailbox;
 mod poller;
 mod pool;
+mod priority;
 mod slots;
 mod store;
 mod tally;
@@ -65,6 +66,8 @@ pub struct Config {
     /// When the thread stood still for longer, what waited meanwhile past its time by this much is dropped. At least
     /// four times `heartbeat_every`, or that is taken.
     pub late_after: Duration,
+    /// Run at the lowest real-time priority while that doesn't take most of a core, if the daemon may.
+    pub real_time: bool,
 }
 
 impl Default for Config {
@@ -75,6 +78,7 @@ impl Default for Config {
             vnet_header: 12,
             heartbeat_every: Duration::from_millis(50),
             late_after: Duration::from_secs(1),
+            real_time: true,
         }
     }
 }

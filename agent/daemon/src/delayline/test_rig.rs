@@ -165,6 +165,11 @@ impl Far {
         frames
     }
 
+    /// Blocks for the next frame; returns its length.
+    pub(super) fn read(&self, buffer: &mut [u8]) -> usize {
+        nix::unistd::read(&self.socket, buffer).expect("a frame comes")
+    }
+
     /// `Err` at the end.
     pub(super) fn receive_within(&self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];

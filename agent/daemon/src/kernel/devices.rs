@@ -41,7 +41,7 @@ impl Side {
     }
 }
 
-/// The shape of a pair of veth ends that segments what passes.
+/// A pair of veth ends, one in another netns.
 pub(super) struct VethPair<'a> {
     /// Here.
     pub(super) far: &'a str,
@@ -59,9 +59,6 @@ impl Rtnl {
             message.attributes = vec![
                 LinkAttribute::IfName(name.to_owned()),
                 LinkAttribute::Mtu(pair.mtu),
-                // Nothing that holds several wire packets passes: the kernel segments it first.
-                LinkAttribute::GsoMaxSegs(1),
-                LinkAttribute::GsoMaxSize(1),
             ];
             message
         };

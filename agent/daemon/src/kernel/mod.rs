@@ -16,6 +16,7 @@ mod line;
 mod loader;
 pub mod netns;
 pub mod nsfs;
+mod offload;
 pub mod probe;
 pub mod rtnl;
 mod segmenter;

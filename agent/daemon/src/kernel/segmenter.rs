@@ -5,6 +5,7 @@
 //! ingress. User space has no part in it. When the daemon dies its private netns goes, with the far ends, and with them
 //! the near ones.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use sabot_core::plan::TargetId;
@@ -12,6 +13,7 @@ use sabot_core::plan::TargetId;
 use super::devices::{Side, VethPair};
 use super::hook;
 use super::netns::{self, NetnsError};
+use super::offload;
 use super::rtnl::{Rtnl, RtnlError};
 
 /// Larger than any wire packet.
@@ -21,6 +23,8 @@ const MTU: u32 = 65_521;
 pub(super) enum SegmenterError {
     #[error("cannot set up the veth pair {name}: {source}")]
     SetUp { name: String, source: RtnlError },
+    #[error("cannot turn off segmentation offload of the veth {name}: {source}")]
+    Offload { name: String, source: io::Error },
     #[error("the veth {0} has vanished")]
     Vanished(String),
     #[error(transparent)]
@@ -65,6 +69,10 @@ impl Segmenter {
         let near_ifindex = netns::run_in(netns, || {
             let mut rtnl = Rtnl::open().map_err(set_up)?;
             let near = rtnl.link(&name).map_err(set_up)?.ok_or_else(vanished)?;
+            offload::stop_segmenting(&name).map_err(|source| SegmenterError::Offload {
+                name: name.clone(),
+                source,
+            })?;
             hook::attach_clsact(program, near.ifindex, Side::Ingress).map_err(set_up)?;
             rtnl.bring_up(near.ifindex).map_err(set_up)?;
             Ok::<u32, SegmenterError>(near.ifindex)

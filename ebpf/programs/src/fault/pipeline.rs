@@ -120,7 +120,7 @@ fn visit(ctx: &TcContext, journey: &Journey<'_>, slot: u32) -> Step {
         return Step::Continue;
     };
     add(&mut counters.matched, &journey.packet.wire);
-    act(ctx, journey, slot, rule, counters)
+    act(ctx, journey, slot, rule, counters, false)
 }
 
 /// A wire packet is back from the segmenter, to which its slot sent it, and where it was counted as matched.
@@ -131,7 +131,7 @@ fn resume(ctx: &TcContext, journey: &Journey<'_>, slot: u32) -> Step {
         return Step::Continue;
     };
     match rules::get(slot) {
-        Some(rule) if rules::in_force(rule, journey.now) => act(ctx, journey, slot, rule, counters),
+        Some(rule) if rules::in_force(rule, journey.now) => act(ctx, journey, slot, rule, counters, true),
         _ => {
             add(&mut counters.passed, &journey.packet.wire);
             Step::Continue
@@ -140,8 +140,15 @@ fn resume(ctx: &TcContext, journey: &Journey<'_>, slot: u32) -> Step {
 }
 
 #[inline(always)]
-fn act(ctx: &TcContext, journey: &Journey<'_>, slot: u32, rule: &Rule, counters: &mut Counters) -> Step {
-    let outcome = journey.decide(ctx, slot, rule);
+fn act(
+    ctx: &TcContext,
+    journey: &Journey<'_>,
+    slot: u32,
+    rule: &Rule,
+    counters: &mut Counters,
+    resumed: bool,
+) -> Step {
+    let outcome = journey.decide(ctx, slot, rule, resumed);
     account(counters, outcome, &journey.packet.wire);
     if outcome != Outcome::Segmenting {
         let decision = Decision {
@@ -162,7 +169,7 @@ fn act(ctx: &TcContext, journey: &Journey<'_>, slot: u32, rule: &Rule, counters:
 
 impl Journey<'_> {
     #[inline(always)]
-    fn decide(&self, ctx: &TcContext, slot: u32, rule: &Rule) -> Outcome {
+    fn decide(&self, ctx: &TcContext, slot: u32, rule: &Rule, resumed: bool) -> Outcome {
         match rule.action {
             ACTION_PARTITION => Outcome::Dropped,
             ACTION_DELAY => self.take(ctx, slot, Detour::Line),

@@ -253,7 +253,7 @@ async fn an_event_before_its_sandbox_is_ready_is_enough() {
     let (dir, netns) = (TempDir::new().unwrap(), pod_netns());
     let runtime = FakeRuntime::start(&socket_in(&dir), "2.0.0", Events::Offered);
     let mut slow = config(socket_in(&dir));
-    slow.runtime_poll = Duration::from_millis(200);
+    slow.runtime_poll = Duration::from_secs(1);
     let targets = start(slow);
     wait_for(&targets, "events", |u| is_ready(u, "2.0.0", true)).await;
     wait_until(|| runtime.subscribers() == 1).await;

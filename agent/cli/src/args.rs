@@ -1,0 +1,399 @@
+//! The command line.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use sabot_core::quick::{PeerForm, PercentForm, PortForm, TargetForm};
+use sabot_proto::sabot::v1;
+
+pub(crate) const DEFAULT_SOCKET: &str = "/run/sabot/sabotd.sock";
+
+/// Inject network faults into pods and other targets of this node, and watch what they do.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage or an invalid fault, 3 sabotd is not reachable, 4 refused by sabotd since
+/// this machine can't do it or a limit is reached.
+#[derive(Debug, Parser)]
+#[command(name = "sabot", version, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// The socket of sabotd.
+    #[arg(long, global = true, env = "SABOT_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// How to print the result.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    /// How long sabotd may take to answer, beside what --wait adds.
+    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Quick(Box<QuickCommand>),
+    /// Apply faults from a file of YAML documents.
+    Apply(ApplyArgs),
+    /// Show one fault with its counters, or all.
+    Get {
+        /// NAME or NAMESPACE/NAME.
+        name: Option<String>,
+        /// The fault's namespace; without a NAME: only faults of this one.
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// Leave out expired and deleted faults.
+        #[arg(long, conflicts_with = "name")]
+        active: bool,
+    },
+    /// Delete faults; their traffic flows again when this returns.
+    Delete {
+        /// NAME or NAMESPACE/NAME.
+        #[arg(required_unless_present = "all")]
+        names: Vec<String>,
+        /// The faults' namespace; with --all: only faults of this one.
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// Delete every active fault.
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+    },
+    /// Show what faults can mean on this node.
+    Targets {
+        /// Only pods of this namespace.
+        #[arg(short, long)]
+        namespace: Option<String>,
+    },
+    /// Follow faults and their counters as they change.
+    Watch {
+        /// NAME or NAMESPACE/NAME; the watch then ends with the fault.
+        name: Option<String>,
+        /// The fault's namespace; without a NAME: only faults of this one.
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// How often the counters are read.
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+        interval: Duration,
+    },
+    /// Follow events: sampled packets, slow and failed syscalls, changes of faults.
+    Events(EventArgs),
+    /// Show what works on this node and what doesn't, and why.
+    Node,
+    /// Print a script that completes this command line in a shell.
+    Completions { shell: Shell },
+}
+
+/// A fault in one line, a command for each action.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuickCommand {
+    /// Let nothing pass between a target and its peers.
+    #[command(after_help = QUICK_HELP)]
+    Partition(FaultArgs),
+    /// Drop a share of the packets.
+    #[command(after_help = QUICK_HELP)]
+    Drop {
+        /// From 0 to 100, as `20%` or `0.5`.
+        percent: PercentForm,
+        #[command(flatten)]
+        fault: FaultArgs,
+    },
+    /// Hold each packet back for a while.
+    #[command(after_help = QUICK_HELP)]
+    Delay {
+        /// How long, as `100ms`.
+        #[arg(value_parser = humantime::parse_duration)]
+        latency: Duration,
+        /// Spread the delay from latency minus jitter to latency plus jitter.
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        jitter: Option<Duration>,
+        /// How the jitter is distributed: `uniform`.
+        #[arg(long, value_name = "NAME")]
+        distribution: Option<String>,
+        #[command(flatten)]
+        fault: FaultArgs,
+    },
+    /// Change a byte in a share of the packets.
+    #[command(after_help = QUICK_HELP)]
+    Corrupt {
+        /// From 0 to 100, as `20%` or `0.5`.
+        percent: PercentForm,
+        /// What is changed: `payload`, with a valid checksum, so that the application sees it.
+        #[arg(long)]
+        kind: Option<String>,
+        #[command(flatten)]
+        fault: FaultArgs,
+    },
+}
+
+const QUICK_HELP: &str = "\
+Targets: pod:NS/NAME, pods:NS/LABELSELECTOR, interface:NAME, netns:PATH
+Peers:   pod:NS/NAME, pods:NS/LABELSELECTOR, ip:ADDRESS, cidr:NETWORK[,except=NETWORK]…
+Ports:   PORT (of TCP), TCP:PORT, UDP:PORT, SCTP:PORT, TCP, UDP, SCTP, ICMP, ICMPv6";
+
+/// What every quick form of a fault has.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FaultArgs {
+    /// Whose traffic is affected, as `pods:shop/app=web`.
+    #[arg(long, value_name = "FORM")]
+    pub(crate) target: TargetForm,
+    /// The other end, as `pod:shop/db-0`; may be repeated. Default: every other end.
+    #[arg(long = "peer", value_name = "FORM")]
+    pub(crate) peers: Vec<PeerForm>,
+    /// Only this port or protocol, as `UDP:53`; may be repeated. Default: all traffic.
+    #[arg(long = "port", value_name = "FORM")]
+    pub(crate) ports: Vec<PortForm>,
+    /// Only traffic that leaves the target, or that arrives at it.
+    #[arg(long, value_enum, default_value_t = DirectionArg::Both)]
+    pub(crate) direction: DirectionArg,
+    /// How long the fault lasts, as `30s` or `5m`.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+    /// The fault's name. Default: made from the action and the target.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The fault's own namespace. Default: none.
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Take only some of the pods that match: a number, or a percent as `50%`.
+    #[arg(long, value_name = "COUNT|PERCENT")]
+    pub(crate) pick: Option<PickArg>,
+    /// Decides which ones --pick takes; the same seed takes the same ones.
+    #[arg(long, requires = "pick", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// When it starts (RFC 3339, as `2030-01-31T12:00:00Z`). Default: at once.
+    #[arg(long, value_name = "TIME", conflicts_with = "starts_in", value_parser = humantime::parse_rfc3339_weak)]
+    pub(crate) starts_at: Option<SystemTime>,
+    /// In how long it starts, as `10s`.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) starts_in: Option<Duration>,
+    /// Hit traffic with the node's own addresses too, and with it the kubelet's probes.
+    #[arg(long)]
+    pub(crate) no_spare_node: bool,
+    /// Report one in this many packets as an event; 0: none. Default: what sabotd was told.
+    #[arg(long, value_name = "N")]
+    pub(crate) sample_every: Option<u32>,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+}
+
+/// How to apply.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct HowArgs {
+    /// Only show what would be touched.
+    #[arg(long, conflicts_with_all = ["wait", "watch"])]
+    pub(crate) dry_run: bool,
+    /// How long to wait until the fault is in force, and fail if it isn't by then; `0s`: don't wait.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Option<Duration>,
+    /// Follow the fault until it ends.
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// The file to read; `-` is the standard input.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EventArgs {
+    /// Only events of this type; may be repeated.
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub(crate) types: Vec<EventTypeArg>,
+    /// Only packets and changes of this fault: NAME or NAMESPACE/NAME.
+    #[arg(long)]
+    pub(crate) fault: Option<String>,
+    /// The namespace of --fault.
+    #[arg(short, long, requires = "fault")]
+    pub(crate) namespace: Option<String>,
+    /// Only packets of this pod.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod)]
+    pub(crate) pod: Option<PodArg>,
+    /// Only syscalls of processes of this name.
+    #[arg(long)]
+    pub(crate) process: Option<String>,
+    /// Only packets with this outcome.
+    #[arg(long, value_enum)]
+    pub(crate) outcome: Option<OutcomeArg>,
+    /// Only failed syscalls.
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// Only syscalls that took at least this long.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) min_duration: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DirectionArg {
+    Egress,
+    Ingress,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum PickArg {
+    Count(u32),
+    Percent(f64),
+}
+
+impl std::str::FromStr for PickArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.ends_with('%') {
+            let percent: PercentForm = text.parse().map_err(|e| format!("{e}"))?;
+            return Ok(Self::Percent(percent.0));
+        }
+        text.parse()
+            .map(Self::Count)
+            .map_err(|_| "neither a number of pods, as 2, nor a percent, as 50%".to_owned())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventTypeArg {
+    Packet,
+    Syscall,
+    Fault,
+}
+
+impl From<EventTypeArg> for v1::EventType {
+    fn from(arg: EventTypeArg) -> Self {
+        match arg {
+            EventTypeArg::Packet => Self::Packet,
+            EventTypeArg::Syscall => Self::Syscall,
+            EventTypeArg::Fault => Self::Fault,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutcomeArg {
+    Passed,
+    Dropped,
+    Bypassed,
+    Delayed,
+    Corrupted,
+}
+
+impl From<OutcomeArg> for v1::PacketOutcome {
+    fn from(arg: OutcomeArg) -> Self {
+        match arg {
+            OutcomeArg::Passed => Self::Passed,
+            OutcomeArg::Dropped => Self::Dropped,
+            OutcomeArg::Bypassed => Self::Bypassed,
+            OutcomeArg::Delayed => Self::Delayed,
+            OutcomeArg::Corrupted => Self::Corrupted,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PodArg {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+fn pod(text: &str) -> Result<PodArg, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(PodArg {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }),
+        _ => Err("not of the form NAMESPACE/NAME".to_owned()),
+    }
+}
+
+/// The command line as it was invoked: kubectl runs its plugin `kubectl-sabot` for `kubectl sabot`.
+pub(crate) fn command(program: Option<&OsStr>) -> clap::Command {
+    let command = Cli::command();
+    let plugin = program
+        .and_then(|p| Path::new(p).file_name())
+        .is_some_and(|n| n.to_string_lossy().starts_with("kubectl-"));
+    if plugin {
+        command.bin_name("kubectl sabot").display_name("kubectl sabot")
+    } else {
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn required_parts_are_required() {
+        for (line, kind) in [
+            ("sabot partition --for 5s", ErrorKind::MissingRequiredArgument),
+            (
+                "sabot partition --target interface:eth0",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            ("sabot delete", ErrorKind::MissingRequiredArgument),
+            ("sabot delete --all cut", ErrorKind::ArgumentConflict),
+            (
+                "sabot drop 101 --target interface:eth0 --for 5s",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "sabot drop 10 --target interface:eth0 --for 5",
+                ErrorKind::ValueValidation,
+            ),
+            ("sabot events --pod web", ErrorKind::ValueValidation),
+            (
+                "sabot partition --target interface:eth0 --for 5s --dry-run --wait 1s",
+                ErrorKind::ArgumentConflict,
+            ),
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
+            assert_eq!(error.kind(), kind, "{line}: {error}");
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_names_the_command_as_it_was_invoked() {
+        for (program, usage) in [
+            ("/usr/bin/sabot", "Usage: sabot "),
+            ("/usr/bin/kubectl-sabot", "Usage: kubectl sabot "),
+        ] {
+            let help = command(Some(OsStr::new(program))).render_help().to_string();
+            assert!(help.contains(usage), "{help}");
+        }
+    }
+
+    #[test]
+    fn picks_are_numbers_or_percents() {
+        assert_eq!("2".parse(), Ok(PickArg::Count(2)));
+        assert_eq!("50%".parse(), Ok(PickArg::Percent(50.0)));
+        for bad in ["", "-1", "half", "101%"] {
+            assert!(bad.parse::<PickArg>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The connection to sabotd.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use sabot_proto::sabot::v1::fault_service_client::FaultServiceClient;
+use sabot_proto::sabot::v1::node_service_client::NodeServiceClient;
+use sabot_proto::sabot::v1::observe_service_client::ObserveServiceClient;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+use tower::service_fn;
+
+use crate::args::Global;
+use crate::error::CliError;
+
+pub(crate) struct Client {
+    channel: Channel,
+    socket: PathBuf,
+    timeout: Duration,
+}
+
+impl Client {
+    /// The socket is opened here and not by the channel, so that the reason of a failure is the operating system's.
+    pub(crate) async fn connect(global: &Global) -> Result<Self, CliError> {
+        let socket = global.socket.clone();
+        let unreachable = |source| CliError::Unreachable {
+            socket: socket.clone(),
+            source,
+        };
+        let no_answer = || CliError::NoAnswer {
+            socket: socket.clone(),
+            after: global.timeout,
+        };
+        let stream = tokio::time::timeout(global.timeout, UnixStream::connect(&socket))
+            .await
+            .map_err(|_| no_answer())?
+            .map_err(unreachable)?;
+        let first = Arc::new(Mutex::new(Some(stream)));
+        let path = socket.clone();
+        let connector = service_fn(move |_| {
+            let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let path = path.clone();
+            async move {
+                let stream = match first {
+                    Some(stream) => stream,
+                    None => UnixStream::connect(path).await?,
+                };
+                Ok::<_, io::Error>(TokioIo::new(stream))
+            }
+        });
+        // The name is for the authority header alone.
+        let endpoint = Endpoint::from_static("http://sabotd");
+        let channel = tokio::time::timeout(global.timeout, endpoint.connect_with_connector(connector))
+            .await
+            .map_err(|_| no_answer())?
+            .map_err(|e| unreachable(io::Error::other(e)))?;
+        Ok(Self {
+            channel,
+            socket,
+            timeout: global.timeout,
+        })
+    }
+
+    pub(crate) fn faults(&self) -> FaultServiceClient<Channel> {
+        FaultServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn node(&self) -> NodeServiceClient<Channel> {
+        NodeServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn observe(&self) -> ObserveServiceClient<Channel> {
+        ObserveServiceClient::new(self.channel.clone())
+    }
+
+    /// The answer to a call, within the timeout. `what` is being done: `applying team-a/cut`.
+    pub(crate) async fn answer<T>(
+        &self,
+        what: impl Into<String>,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, CliError> {
+        self.answer_within(what, self.timeout, call).await
+    }
+
+    /// The same for a call that the daemon itself may take `extra` for.
+    pub(crate) async fn slow_answer<T>(
+        &self,
+        what: impl Into<String>,
+        extra: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, CliError> {
+        self.answer_within(what, self.timeout.saturating_add(extra), call)
+            .await
+    }
+
+    async fn answer_within<T>(
+        &self,
+        what: impl Into<String>,
+        timeout: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, CliError> {
+        match tokio::time::timeout(timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(CliError::status(what, status)),
+            Err(_) => Err(CliError::NoAnswer {
+                socket: self.socket.clone(),
+                after: timeout,
+            }),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Short texts for people.
+
+use std::time::{Duration, SystemTime};
+
+use sabot_core::quick::{PeerForm, PortForm, TargetForm};
+use sabot_core::spec::{Action, Direction, FaultSpec};
+
+use crate::view::{FaultDoc, LedgerDoc, Phase, TargetRefDoc};
+
+/// `delay 100ms ±20ms`.
+pub(crate) fn action(action: &Action) -> String {
+    let mut parts = Vec::new();
+    if action.partition.is_some() {
+        parts.push("partition".to_owned());
+    }
+    if let Some(drop) = &action.drop {
+        parts.push(format!("drop {}%", drop.percent));
+    }
+    if let Some(corrupt) = &action.corrupt {
+        parts.push(format!("corrupt {}%", corrupt.percent));
+    }
+    if let Some(delay) = &action.delay {
+        let mut text = format!("delay {}", humantime::format_duration(delay.latency));
+        if let Some(jitter) = delay.jitter.filter(|j| !j.is_zero()) {
+            text.push_str(&format!(" ±{}", humantime::format_duration(jitter)));
+        }
+        parts.push(text);
+    }
+    parts.join(" + ")
+}
+
+/// `pods:shop/app=web, 50% of them (seed 7)`.
+pub(crate) fn target(spec: &FaultSpec) -> String {
+    let form = TargetForm(spec.target.clone()).to_string();
+    let Some(pick) = spec.target.pods.as_ref().and_then(|p| p.pick.as_ref()) else {
+        return form;
+    };
+    let share = match (pick.count, pick.percent) {
+        (Some(count), _) => count.to_string(),
+        (None, Some(percent)) => format!("{percent}%"),
+        (None, None) => return form,
+    };
+    format!("{form}, {share} of them (seed {})", pick.seed)
+}
+
+pub(crate) fn peers(spec: &FaultSpec) -> String {
+    if spec.peers.is_empty() {
+        return "every other end".to_owned();
+    }
+    let peers: Vec<_> = spec
+        .peers
+        .iter()
+        .map(|p| PeerForm(p.clone()).to_string())
+        .collect();
+    peers.join(" ")
+}
+
+/// `both directions, UDP:53 8443, the node is spared`.
+pub(crate) fn traffic(spec: &FaultSpec) -> String {
+    let direction = match spec.direction.unwrap_or_default() {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+        Direction::Both => "both directions",
+    };
+    let ports: Vec<_> = spec
+        .ports
+        .iter()
+        .map(|p| PortForm(p.clone()).to_string())
+        .collect();
+    let ports = if ports.is_empty() {
+        "all ports".to_owned()
+    } else {
+        ports.join(" ")
+    };
+    let node = if spec.spare_node.unwrap_or(true) {
+        "the node is spared"
+    } else {
+        "the node is hit too"
+    };
+    format!("{direction}, {ports}, {node}")
+}
+
+/// Until it ends, or starts: `12s`, `starts in 5s`; `-` when it has ended.
+pub(crate) fn remaining(fault: &FaultDoc, now: SystemTime) -> String {
+    if fault.status.phase.is_ended() {
+        return "-".to_owned();
+    }
+    let left = |until: SystemTime| until.duration_since(now).ok().filter(|left| !left.is_zero());
+    if let Some(ahead) = fault.status.starts_at.and_then(|t| left(t.0)) {
+        return format!("starts in {}", rounded(ahead));
+    }
+    match fault.status.expires_at.and_then(|t| left(t.0)) {
+        Some(left) => rounded(left),
+        None => "0s".to_owned(),
+    }
+}
+
+/// To seconds, upwards: what is left is never said to be nothing.
+fn rounded(duration: Duration) -> String {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+/// What the fault did: `12 dropped`, `40 delayed, 2 lost`.
+pub(crate) fn effect(action: &Action, total: &LedgerDoc) -> String {
+    let did = match action {
+        Action { corrupt: Some(_), .. } => (total.corrupted, "corrupted"),
+        Action { delay: Some(_), .. } => (total.delayed, "delayed"),
+        _ => (total.dropped, "dropped"),
+    };
+    let mut parts = vec![did];
+    parts.extend(
+        [(total.bypassed, "bypassed"), (total.lost(), "lost")]
+            .into_iter()
+            .filter(|(t, _)| t.packets > 0),
+    );
+    let parts: Vec<_> = parts
+        .into_iter()
+        .map(|(tally, what)| format!("{} {what}", tally.packets))
+        .collect();
+    parts.join(", ")
+}
+
+/// `team-a/web eth0`, or `eth0 (netns 4026532281)` where it is no pod.
+pub(crate) fn target_ref(target: &TargetRefDoc) -> String {
+    let device = if target.device.is_empty() {
+        "-"
+    } else {
+        &target.device
+    };
+    if !target.pod_name.is_empty() {
+        format!("{}/{} {device}", target.pod_namespace, target.pod_name)
+    } else if target.netns != 0 {
+        format!("{device} (netns {})", target.netns)
+    } else {
+        device.to_owned()
+    }
+}
+
+pub(crate) fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Unknown => "Unknown",
+        Phase::Pending => "Pending",
+        Phase::Injected => "Injected",
+        Phase::Partial => "Partial",
+        Phase::Failed => "Failed",
+        Phase::Expired => "Expired",
+        Phase::Deleted => "Deleted",
+    }
+}
+
+pub(crate) fn protocol(number: u32) -> String {
+    match number {
+        1 => "ICMP".to_owned(),
+        6 => "TCP".to_owned(),
+        17 => "UDP".to_owned(),
+        58 => "ICMPv6".to_owned(),
+        132 => "SCTP".to_owned(),
+        other => format!("protocol {other}"),
+    }
+}
+
+/// `10.0.0.1:80`, `[fd00::1]:80`, or the address alone where there is no port.
+pub(crate) fn endpoint(address: &str, port: u32) -> String {
+    match (port, address.contains(':')) {
+        (0, _) => address.to_owned(),
+        (port, false) => format!("{address}:{port}"),
+        (port, true) => format!("[{address}]:{port}"),
+    }
+}

@@ -1,0 +1,144 @@
+//! Events, one document each.
+
+use sabot_core::spec::Metadata;
+use sabot_proto::sabot::v1;
+use serde::Serialize;
+
+use super::{Span, Time, metadata, span, time};
+use crate::error::CliError;
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct EventDoc {
+    pub(crate) time: Option<Time>,
+    #[serde(flatten)]
+    pub(crate) kind: EventKindDoc,
+}
+
+/// Told apart by `type`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(crate) enum EventKindDoc {
+    Packet(PacketDoc),
+    Syscall(SyscallDoc),
+    Fault {
+        fault: Metadata,
+        change: String,
+        message: String,
+    },
+    Lost {
+        stream: String,
+        count: u64,
+    },
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PacketDoc {
+    pub(crate) fault: Metadata,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
+    pub(crate) device: String,
+    pub(crate) direction: &'static str,
+    pub(crate) outcome: &'static str,
+    pub(crate) source: String,
+    pub(crate) destination: String,
+    pub(crate) source_port: u32,
+    pub(crate) destination_port: u32,
+    /// The IP protocol number.
+    pub(crate) protocol: u32,
+    pub(crate) wire_packets: u32,
+    pub(crate) wire_bytes: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct PodDoc {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct SyscallDoc {
+    pub(crate) process: String,
+    pub(crate) pid: u32,
+    pub(crate) tid: u32,
+    pub(crate) syscall: String,
+    pub(crate) duration: Option<Span>,
+    pub(crate) result: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) errno: Option<String>,
+}
+
+impl TryFrom<v1::Event> for EventDoc {
+    type Error = CliError;
+
+    fn try_from(event: v1::Event) -> Result<Self, CliError> {
+        use v1::event::Kind;
+        let kind = match event.kind {
+            Some(Kind::Packet(packet)) => EventKindDoc::Packet(packet_doc(packet)),
+            Some(Kind::Syscall(syscall)) => EventKindDoc::Syscall(SyscallDoc {
+                duration: span("syscall.duration", syscall.duration)?,
+                process: syscall.process,
+                pid: syscall.pid,
+                tid: syscall.tid,
+                syscall: syscall.syscall,
+                result: syscall.result,
+                errno: syscall.errno,
+            }),
+            Some(Kind::Fault(change)) => EventKindDoc::Fault {
+                fault: metadata(change.fault),
+                change: change.change,
+                message: change.message,
+            },
+            Some(Kind::Lost(lost)) => EventKindDoc::Lost {
+                stream: lost.stream,
+                count: lost.count,
+            },
+            None => EventKindDoc::Unknown,
+        };
+        Ok(Self {
+            time: time("event.time", event.time)?,
+            kind,
+        })
+    }
+}
+
+fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
+    PacketDoc {
+        direction: direction(packet.direction()),
+        outcome: outcome(packet.outcome()),
+        fault: metadata(packet.fault),
+        pod: packet.pod.map(|pod| PodDoc {
+            namespace: pod.namespace,
+            name: pod.name,
+        }),
+        device: packet.device,
+        source: packet.source,
+        destination: packet.destination,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        protocol: packet.protocol,
+        wire_packets: packet.wire_packets,
+        wire_bytes: packet.wire_bytes,
+    }
+}
+
+pub(super) fn direction(direction: v1::Direction) -> &'static str {
+    match direction {
+        v1::Direction::Unspecified => "unknown",
+        v1::Direction::Egress => "egress",
+        v1::Direction::Ingress => "ingress",
+        v1::Direction::Both => "both",
+    }
+}
+
+fn outcome(outcome: v1::PacketOutcome) -> &'static str {
+    match outcome {
+        v1::PacketOutcome::Unspecified => "unknown",
+        v1::PacketOutcome::Passed => "passed",
+        v1::PacketOutcome::Dropped => "dropped",
+        v1::PacketOutcome::Bypassed => "bypassed",
+        v1::PacketOutcome::Delayed => "delayed",
+        v1::PacketOutcome::Corrupted => "corrupted",
+    }
+}

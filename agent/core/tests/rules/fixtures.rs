@@ -1,0 +1,111 @@
+//! Pods, worlds and faults to test with.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use sabot_core::model::{
+    Action, BootTime, Direction, Fault, FaultName, LabelRequirement, LabelSelector, NetnsId, Peer, Percent,
+    Pod, PodSelector, TargetDevice, TargetKey, TargetSelector, World,
+};
+
+pub(crate) const SECOND: u64 = 1_000_000_000;
+
+pub(crate) fn percent(value: f64) -> Percent {
+    Percent::new(value).expect("a percent from 0 to 100")
+}
+
+pub(crate) fn device(ino: u64, name: &str) -> TargetDevice {
+    TargetDevice {
+        key: TargetKey {
+            netns: NetnsId { dev: 4, ino },
+            device: name.to_owned(),
+            ifindex: 2,
+        },
+        netns_path: format!("/proc/{ino}/ns/net").into(),
+        mac_header: true,
+        node_device: false,
+    }
+}
+
+/// A pod in namespace `shop` with the label `app`; its sandbox and netns are told apart by `generation`.
+pub(crate) fn pod(index: u8, app: &str, generation: u64) -> Pod {
+    let ino = 1000 * generation + u64::from(index);
+    Pod {
+        namespace: "shop".to_owned(),
+        name: format!("{app}-{index}"),
+        uid: format!("uid-{index}"),
+        sandbox: format!("sandbox-{index}-{generation}"),
+        labels: BTreeMap::from([("app".to_owned(), app.to_owned())]),
+        addresses: vec![format!("10.1.{generation}.{index}").parse().expect("an address")],
+        host_network: false,
+        devices: vec![device(ino, "eth0")],
+    }
+}
+
+pub(crate) fn world(pods: impl IntoIterator<Item = Pod>) -> World {
+    World {
+        pods: pods.into_iter().map(|pod| (pod.sandbox.clone(), pod)).collect(),
+        ..World::default()
+    }
+}
+
+pub(crate) fn labelled(app: &str) -> PodSelector {
+    PodSelector {
+        namespace: "shop".to_owned(),
+        name: None,
+        labels: LabelSelector {
+            requirements: vec![LabelRequirement::In {
+                key: "app".to_owned(),
+                values: [app.to_owned()].into(),
+            }],
+        },
+    }
+}
+
+pub(crate) fn pods_target(app: &str) -> TargetSelector {
+    TargetSelector::Pods {
+        selector: labelled(app),
+        pick: None,
+    }
+}
+
+pub(crate) fn cidr(net: &str, except: &[&str]) -> Peer {
+    Peer::Cidr {
+        net: net.parse().expect("a network"),
+        except: except
+            .iter()
+            .map(|text| text.parse().expect("a network"))
+            .collect(),
+    }
+}
+
+/// A partition of `app=web`, both ways, from now on for a minute.
+pub(crate) fn fault(name: &str, now: BootTime) -> Fault {
+    let duration = Duration::from_secs(60);
+    Fault {
+        name: FaultName {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+        },
+        target: pods_target("web"),
+        peers: Vec::new(),
+        direction: Direction::Both,
+        ports: Vec::new(),
+        spare_node: true,
+        action: Action::Partition,
+        duration,
+        starts_at: now,
+        expires_at: now.after(duration),
+        created: SystemTime::UNIX_EPOCH,
+        starts: SystemTime::UNIX_EPOCH,
+        expires: SystemTime::UNIX_EPOCH + duration,
+        sample_every: 0,
+    }
+}
+
+pub(crate) fn delay() -> Action {
+    Action::Delay {
+        latency: Duration::from_millis(50),
+        jitter: Duration::ZERO,
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the crate's rules from outside: one binary, one module for each of its modules.
+
+mod fixtures;
+mod manifest;
+mod planner;
+mod quick;
+mod resolve;
+mod select;
+mod validate;

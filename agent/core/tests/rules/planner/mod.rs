@@ -1,0 +1,5 @@
+mod kernel;
+mod properties;
+mod scenarios;
+mod simulation;
+mod speed;

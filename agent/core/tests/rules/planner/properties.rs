@@ -1,0 +1,271 @@
+//! Whatever happens in whatever order: the kernel ends up holding what is desired, and nothing else.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use sabot_core::model::{
+    Action, BootTime, Direction, Fault, Peer, Pod, PodSelector, TargetDevice, TargetSelector, World,
+};
+use sabot_core::plan::{Observed, Policy};
+
+use super::simulation::{POLICY, Simulation};
+use crate::fixtures::{cidr, delay, device, fault, labelled, percent, pod, pods_target};
+
+const NETNS: &str = "/run/netns/lab";
+/// Its pods are on the node's network.
+const ON_NODE: u8 = 5;
+/// Its device has no MAC header.
+const HEADERLESS: u8 = 4;
+/// Its device can't have a delay line.
+const LINELESS: u8 = 3;
+
+#[derive(Clone, Debug)]
+enum Event {
+    Apply { name: u8, shape: Shape },
+    Delete { name: u8 },
+    PodUp { index: u8 },
+    PodDown { index: u8 },
+    PodRestart { index: u8 },
+    Netns { exists: bool },
+    Pass { millis: u64 },
+    Finish { which: usize, success: bool },
+    FailQuick { count: u32 },
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    target: u8,
+    action: u8,
+    direction: u8,
+    peers: u8,
+    seconds: u64,
+    starts_in: u64,
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    (
+        0..5_u8,
+        0..6_u8,
+        0..3_u8,
+        0..7_u8,
+        1..20_u64,
+        prop_oneof![4 => Just(0), 1 => 1..4_u64],
+    )
+        .prop_map(|(target, action, direction, peers, seconds, starts_in)| Shape {
+            target,
+            action,
+            direction,
+            peers,
+            seconds,
+            starts_in,
+        })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => (0..4_u8, shape()).prop_map(|(name, shape)| Event::Apply { name, shape }),
+        2 => (0..4_u8).prop_map(|name| Event::Delete { name }),
+        3 => (0..6_u8).prop_map(|index| Event::PodUp { index }),
+        2 => (0..6_u8).prop_map(|index| Event::PodDown { index }),
+        1 => (0..6_u8).prop_map(|index| Event::PodRestart { index }),
+        1 => any::<bool>().prop_map(|exists| Event::Netns { exists }),
+        3 => (1..4000_u64).prop_map(|millis| Event::Pass { millis }),
+        6 => (0..8_usize, prop::bool::weighted(0.8)).prop_map(|(which, success)| Event::Finish { which, success }),
+        1 => (1..3_u32).prop_map(|count| Event::FailQuick { count }),
+    ]
+}
+
+fn build(name: u8, shape: &Shape, now: BootTime) -> Fault {
+    let starts_at = now.after(Duration::from_secs(shape.starts_in));
+    let mut built = fault(&format!("fault-{name}"), starts_at);
+    built.duration = Duration::from_secs(shape.seconds);
+    built.expires_at = starts_at.after(built.duration);
+    built.target = match shape.target {
+        0 | 1 => pods_target("web"),
+        2 => pods_target("db"),
+        3 => TargetSelector::Pods {
+            selector: PodSelector {
+                name: Some("web-2".to_owned()),
+                ..labelled("web")
+            },
+            pick: None,
+        },
+        _ => TargetSelector::Netns(NETNS.into()),
+    };
+    built.action = match shape.action {
+        0 | 1 => Action::Partition,
+        2 => Action::Drop {
+            percent: percent(20.0),
+        },
+        3 => Action::Drop {
+            percent: percent(100.0),
+        },
+        4 => Action::CorruptPayload {
+            percent: percent(10.0),
+        },
+        _ => delay(),
+    };
+    built.direction = [Direction::Both, Direction::Egress, Direction::Ingress][usize::from(shape.direction)];
+    built.peers = match shape.peers {
+        0 | 1 => Vec::new(),
+        2 => vec![cidr("10.0.0.0/8", &["10.1.0.0/16"])],
+        3 => vec![cidr("10.0.0.0/9", &[]), cidr("10.1.0.0/16", &["10.1.1.0/24"])],
+        4 => vec![Peer::Pods(labelled("db"))],
+        5 => vec![Peer::Pods(labelled("web")), cidr("10.0.0.0/8", &["10.1.0.3/32"])],
+        _ => vec![Peer::Address("192.0.2.1".parse().expect("an address"))],
+    };
+    built
+}
+
+fn make_pod(index: u8, generation: u64) -> Pod {
+    let mut pod = pod(
+        index,
+        if index.is_multiple_of(2) { "web" } else { "db" },
+        generation,
+    );
+    pod.host_network = index == ON_NODE;
+    pod.devices[0].mac_header = index != HEADERLESS;
+    pod
+}
+
+/// The devices that a fault means, read from the fixtures' world without the crate's selectors.
+pub(crate) fn devices_meant<'a>(fault: &Fault, world: &'a World) -> Vec<&'a TargetDevice> {
+    match &fault.target {
+        TargetSelector::Pods { selector, .. } => {
+            let app = selector.labels.to_string();
+            let meant = |pod: &&Pod| {
+                app == format!("app={}", pod.labels["app"])
+                    && !pod.host_network
+                    && selector.name.as_deref().is_none_or(|name| name == pod.name)
+            };
+            world
+                .pods
+                .values()
+                .filter(meant)
+                .flat_map(|pod| &pod.devices)
+                .collect()
+        }
+        TargetSelector::Netns(path) => world.namespaces.get(path).into_iter().flatten().collect(),
+        TargetSelector::Interface(name) => world.interfaces.get(name).into_iter().collect(),
+    }
+}
+
+struct Story {
+    simulation: Simulation,
+    generation: u64,
+}
+
+impl Story {
+    fn new(policy: Policy) -> Self {
+        Self {
+            simulation: Simulation::new(policy),
+            generation: 1,
+        }
+    }
+
+    fn pod_down(&mut self, index: u8) {
+        self.simulation
+            .world
+            .pods
+            .retain(|_, pod| pod.uid != format!("uid-{index}"));
+    }
+
+    fn pod_up(&mut self, index: u8) {
+        let pods = &mut self.simulation.world.pods;
+        if !pods.values().any(|pod| pod.uid == format!("uid-{index}")) {
+            let pod = make_pod(index, self.generation);
+            if index == LINELESS {
+                self.simulation.lineless.insert(pod.devices[0].key.clone());
+            }
+            pods.insert(pod.sandbox.clone(), pod);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Apply { name, shape } => self.simulation.apply(build(name, &shape, self.simulation.now)),
+            Event::Delete { name } => self
+                .simulation
+                .faults
+                .retain(|key, _| key.name != format!("fault-{name}")),
+            Event::PodUp { index } => self.pod_up(index),
+            Event::PodDown { index } => self.pod_down(index),
+            Event::PodRestart { index } => {
+                self.pod_down(index);
+                self.generation += 1;
+                self.pod_up(index);
+            }
+            Event::Netns { exists: true } => {
+                let devices = vec![device(7, "veth0"), device(7, "veth1")];
+                self.simulation.world.namespaces.insert(NETNS.into(), devices);
+            }
+            Event::Netns { exists: false } => self.simulation.world.namespaces.clear(),
+            Event::Pass { millis } => self.simulation.pass(Duration::from_millis(millis)),
+            Event::Finish { which, success } => {
+                let busy = self.simulation.in_flight();
+                if let Some(target) = busy.get(which % busy.len().max(1)) {
+                    self.simulation.finish(*target, success);
+                }
+            }
+            Event::FailQuick { count } => self.simulation.fail_quick = count,
+        }
+        self.simulation.converge();
+    }
+
+    /// Everything goes: nothing may stay in the kernel or in the planner's memory of it.
+    fn end(mut self) {
+        self.simulation.faults.clear();
+        self.simulation.quiesce();
+        assert!(self.simulation.kernel.rules.is_empty(), "rules without a fault");
+        assert!(self.simulation.kernel.peers.is_empty(), "peers without a fault");
+        self.simulation.world = World::default();
+        self.simulation.quiesce();
+        assert!(
+            self.simulation.kernel.targets.is_empty(),
+            "targets without a device"
+        );
+        let left = Observed {
+            cooling: Default::default(),
+            ..self.simulation.observed
+        };
+        assert_eq!(left, Observed::default());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(400), ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_changes_ends_in_the_desired_state(
+        events in prop::collection::vec(event(), 1..60),
+        eagerly in any::<bool>(),
+    ) {
+        let mut story = Story::new(Policy { attach_eagerly: eagerly, ..POLICY });
+        for event in events {
+            story.happen(event);
+        }
+        story.simulation.quiesce();
+        story.simulation.check_desired();
+        story.end();
+    }
+
+    #[test]
+    fn full_tables_refuse_but_never_break(
+        events in prop::collection::vec(event(), 1..60),
+        max_slots in 1..4_u32,
+        max_targets in 1..4_u32,
+        max_slots_per_target in 1..3_usize,
+        eagerly in any::<bool>(),
+    ) {
+        let tight = Policy { max_slots, max_targets, max_slots_per_target, attach_eagerly: eagerly, ..POLICY };
+        let mut story = Story::new(tight);
+        for event in events {
+            story.happen(event);
+            let simulation = &story.simulation;
+            prop_assert!(simulation.kernel.owners.keys().all(|slot| slot.0 < max_slots));
+            prop_assert!(simulation.kernel.targets.keys().all(|target| target.0 < max_targets));
+            prop_assert!(simulation.kernel.targets.values().all(|t| t.slots.len() <= max_slots_per_target));
+        }
+        story.end();
+    }
+}

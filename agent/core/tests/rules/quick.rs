@@ -1,0 +1,274 @@
+use proptest::prelude::*;
+use sabot_core::quick::{
+    FormError, PeerForm, PercentForm, PortForm, TargetForm, format_selector, parse_selector,
+};
+use sabot_core::spec::{LabelExpression, LabelSelector, Metadata};
+use sabot_core::{Limits, spec, validate};
+
+fn target(text: &str) -> spec::Target {
+    text.parse::<TargetForm>()
+        .unwrap_or_else(|error| panic!("{error}"))
+        .0
+}
+
+fn peer(text: &str) -> spec::Peer {
+    text.parse::<PeerForm>()
+        .unwrap_or_else(|error| panic!("{error}"))
+        .0
+}
+
+fn refusal<T: std::str::FromStr<Err = FormError> + std::fmt::Debug>(text: &str) -> String {
+    text.parse::<T>().expect_err(text).to_string()
+}
+
+#[test]
+fn target_forms_say_whom_they_mean() {
+    let pods = target("pod:team-a/web-0").pods.expect("pods");
+    assert_eq!(
+        (pods.namespace.as_deref(), pods.name.as_deref()),
+        (Some("team-a"), Some("web-0"))
+    );
+    let pods = target("pods:team-a/app.kubernetes.io/name=web,tier!=db")
+        .pods
+        .expect("pods");
+    let selector = pods.selector.expect("a selector");
+    assert_eq!(selector.match_labels["app.kubernetes.io/name"], "web");
+    assert_eq!(selector.match_expressions[0].operator, "NotIn");
+    assert_eq!(target("interface:eth0").interface.as_deref(), Some("eth0"));
+    assert_eq!(
+        target("netns:/var/run/netns/x").netns.as_deref(),
+        Some("/var/run/netns/x")
+    );
+    assert_eq!(target("netns:x").netns.as_deref(), Some("/run/netns/x"));
+}
+
+#[test]
+fn peer_forms_say_whom_they_mean() {
+    assert_eq!(peer("ip:fd00::1").ip.as_deref(), Some("fd00::1"));
+    let range = peer("cidr:10.0.0.0/8,except=10.1.0.0/16,except=10.2.0.0/16");
+    assert_eq!(range.cidr.as_deref(), Some("10.0.0.0/8"));
+    assert_eq!(range.except, ["10.1.0.0/16", "10.2.0.0/16"]);
+    assert!(
+        peer("pods:team-b/*")
+            .pods
+            .expect("pods")
+            .selector
+            .expect("all")
+            .match_labels
+            .is_empty()
+    );
+}
+
+#[test]
+fn selectors_are_kubectls() {
+    let selector =
+        parse_selector("app=web, tier != db,env in (a, b),zone notin (c),key,!other,app==x").expect("valid");
+    assert_eq!(selector.match_labels["app"], "web");
+    let expressions: Vec<(&str, &str, Vec<&str>)> = (selector.match_expressions.iter())
+        .map(|e| {
+            (
+                e.key.as_str(),
+                e.operator.as_str(),
+                e.values.iter().map(String::as_str).collect(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("tier", "NotIn", vec!["db"]),
+        ("env", "In", vec!["a", "b"]),
+        ("zone", "NotIn", vec!["c"]),
+        ("key", "Exists", vec![]),
+        ("other", "DoesNotExist", vec![]),
+        ("app", "In", vec!["x"]),
+    ];
+    assert_eq!(expressions, expected);
+    for bad in [
+        "",
+        "app=web,",
+        "=web",
+        "app in a",
+        "app in (a",
+        "app)",
+        "a b",
+        "app=we b",
+        "app=web=x",
+        "n > 1",
+    ] {
+        let error = parse_selector(bad).expect_err(bad);
+        assert!(error.to_string().starts_with("label selector `"), "{error}");
+    }
+}
+
+#[test]
+fn kinds_of_later_versions_are_answered_with_the_ones_known() {
+    for (text, whom) in [
+        ("service:shop/payments", "service"),
+        ("node:a", "node"),
+        ("host:example.org", "host"),
+    ] {
+        let expected =
+            format!("peer `{text}`: this version doesn't know `{whom}:` peers; allowed: pod:NS/NAME, ");
+        assert!(
+            refusal::<PeerForm>(text).starts_with(&expected),
+            "{}",
+            refusal::<PeerForm>(text)
+        );
+        assert!(
+            refusal::<TargetForm>(text).contains("interface:NAME"),
+            "{}",
+            refusal::<TargetForm>(text)
+        );
+    }
+}
+
+#[test]
+fn wrong_forms_are_refused_with_what_is_allowed() {
+    for text in [
+        "",
+        "eth0",
+        "pod:web",
+        "pod:/web",
+        "pod:a/",
+        "pods:a/",
+        "pods:A/app=web",
+        "interface:a/b",
+        "netns:",
+        "netns:a/b",
+        "what:ever",
+    ] {
+        let error = refusal::<TargetForm>(text);
+        assert!(
+            error.starts_with(&format!("target `{text}`: ")) && error.contains("allowed: pod:NS/NAME"),
+            "{error}"
+        );
+    }
+    for text in [
+        "",
+        "10.0.0.1",
+        "ip:10.0.0",
+        "ip:10.0.0.0/8",
+        "cidr:10.0.0.1",
+        "cidr:10.0.0.0/8,but=10.1.0.0/16",
+        "cidr:10.0.0.0/8,except=x",
+        "cidr:",
+    ] {
+        let error = refusal::<PeerForm>(text);
+        assert!(
+            error.starts_with(&format!("peer `{text}`: ")) && error.contains("allowed: pod:NS/NAME"),
+            "{error}"
+        );
+    }
+    for text in [
+        "", "0", "65536", "TCP:0", "TCP:", "tcp:http", "ICMP:1", "GRE", "8443:TCP", "-1",
+    ] {
+        let error = refusal::<PortForm>(text);
+        assert!(error.starts_with(&format!("port `{text}`: ")), "{error}");
+    }
+    for text in ["", "%", "-1", "100.1", "NaN", "inf", "20%%", "a"] {
+        let error = refusal::<PercentForm>(text);
+        assert!(error.starts_with(&format!("percent `{text}`: ")), "{error}");
+    }
+}
+
+#[test]
+fn ports_and_percents_read_as_written() {
+    let port = |text: &str| {
+        let port = text
+            .parse::<PortForm>()
+            .unwrap_or_else(|error| panic!("{error}"))
+            .0;
+        (port.protocol, port.port)
+    };
+    assert_eq!(port("8443"), (None, Some(8443)));
+    assert_eq!(port("tcp:8443"), (Some("TCP".to_owned()), Some(8443)));
+    assert_eq!(port("UDP:53"), (Some("UDP".to_owned()), Some(53)));
+    assert_eq!(port("icmpv6"), (Some("ICMPv6".to_owned()), None));
+    for (text, value) in [
+        ("20", 20.0),
+        ("20%", 20.0),
+        ("0.5%", 0.5),
+        ("0", 0.0),
+        ("100%", 100.0),
+    ] {
+        assert_eq!(text.parse::<PercentForm>().expect(text), PercentForm(value));
+    }
+}
+
+fn selector() -> impl Strategy<Value = LabelSelector> {
+    let key = || "([a-z]{1,5}\\.[a-z]{1,3}/)?[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,5}[a-zA-Z0-9])?";
+    let value = || "([a-zA-Z0-9]([a-zA-Z0-9_.-]{0,5}[a-zA-Z0-9])?)?";
+    let expression =
+        (key(), 0..4_usize, prop::collection::vec(value(), 1..4)).prop_map(|(key, operator, values)| {
+            LabelExpression {
+                key,
+                operator: ["In", "NotIn", "Exists", "DoesNotExist"][operator].to_owned(),
+                values: if operator < 2 { values } else { Vec::new() },
+            }
+        });
+    (
+        prop::collection::btree_map(key(), value(), 0..3),
+        prop::collection::vec(expression, 0..3),
+    )
+        .prop_map(|(match_labels, match_expressions)| LabelSelector {
+            match_labels,
+            match_expressions,
+        })
+}
+
+fn target_form() -> impl Strategy<Value = TargetForm> {
+    prop_oneof![
+        "pod:[a-z]{1,8}/[a-z]{1,8}-[0-9]",
+        ("[a-z]{1,8}", selector()).prop_map(|(ns, s)| format!("pods:{ns}/{}", format_selector(&s))),
+        "interface:[a-z]{1,8}[0-9]",
+        "netns:(/run/netns/)?[a-z]{1,8}",
+    ]
+    .prop_map(|text| text.parse().unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn peer_form() -> impl Strategy<Value = PeerForm> {
+    prop_oneof![
+        any::<std::net::IpAddr>().prop_map(|ip| format!("ip:{ip}")),
+        "cidr:10\\.0\\.0\\.0/8(,except=10\\.[0-9]\\.0\\.0/16){0,3}",
+        "pod:[a-z]{1,8}/[a-z]{1,8}",
+        ("[a-z]{1,8}", selector()).prop_map(|(ns, s)| format!("pods:{ns}/{}", format_selector(&s))),
+    ]
+    .prop_map(|text| text.parse().unwrap_or_else(|error| panic!("{error}")))
+}
+
+proptest! {
+    #[test]
+    fn selectors_round_trip(selector in selector()) {
+        let text = format_selector(&selector);
+        prop_assert_eq!(parse_selector(&text).map_err(|e| TestCaseError::fail(e.to_string()))?, selector);
+    }
+
+    #[test]
+    fn target_forms_round_trip_and_are_valid(form in target_form()) {
+        prop_assert_eq!(form.to_string().parse::<TargetForm>(), Ok(form.clone()));
+        let spec = spec::FaultSpec { target: form.0, ..crate::validate::minimal() };
+        let metadata = Metadata { name: "cut".to_owned(), ..Metadata::default() };
+        prop_assert!(validate(&metadata, &spec, &Limits::default()).is_ok());
+    }
+
+    #[test]
+    fn peer_forms_round_trip_and_are_valid(form in peer_form()) {
+        prop_assert_eq!(form.to_string().parse::<PeerForm>(), Ok(form.clone()));
+        let spec = spec::FaultSpec { peers: vec![form.0], ..crate::validate::minimal() };
+        let metadata = Metadata { name: "cut".to_owned(), ..Metadata::default() };
+        prop_assert!(validate(&metadata, &spec, &Limits::default()).is_ok());
+    }
+
+    #[test]
+    fn ports_and_percents_round_trip(protocol in 0..4_usize, port in 1..=65535_u16, value in 0.0..=100.0_f64) {
+        let text = format!("{}{port}", ["", "TCP:", "UDP:", "SCTP:"][protocol]);
+        prop_assert_eq!(text.parse::<PortForm>().expect("a port").to_string(), text);
+        let percent = PercentForm(value);
+        prop_assert_eq!(percent.to_string().parse::<PercentForm>(), Ok(percent));
+    }
+
+    #[test]
+    fn no_text_makes_a_form_panic(text in "(pods?:|netns:|cidr:|ip:|TCP:)?\\PC{0,40}") {
+        let _ = (text.parse::<TargetForm>(), text.parse::<PeerForm>());
+        let _ = (text.parse::<PortForm>(), text.parse::<PercentForm>(), parse_selector(&text));
+    }
+}
