@@ -1,1 +1,434 @@
-//! Placeholder until the room is furnished.
+//! The one place where the parts are wired: checks, start, the order of the end.
+
+mod kernel;
+mod notify;
+mod privileges;
+mod signals;
+mod syscalls;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use sabot_abi as abi;
+use sabot_core::plan::Policy;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{self, JoinHandle};
+
+use crate::api::{self, BindError, Limits, NodeInfo, ServeError, Services, WatchLoss};
+use crate::config::{Attach, Config, ConfigError, SyscallMode};
+use crate::engine::handle::{Handle, RuntimeState};
+use crate::engine::{Control, Engine, Heartbeat, LeftBehind, Options, Parts};
+use crate::kernel::features::Features;
+use crate::kernel::{Injector, Taps};
+use crate::logging::{self, LoggingError};
+use crate::metrics::{self, HttpState, Metrics, Probe, ReconcileDuration, Sources};
+use crate::observe::event::EventHub;
+use crate::observe::observers::Observers;
+use crate::observe::packets::{self, PacketObserver, SnapshotEnricher};
+use crate::targets::{self, TargetsConfig};
+use signals::Signals;
+
+/// The engine's heart beats once a second; a pass may take a while on a busy machine.
+const HEARTBEAT_BOUND: Duration = Duration::from_secs(10);
+/// For the servers to end once they were told to; the engine has its own bound.
+const SERVERS_END: Duration = Duration::from_secs(3);
+/// For threads that still wait for the kernel when everything else has ended.
+const THREADS_END: Duration = Duration::from_millis(500);
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
+    #[error(transparent)]
+    Privileges(#[from] privileges::PrivilegeError),
+    #[error("cannot start {part}: {source}")]
+    Start { part: &'static str, source: io::Error },
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("cannot serve metrics on {address} (see --metrics-address): {source}")]
+    MetricsAddress { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Kernel(#[from] kernel::KernelError),
+    #[error("serving gRPC has ended: {0}")]
+    Api(ServeError),
+    #[error("{part} has ended although nobody asked it to{}", reason(.source.as_ref()))]
+    Ended {
+        part: &'static str,
+        source: Option<io::Error>,
+    },
+    #[error(transparent)]
+    LeftBehind(#[from] LeftBehind),
+}
+
+fn reason(source: Option<&io::Error>) -> String {
+    source.map_or_else(String::new, |source| format!(": {source}"))
+}
+
+impl AppError {
+    /// Tells the user, and says how the process ends: 2 for wrong usage, 1 for everything else that failed, 0 for the
+    /// help text.
+    pub fn report(&self) -> ExitCode {
+        match self {
+            Self::Config(ConfigError::Usage(error)) => {
+                // Where neither stdout nor stderr can be written to, the code is all that can be said.
+                let _ = error.print();
+                ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+            }
+            Self::Config(error) => {
+                eprintln!("sabotd: {error}");
+                ExitCode::from(2)
+            }
+            error => {
+                eprintln!("sabotd: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// Whatever keeps it from starting, from going on, or from cleaning up.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), AppError> {
+    let config = Config::load(arguments)?;
+    logging::start(&config.log)?;
+    privileges::check()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(started("the runtime's threads"))?;
+    let result = runtime.block_on(serve(config));
+    runtime.shutdown_timeout(THREADS_END);
+    result
+}
+
+fn started(part: &'static str) -> impl FnOnce(io::Error) -> AppError {
+    move |source| AppError::Start { part, source }
+}
+
+async fn serve(config: Config) -> Result<(), AppError> {
+    let mut signals = Signals::new().map_err(started("the signal handlers"))?;
+    // Before anything else: a second daemon must not touch what the first one has in force.
+    let (socket, _socket_guard) = api::bind_socket(&config.socket)?;
+    let http = bind_http(config.metrics_address).await?;
+    let config = Arc::new(config);
+    let kernel = {
+        let config = Arc::clone(&config);
+        task::spawn_blocking(move || kernel::load(&config))
+    };
+    let kernel = kernel.await.map_err(|panic| AppError::Start {
+        part: "the kernel's part",
+        source: io::Error::other(panic),
+    })??;
+
+    let daemon = Daemon::start(&config, kernel, socket, http)?;
+    notify::notify(notify::READY);
+    tracing::info!(socket = %config.socket.display(), node = config.node_name, "serving");
+    daemon.run(&mut signals).await
+}
+
+async fn bind_http(address: Option<SocketAddr>) -> Result<Option<TcpListener>, AppError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(source) => Err(AppError::MetricsAddress { address, source }),
+    }
+}
+
+/// Everything that runs, and how to end it.
+struct Daemon {
+    engine: Control,
+    /// What the engine's thread says at its end; closed without a word when it panicked.
+    engine_ended: oneshot::Receiver<Result<(), LeftBehind>>,
+    stop: watch::Sender<bool>,
+    api: JoinHandle<Result<(), ServeError>>,
+    /// Ends with the process where there is no address to serve on.
+    http: JoinHandle<io::Result<()>>,
+    /// The gate: as long as it is held, faults work.
+    _injector: Arc<Injector>,
+}
+
+impl Daemon {
+    fn start(
+        config: &Config,
+        kernel: kernel::Kernel,
+        socket: UnixListener,
+        http: Option<TcpListener>,
+    ) -> Result<Self, AppError> {
+        let hub = EventHub::new(config.event_buffer);
+        let (syscall_observer, feature) = syscalls::start(config, &hub);
+        let mut features = kernel.features;
+        features.list.extend(feature);
+        let features = Arc::new(features);
+        let injector = kernel.injector;
+
+        let reconcile = ReconcileDuration::default();
+        let parts = parts(config, injector.clone(), &features, &hub, &reconcile);
+        let (engine, handle, control) = Engine::new(parts, options(config));
+        let engine_ended = start_engine(engine)?;
+
+        let packets = start_packets(kernel.taps, &handle, &hub, &injector)?;
+        let incidents = injector.clone();
+        let observers = Arc::new(Observers::new(
+            syscall_observer,
+            Some(packets),
+            Box::new(move || incidents.incidents()),
+        ));
+        if config.syscalls == SyscallMode::Active {
+            tokio::spawn(syscalls::follow_faults(handle.clone(), Arc::clone(&observers)));
+        }
+
+        let (stop, stopped) = watch::channel(false);
+        let watch_loss = WatchLoss::default();
+        let lost = watch_loss.clone();
+        let sources = Sources {
+            engine: handle.clone(),
+            observers: Arc::clone(&observers),
+            delays: Some(injector.clone()),
+            subscribers_lost: Box::new(move || lost.get()),
+            features: Arc::clone(&features),
+            reconcile,
+        };
+        let state = Arc::new(HttpState {
+            metrics: Metrics::new("sabot", sources),
+            live: live(control.heartbeat(), injector.clone(), Arc::clone(&observers)),
+            ready: ready(handle.clone()),
+        });
+        let services = Services {
+            engine: handle,
+            events: hub,
+            observe: observers,
+            node: Arc::new(node_info(config, &features)),
+            watch_loss,
+        };
+        Ok(Self {
+            engine: control,
+            engine_ended,
+            stop,
+            api: tokio::spawn(api::serve(socket, services, until(stopped.clone()))),
+            http: tokio::spawn(serve_http(http, state, until(stopped))),
+            _injector: injector,
+        })
+    }
+
+    /// Waits for a signal or for the end of a part, and then ends everything.
+    async fn run(mut self, signals: &mut Signals) -> Result<(), AppError> {
+        let cause = tokio::select! {
+            signal = signals.next() => {
+                tracing::info!(signal, "ending: every fault is reverted");
+                Ok(())
+            }
+            // Nothing could be reverted in order: the end of the process takes everything with it, and that at once.
+            result = &mut self.engine_ended => return Err(ended_early(result)),
+            result = &mut self.api => Err(match result {
+                Ok(Err(error)) => AppError::Api(error),
+                Ok(Ok(())) => AppError::Ended { part: "the gRPC server", source: None },
+                Err(panic) => AppError::Ended { part: "the gRPC server", source: Some(io::Error::other(panic)) },
+            }),
+            result = &mut self.http => Err(AppError::Ended {
+                part: "the metrics server",
+                source: result.unwrap_or_else(|panic| Err(io::Error::other(panic))).err(),
+            }),
+        };
+        if let Err(error) = &cause {
+            tracing::error!(%error, "ending: every fault is reverted");
+        }
+        tokio::select! {
+            reverted = self.end() => cause.and(reverted),
+            signal = signals.next() => {
+                tracing::warn!(signal, "a second signal: ending at once; what is attached goes with the process");
+                std::process::exit(1);
+            }
+        }
+    }
+
+    async fn end(self) -> Result<(), AppError> {
+        notify::notify(notify::STOPPING);
+        self.engine.stop();
+        self.stop.send_replace(true);
+        let reverted = match self.engine_ended.await {
+            Ok(result) => result.map_err(AppError::from),
+            Err(_) => Err(AppError::Ended {
+                part: "the engine",
+                source: None,
+            }),
+        };
+        let servers = async {
+            // One of them may be the reason of the end, and is over already.
+            if !self.api.is_finished() {
+                let _ = self.api.await;
+            }
+            if !self.http.is_finished() {
+                let _ = self.http.await;
+            }
+        };
+        if tokio::time::timeout(SERVERS_END, servers).await.is_err() {
+            tracing::info!("clients were still connected at the end");
+        }
+        tracing::info!("ended");
+        reverted
+    }
+}
+
+fn ended_early(result: Result<Result<(), LeftBehind>, oneshot::error::RecvError>) -> AppError {
+    match result {
+        Ok(Err(left)) => AppError::LeftBehind(left),
+        Ok(Ok(())) | Err(_) => AppError::Ended {
+            part: "the engine",
+            source: None,
+        },
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the daemon is gone.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// What the engine works with; begins to watch the world.
+fn parts(
+    config: &Config,
+    datapath: Arc<Injector>,
+    features: &Arc<Features>,
+    hub: &EventHub,
+    reconcile: &ReconcileDuration,
+) -> Parts {
+    let source = targets::start(TargetsConfig {
+        runtime_endpoint: config.runtime_endpoint.clone(),
+        runtime_poll: config.runtime_poll,
+        ..TargetsConfig::default()
+    });
+    let reconcile = reconcile.clone();
+    Parts {
+        datapath,
+        source: Arc::new(source),
+        features: Arc::clone(features),
+        events: hub.clone(),
+        on_reconcile: Box::new(move |duration| reconcile.observe(duration)),
+    }
+}
+
+/// The engine has a thread of its own, so that neither side waits for the other's work: it blocks for every quick
+/// operation, and thousands of peers are many of those.
+fn start_engine(engine: Engine) -> Result<oneshot::Receiver<Result<(), LeftBehind>>, AppError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .thread_name("engine-worker")
+        .build()
+        .map_err(started("the engine's runtime"))?;
+    let (ended, receiver) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || {
+            let result = runtime.block_on(engine.run());
+            // Without a receiver the daemon is ending anyway.
+            let _ = ended.send(result);
+            runtime.shutdown_background();
+        })
+        .map_err(started("the engine's thread"))?;
+    Ok(receiver)
+}
+
+fn start_packets(
+    taps: Taps,
+    handle: &Handle,
+    hub: &EventHub,
+    injector: &Arc<Injector>,
+) -> Result<PacketObserver, AppError> {
+    if let Some(logger) = taps.logger {
+        kernel::forward_log(logger).map_err(started("the reader of the programs' log"))?;
+    }
+    let enricher = SnapshotEnricher::new(handle.clone());
+    let injector = Arc::clone(injector);
+    let lost = move || injector.incidents()[abi::INCIDENT_EVENT_LOST as usize];
+    packets::start(taps.packet_events, enricher, hub.clone(), lost)
+        .map_err(started("the reader of packet events"))
+}
+
+async fn serve_http(
+    listener: Option<TcpListener>,
+    state: Arc<HttpState>,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    match listener {
+        Some(listener) => metrics::serve(listener, state, stopped).await,
+        None => {
+            stopped.await;
+            Ok(())
+        }
+    }
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        limits: sabot_core::Limits {
+            max_duration: config.max_duration,
+            default_sample_every: config.sample_every,
+            ..sabot_core::Limits::default()
+        },
+        policy: Policy {
+            keep_warm: config.keep_warm,
+            attach_eagerly: config.attach == Attach::All,
+            max_slots: abi::MAX_SLOTS,
+            max_targets: abi::MAX_TARGETS,
+            max_slots_per_target: abi::MAX_TARGET_SLOTS,
+        },
+        keep_ended: config.keep_ended,
+    }
+}
+
+fn node_info(config: &Config, features: &Features) -> NodeInfo {
+    NodeInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        name: config.node_name.clone(),
+        started_at: SystemTime::now(),
+        started: Instant::now(),
+        features: features.clone(),
+        limits: Limits {
+            max_duration: config.max_duration,
+            max_faults: abi::MAX_SLOTS,
+            max_targets: abi::MAX_TARGETS,
+            max_faults_per_target: abi::MAX_TARGET_SLOTS as u32,
+        },
+    }
+}
+
+/// Whether the daemon's loops go round.
+fn live(engine: Arc<Heartbeat>, injector: Arc<Injector>, observers: Arc<Observers>) -> Probe {
+    Probe::default()
+        .with("engine", move || {
+            let age = engine.age();
+            if age < HEARTBEAT_BOUND {
+                Ok(())
+            } else {
+                Err(format!("the reconciler has been silent for {} s", age.as_secs()))
+            }
+        })
+        .with("delay line", move || {
+            if injector.is_alive() {
+                Ok(())
+            } else {
+                Err("its thread has ended".to_owned())
+            }
+        })
+        .with("observers", move || observers.alive())
+}
+
+/// Whether faults mean what they say: a runtime that was asked has answered once, or isn't there.
+fn ready(engine: Handle) -> Probe {
+    Probe::default().with("container runtime", move || match engine.snapshot().runtime {
+        RuntimeState::Connecting => Err("it hasn't answered yet".to_owned()),
+        RuntimeState::Absent(_) | RuntimeState::Ready { .. } | RuntimeState::Down(_) => Ok(()),
+    })
+}

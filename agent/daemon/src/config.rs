@@ -1,1 +1,249 @@
-//! Placeholder until the room is furnished.
+//! Flags, environment and file, merged into one [`Config`].
+//!
+//! Every setting has the same name everywhere: `--keep-warm`, `SABOT_KEEP_WARM`, and `keep-warm` in the TOML file. A flag
+//! goes before the environment, the environment before the file, the file before the default.
+
+mod settings;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
+
+use self::settings::Settings;
+use crate::targets::RuntimeEndpoint;
+
+/// Read when it exists and `--config` names no other.
+pub const DEFAULT_FILE: &str = "/etc/sabot/sabotd.toml";
+
+/// A frame with its GSO payload must fit into any line.
+const LEAST_LINE_BYTES: u64 = 256 << 10;
+const LONGEST_COMM: usize = 15;
+
+/// Everything that can be set, complete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The gRPC socket, mode 0600.
+    pub socket: PathBuf,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere.
+    pub metrics_address: Option<SocketAddr>,
+    pub runtime_endpoint: RuntimeEndpoint,
+    /// How often the runtime is listed where it offers no events.
+    pub runtime_poll: Duration,
+    pub node_name: String,
+    /// No fault lives longer.
+    pub max_duration: Duration,
+    pub log: LogConfig,
+    /// How long an attachment outlives its last fault.
+    pub keep_warm: Duration,
+    pub attach: Attach,
+    pub hook: Hook,
+    /// Bytes that one target's delay line holds at most.
+    pub delay_line_bytes: u64,
+    /// Bytes that all delay lines together hold at most.
+    pub delay_line_total_bytes: u64,
+    /// How long an ended fault stays listed with its last counters.
+    pub keep_ended: Duration,
+    pub syscalls: SyscallMode,
+    /// Process names watched beside the built-in ones.
+    pub syscall_processes: Vec<String>,
+    /// Calls that take longer are reported as events.
+    pub slow_syscall: Duration,
+    /// For faults that don't say: one in this many decided packets is reported as an event; 0: none.
+    pub sample_every: u32,
+    /// Events that a slow subscriber may lag behind before it loses some.
+    pub event_buffer: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    /// Directives of `tracing_subscriber`'s `EnvFilter`, checked.
+    pub filter: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// When programs are attached to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attach {
+    /// When a fault needs it, and for a while after.
+    Recent,
+    /// As the pod appears, so that its first fault finds it warm.
+    All,
+}
+
+/// Where programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// tcx where the kernel has it.
+    Auto,
+    Tcx,
+    Clsact,
+}
+
+/// When syscalls are traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyscallMode {
+    Always,
+    /// Only while a fault is active.
+    Active,
+    Never,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Help, version, or a usage error: clap's text is complete and goes out as it is.
+    #[error("{0}")]
+    Usage(clap::Error),
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration file {} is invalid: {source}", path.display())]
+    File {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
+    #[error("{setting}: `{given}` is not allowed: {allowed}")]
+    Invalid {
+        setting: &'static str,
+        given: String,
+        allowed: String,
+    },
+    #[error("node-name: none was given and the host's name can't be read: {0}")]
+    HostName(std::io::Error),
+}
+
+/// Sabot's node daemon: injects network faults into pods and network namespaces, and observes what they do.
+#[derive(Debug, Parser)]
+#[command(name = "sabotd", version, about, max_term_width = 100)]
+struct CommandLine {
+    /// A TOML file with the same settings, by the names of the flags [default: /etc/sabot/sabotd.toml if it exists]
+    #[arg(long, env = "SABOT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Config {
+    /// Merges the command line (with the environment) and the configuration file over the defaults.
+    ///
+    /// # Errors
+    /// Bad flags, an unreadable or invalid file, a value out of its bounds; each names the setting and what is allowed.
+    pub fn load<I, T>(arguments: I) -> Result<Self, ConfigError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let line = CommandLine::try_parse_from(arguments).map_err(ConfigError::Usage)?;
+        let file = match &line.config {
+            Some(path) => Some(path.as_path()),
+            None => Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()),
+        };
+        let settings = match file {
+            Some(path) => line.settings.over(read(path)?),
+            None => line.settings,
+        };
+        settings.complete()
+    }
+}
+
+fn read(path: &Path) -> Result<Settings, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| ConfigError::File {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+impl Config {
+    fn check(&self) -> Result<(), ConfigError> {
+        EnvFilter::try_new(&self.log.filter)
+            .map_err(|e| invalid("log-level", &self.log.filter, e.to_string()))?;
+        let text = |d: Duration| humantime::format_duration(d).to_string();
+        if self.socket.as_os_str().is_empty() || !self.socket.is_absolute() {
+            return Err(invalid(
+                "socket",
+                self.socket.display(),
+                "an absolute path is needed",
+            ));
+        }
+        if self.node_name.is_empty() {
+            return Err(invalid("node-name", "", "a name is needed"));
+        }
+        if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&self.runtime_poll) {
+            return Err(invalid(
+                "runtime-poll",
+                text(self.runtime_poll),
+                "10ms to 1h are allowed",
+            ));
+        }
+        for (setting, value) in [
+            ("max-duration", self.max_duration),
+            ("slow-syscall", self.slow_syscall),
+        ] {
+            if value.is_zero() {
+                return Err(invalid(setting, text(value), "a duration above zero is needed"));
+            }
+        }
+        self.check_sizes()
+    }
+
+    fn check_sizes(&self) -> Result<(), ConfigError> {
+        if self.delay_line_bytes < LEAST_LINE_BYTES {
+            return Err(invalid(
+                "delay-line-bytes",
+                self.delay_line_bytes,
+                "at least 256KiB are needed, or a single super-packet may not fit",
+            ));
+        }
+        if self.delay_line_total_bytes < self.delay_line_bytes {
+            let allowed = format!("at least delay-line-bytes ({}) is needed", self.delay_line_bytes);
+            return Err(invalid(
+                "delay-line-total-bytes",
+                self.delay_line_total_bytes,
+                allowed,
+            ));
+        }
+        if !(1..=1 << 20).contains(&self.event_buffer) {
+            return Err(invalid(
+                "event-buffer",
+                self.event_buffer,
+                "1 to 1048576 events are allowed",
+            ));
+        }
+        for name in &self.syscall_processes {
+            if name.is_empty() || name.len() > LONGEST_COMM {
+                let allowed = "the kernel's name of a process has 1 to 15 bytes (see /proc/PID/comm)";
+                return Err(invalid("syscall-process", name, allowed));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn invalid(setting: &'static str, given: impl fmt::Display, allowed: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid {
+        setting,
+        given: given.to_string(),
+        allowed: allowed.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ pub mod config;
 pub mod delayline;
 pub mod engine;
 pub mod kernel;
+pub mod logging;
 pub mod metrics;
 pub mod observe;
 pub mod targets;

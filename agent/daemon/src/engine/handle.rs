@@ -213,8 +213,13 @@ impl Handle {
         Self { commands, snapshots }
     }
 
-    /// Creates the fault or edits it in place. Returns once it is in force on every target it means now, or when `wait`
-    /// is over, with whatever phase it has then.
+    /// Creates the fault, or edits the active one of that name in place. Returns once it is in force on every target it
+    /// means now or can't be, at once where there is no target yet, or when `wait` is over, with whatever phase it has
+    /// then.
+    ///
+    /// An edit keeps the slot, the counters and the time of creation. Its times begin anew, also where nothing else is
+    /// different: applying a fault again before its end prolongs it by its duration from now. A fault that has ended is
+    /// followed by a new one.
     pub async fn apply(
         &self,
         metadata: Metadata,
@@ -230,7 +235,7 @@ impl Handle {
         .await
     }
 
-    /// Returns once the kernel no longer acts on it.
+    /// Returns once the kernel no longer acts on it; at once for one that has ended already.
     pub async fn delete(&self, name: FaultName) -> Result<FaultView, EngineError> {
         self.ask(|reply| Command::Delete { name, reply }).await
     }

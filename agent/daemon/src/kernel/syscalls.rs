@@ -3,8 +3,10 @@
 use std::fs;
 use std::io;
 use std::os::linux::fs::MetadataExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use nix::sys::stat::{major, minor};
@@ -75,14 +77,19 @@ pub enum SyscallProgramError {
     },
 }
 
-/// The programs at work, until this is dropped.
+/// The programs, attached unless told otherwise, until this is dropped.
 pub struct SyscallPrograms {
     latencies: PerCpuHashMap<MapData, SyscallKey, SyscallLatency>,
     errnos: PerCpuHashMap<MapData, ErrnoKey, u64>,
     losses: PerCpuArray<MapData, u64>,
+    attached: Mutex<Attached>,
+}
+
+/// What attaching and detaching change.
+struct Attached {
     in_flight: HashMap<MapData, u64, Call>,
-    /// Holds the programs and their links.
-    _object: Ebpf,
+    object: Ebpf,
+    links: Vec<(&'static str, RawTracePointLinkId)>,
 }
 
 impl SyscallPrograms {
@@ -107,10 +114,33 @@ impl SyscallPrograms {
             latencies: take(&mut object, "LATENCIES")?,
             errnos: take(&mut object, "ERRNOS")?,
             losses: take(&mut object, "LOSSES")?,
-            in_flight: take(&mut object, "IN_FLIGHT")?,
-            _object: attach_all(object)?,
+            attached: Mutex::new(Attached {
+                in_flight: take(&mut object, "IN_FLIGHT")?,
+                object: load_all(object)?,
+                links: Vec::new(),
+            }),
         };
+        programs.set_attached(true)?;
         Ok((programs, events))
+    }
+
+    /// Takes the programs off their tracepoints, or puts them back; what they have counted stays. Waits for the kernel for
+    /// some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; some of the programs may have changed their state then.
+    pub fn set_attached(&self, wanted: bool) -> Result<(), SyscallProgramError> {
+        let mut attached = self.attached();
+        if wanted {
+            attached.attach()
+        } else {
+            attached.detach()
+        }
+    }
+
+    fn attached(&self) -> MutexGuard<'_, Attached> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Latencies so far, summed over the CPUs.
@@ -145,7 +175,8 @@ impl SyscallPrograms {
     ///
     /// When the kernel refuses to read the map.
     pub fn in_flight(&self) -> Result<usize, SyscallProgramError> {
-        self.in_flight
+        self.attached()
+            .in_flight
             .keys()
             .try_fold(0, |count, key| key.map(|_| count + 1))
             .map_err(|source| SyscallProgramError::map("IN_FLIGHT", source))
@@ -208,19 +239,64 @@ fn load(config: &SyscallProgramConfig) -> Result<Ebpf, SyscallProgramError> {
         .map_err(|source| SyscallProgramError::Load(Box::new(source)))
 }
 
-fn attach_all(mut object: Ebpf) -> Result<Ebpf, SyscallProgramError> {
+impl Attached {
+    fn attach(&mut self) -> Result<(), SyscallProgramError> {
+        if self.links.is_empty() {
+            self.forget_calls()?;
+        }
+        for name in PROGRAMS {
+            if self.links.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            let link = program(&mut self.object, name)?
+                .attach(name)
+                .map_err(|source| SyscallProgramError::program(name, source))?;
+            self.links.push((name, link));
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self) -> Result<(), SyscallProgramError> {
+        // The beginnings of calls go first, so that the ends of most are still seen.
+        while let Some((name, link)) = self.links.pop() {
+            program(&mut self.object, name)?
+                .detach(link)
+                .map_err(|source| SyscallProgramError::program(name, source))?;
+        }
+        Ok(())
+    }
+
+    /// Calls that began before the programs were detached would seem to have lasted ever since.
+    fn forget_calls(&mut self) -> Result<(), SyscallProgramError> {
+        let stale: Vec<u64> = self.in_flight.keys().filter_map(Result::ok).collect();
+        for call in stale {
+            match self.in_flight.remove(&call) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(source) => return Err(SyscallProgramError::map("IN_FLIGHT", source)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn load_all(mut object: Ebpf) -> Result<Ebpf, SyscallProgramError> {
     for name in PROGRAMS {
-        let program: &mut RawTracePoint = object
-            .program_mut(name)
-            .ok_or(SyscallProgramError::NoProgram(name))?
-            .try_into()
-            .map_err(|source| SyscallProgramError::program(name, source))?;
-        program
+        program(&mut object, name)?
             .load()
-            .and_then(|()| program.attach(name))
             .map_err(|source| SyscallProgramError::program(name, source))?;
     }
     Ok(object)
+}
+
+fn program<'a>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut RawTracePoint, SyscallProgramError> {
+    object
+        .program_mut(name)
+        .ok_or(SyscallProgramError::NoProgram(name))?
+        .try_into()
+        .map_err(|source| SyscallProgramError::program(name, source))
 }
 
 fn take<M: TryFrom<Map, Error = MapError>>(

@@ -2,7 +2,6 @@
 
 pub mod clock;
 pub mod event;
-pub mod lifecycle;
 pub mod names;
 pub mod observers;
 pub mod packets;

@@ -179,6 +179,15 @@ impl SyscallObserver {
         Ok(snapshot)
     }
 
+    /// Stops observing, or goes on; what was counted stays. Waits for the kernel for some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn set_attached(&self, wanted: bool) -> Result<(), SyscallProgramError> {
+        self.programs.set_attached(wanted)
+    }
+
     /// Events that never reached the hub.
     pub fn lost_events(&self) -> u64 {
         self.loss.total()

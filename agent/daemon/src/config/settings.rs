@@ -1,0 +1,280 @@
+//! One layer of settings, as the command line with the environment, or the file, gives it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde::{Deserialize, Deserializer};
+
+use crate::targets::{EndpointError, RuntimeEndpoint};
+
+use super::{Attach, Config, ConfigError, Hook, LogConfig, LogFormat, SyscallMode};
+
+const MIB: u64 = 1 << 20;
+
+/// One layer of settings: what a source says, and nothing where it is silent.
+#[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(super) struct Settings {
+    /// The unix socket that gRPC is served on [default: /run/sabot/sabotd.sock]
+    #[arg(long, env = "SABOT_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+
+    /// Address of /metrics, /healthz and /readyz, or `none` [default: 0.0.0.0:9464]
+    #[arg(long, env = "SABOT_METRICS_ADDRESS", value_name = "HOST:PORT", value_parser = metrics_address)]
+    #[serde(deserialize_with = "with_parser::<_, _, MetricsParser>")]
+    metrics_address: Option<MetricsAddress>,
+
+    /// The container runtime's CRI socket, as unix:///run/containerd/containerd.sock; `auto` is the first well-known one
+    /// that exists, `none` is no pods [default: auto]
+    #[arg(long, env = "SABOT_RUNTIME_ENDPOINT", value_name = "ENDPOINT")]
+    #[serde(deserialize_with = "with_parser::<_, _, EndpointParser>")]
+    runtime_endpoint: Option<RuntimeEndpoint>,
+
+    /// How often pods are listed where the runtime offers no events [default: 500ms]
+    #[arg(long, env = "SABOT_RUNTIME_POLL", value_name = "DURATION", value_parser = duration)]
+    #[serde(deserialize_with = "with_parser::<_, _, DurationParser>")]
+    runtime_poll: Option<Duration>,
+
+    /// This node's name [default: the host's name]
+    #[arg(long, env = "SABOT_NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+
+    /// The longest duration that a fault may have [default: 1h]
+    #[arg(long, env = "SABOT_MAX_DURATION", value_name = "DURATION", value_parser = duration)]
+    #[serde(deserialize_with = "with_parser::<_, _, DurationParser>")]
+    max_duration: Option<Duration>,
+
+    /// How logs are written to stderr [default: text]
+    #[arg(long, env = "SABOT_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+
+    /// What is logged: a level or directives such as `info,sabotd::engine=debug` [default: info]
+    #[arg(long, env = "SABOT_LOG_LEVEL", value_name = "DIRECTIVES")]
+    log_level: Option<String>,
+
+    /// How long programs stay attached after a target's last fault; the next fault finds them warm [default: 60s]
+    #[arg(long, env = "SABOT_KEEP_WARM", value_name = "DURATION", value_parser = duration)]
+    #[serde(deserialize_with = "with_parser::<_, _, DurationParser>")]
+    keep_warm: Option<Duration>,
+
+    /// Which pods programs are attached to: those with recent faults, or all as they appear [default: recent]
+    #[arg(long, env = "SABOT_ATTACH", value_enum)]
+    attach: Option<Attach>,
+
+    /// The kernel's attachment point [default: auto]
+    #[arg(long, env = "SABOT_HOOK", value_enum)]
+    hook: Option<Hook>,
+
+    /// Bytes that one target's delay line holds at most [default: 64MiB]
+    #[arg(long, env = "SABOT_DELAY_LINE_BYTES", value_name = "SIZE", value_parser = size)]
+    #[serde(deserialize_with = "with_parser::<_, _, SizeParser>")]
+    delay_line_bytes: Option<u64>,
+
+    /// Bytes that all delay lines together hold at most [default: 512MiB]
+    #[arg(long, env = "SABOT_DELAY_LINE_TOTAL_BYTES", value_name = "SIZE", value_parser = size)]
+    #[serde(deserialize_with = "with_parser::<_, _, SizeParser>")]
+    delay_line_total_bytes: Option<u64>,
+
+    /// How long ended faults stay listed with their last counters [default: 10m]
+    #[arg(long, env = "SABOT_KEEP_ENDED", value_name = "DURATION", value_parser = duration)]
+    #[serde(deserialize_with = "with_parser::<_, _, DurationParser>")]
+    keep_ended: Option<Duration>,
+
+    /// When the kubelet's and the runtime's syscalls are traced: `active` is only while faults are active [default: always]
+    #[arg(long, env = "SABOT_SYSCALLS", value_enum)]
+    syscalls: Option<SyscallMode>,
+
+    /// A process name whose syscalls are traced too; repeatable, in the environment separated by commas
+    #[arg(
+        long = "syscall-process",
+        env = "SABOT_SYSCALL_PROCESS",
+        value_name = "COMM",
+        value_delimiter = ','
+    )]
+    #[serde(rename = "syscall-process")]
+    syscall_process: Option<Vec<String>>,
+
+    /// Syscalls that take longer are reported as events [default: 100ms]
+    #[arg(long, env = "SABOT_SLOW_SYSCALL", value_name = "DURATION", value_parser = duration)]
+    #[serde(deserialize_with = "with_parser::<_, _, DurationParser>")]
+    slow_syscall: Option<Duration>,
+
+    /// Report one in N decided packets as an event, where the fault doesn't say; 0 reports none [default: 100]
+    #[arg(long, env = "SABOT_SAMPLE_EVERY", value_name = "N")]
+    sample_every: Option<u32>,
+
+    /// Events that a slow subscriber may lag behind before it loses some [default: 4096]
+    #[arg(long, env = "SABOT_EVENT_BUFFER", value_name = "EVENTS")]
+    event_buffer: Option<usize>,
+}
+
+/// `HOST:PORT`, or `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MetricsAddress(Option<SocketAddr>);
+
+impl Settings {
+    /// This layer's settings, and the lower one's where this one is silent. Process names add up.
+    pub(super) fn over(self, lower: Self) -> Self {
+        let syscall_process = match (self.syscall_process, lower.syscall_process) {
+            (Some(upper), Some(lower)) => Some(lower.into_iter().chain(upper).collect()),
+            (upper, lower) => upper.or(lower),
+        };
+        Self {
+            socket: self.socket.or(lower.socket),
+            metrics_address: self.metrics_address.or(lower.metrics_address),
+            runtime_endpoint: self.runtime_endpoint.or(lower.runtime_endpoint),
+            runtime_poll: self.runtime_poll.or(lower.runtime_poll),
+            node_name: self.node_name.or(lower.node_name),
+            max_duration: self.max_duration.or(lower.max_duration),
+            log_format: self.log_format.or(lower.log_format),
+            log_level: self.log_level.or(lower.log_level),
+            keep_warm: self.keep_warm.or(lower.keep_warm),
+            attach: self.attach.or(lower.attach),
+            hook: self.hook.or(lower.hook),
+            delay_line_bytes: self.delay_line_bytes.or(lower.delay_line_bytes),
+            delay_line_total_bytes: self.delay_line_total_bytes.or(lower.delay_line_total_bytes),
+            keep_ended: self.keep_ended.or(lower.keep_ended),
+            syscalls: self.syscalls.or(lower.syscalls),
+            syscall_process,
+            slow_syscall: self.slow_syscall.or(lower.slow_syscall),
+            sample_every: self.sample_every.or(lower.sample_every),
+            event_buffer: self.event_buffer.or(lower.event_buffer),
+        }
+    }
+
+    /// Fills in the defaults and checks every bound.
+    pub(super) fn complete(self) -> Result<Config, ConfigError> {
+        let config = Config {
+            socket: self
+                .socket
+                .unwrap_or_else(|| PathBuf::from("/run/sabot/sabotd.sock")),
+            metrics_address: match self.metrics_address {
+                Some(MetricsAddress(address)) => address,
+                None => Some(SocketAddr::from(([0, 0, 0, 0], 9464))),
+            },
+            runtime_endpoint: self.runtime_endpoint.unwrap_or_default(),
+            runtime_poll: self.runtime_poll.unwrap_or(Duration::from_millis(500)),
+            node_name: match self.node_name {
+                Some(name) => name,
+                None => host_name().map_err(ConfigError::HostName)?,
+            },
+            max_duration: self.max_duration.unwrap_or(Duration::from_secs(3600)),
+            log: LogConfig {
+                format: self.log_format.unwrap_or(LogFormat::Text),
+                filter: self.log_level.unwrap_or_else(|| "info".to_owned()),
+            },
+            keep_warm: self.keep_warm.unwrap_or(Duration::from_secs(60)),
+            attach: self.attach.unwrap_or(Attach::Recent),
+            hook: self.hook.unwrap_or(Hook::Auto),
+            delay_line_bytes: self.delay_line_bytes.unwrap_or(64 * MIB),
+            delay_line_total_bytes: self.delay_line_total_bytes.unwrap_or(512 * MIB),
+            keep_ended: self.keep_ended.unwrap_or(Duration::from_secs(600)),
+            syscalls: self.syscalls.unwrap_or(SyscallMode::Always),
+            syscall_processes: self.syscall_process.unwrap_or_default(),
+            slow_syscall: self.slow_syscall.unwrap_or(Duration::from_millis(100)),
+            sample_every: self.sample_every.unwrap_or(100),
+            event_buffer: self.event_buffer.unwrap_or(4096),
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn host_name() -> std::io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?
+        .trim()
+        .to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("not a duration such as 500ms, 60s or 1h30m: {e}"))
+}
+
+/// Bytes: `262144`, `256KiB`, `64MiB`, `1GiB`, or with the decimal `kB`, `MB`, `GB`.
+fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        other => {
+            return Err(format!(
+                "`{other}` is not a unit; B, KiB, MiB, GiB, kB, MB, GB are"
+            ));
+        }
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|e| format!("not a size such as 64MiB: {e}"))?;
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| "more than 64 bits hold".to_owned())
+}
+
+fn metrics_address(text: &str) -> Result<MetricsAddress, String> {
+    if text == "none" {
+        return Ok(MetricsAddress(None));
+    }
+    text.parse()
+        .map(|address| MetricsAddress(Some(address)))
+        .map_err(|_| "an address and port such as 0.0.0.0:9464 or [::]:9464 is needed, or `none`".to_owned())
+}
+
+/// How a setting's text is read, for the flag and the file alike.
+trait TextParser<T> {
+    fn parse(text: &str) -> Result<T, String>;
+}
+
+struct DurationParser;
+struct SizeParser;
+struct MetricsParser;
+struct EndpointParser;
+
+impl TextParser<Duration> for DurationParser {
+    fn parse(text: &str) -> Result<Duration, String> {
+        duration(text)
+    }
+}
+
+impl TextParser<u64> for SizeParser {
+    fn parse(text: &str) -> Result<u64, String> {
+        size(text)
+    }
+}
+
+impl TextParser<MetricsAddress> for MetricsParser {
+    fn parse(text: &str) -> Result<MetricsAddress, String> {
+        metrics_address(text)
+    }
+}
+
+impl TextParser<RuntimeEndpoint> for EndpointParser {
+    fn parse(text: &str) -> Result<RuntimeEndpoint, String> {
+        text.parse().map_err(|e: EndpointError| e.to_string())
+    }
+}
+
+fn with_parser<'de, T, D: Deserializer<'de>, P: TextParser<T>>(from: D) -> Result<Option<T>, D::Error> {
+    /// Sizes may be written as plain numbers too.
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a text or a number is needed")]
+    enum Written {
+        Text(String),
+        Number(u64),
+    }
+    let text = match Written::deserialize(from)? {
+        Written::Text(text) => text,
+        Written::Number(number) => number.to_string(),
+    };
+    P::parse(&text)
+        .map(Some)
+        .map_err(|e| serde::de::Error::custom(format_args!("`{text}`: {e}")))
+}

@@ -1,0 +1,181 @@
+use std::io::Write;
+use std::time::Duration;
+
+use crate::targets::RuntimeEndpoint;
+
+use super::{Attach, Config, ConfigError, Hook, LogFormat, SyscallMode};
+
+fn load(arguments: &[&str]) -> Result<Config, ConfigError> {
+    Config::load(std::iter::once("sabotd").chain(arguments.iter().copied()))
+}
+
+fn refused(arguments: &[&str]) -> String {
+    match load(arguments) {
+        Ok(config) => panic!("{arguments:?} was accepted: {config:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("written");
+    file
+}
+
+fn with_file(text: &str, arguments: &[&str]) -> Result<Config, ConfigError> {
+    let file = file(text);
+    let path = file.path().to_str().expect("an UTF-8 path").to_owned();
+    load(&[&["--config", &path], arguments].concat())
+}
+
+#[test]
+fn defaults_are_complete() {
+    let config = with_file("", &[]).expect("an empty file is valid");
+    assert_eq!(config.socket.to_str(), Some("/run/sabot/sabotd.sock"));
+    assert_eq!(
+        config.metrics_address.map(|a| a.to_string()).as_deref(),
+        Some("0.0.0.0:9464")
+    );
+    assert_eq!(config.max_duration, Duration::from_secs(3600));
+    assert_eq!(config.keep_warm, Duration::from_secs(60));
+    assert_eq!((config.attach, config.hook), (Attach::Recent, Hook::Auto));
+    assert_eq!(config.syscalls, SyscallMode::Always);
+    assert_eq!(config.log.format, LogFormat::Text);
+    assert!(!config.node_name.is_empty());
+    assert_eq!(config.runtime_endpoint, RuntimeEndpoint::Auto);
+}
+
+#[test]
+fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+    let text = "
+        keep-warm = '5s'
+        max-duration = '10m'
+        metrics-address = 'none'
+        delay-line-bytes = 1048576
+        delay-line-total-bytes = '4MiB'
+        hook = 'clsact'
+        syscall-process = ['etcd']
+    ";
+    let config = with_file(
+        text,
+        &[
+            "--keep-warm",
+            "7s",
+            "--syscall-process",
+            "dockerd",
+            "--syscall-process",
+            "foo",
+        ],
+    )
+    .expect("valid");
+    assert_eq!(config.keep_warm, Duration::from_secs(7));
+    assert_eq!(config.max_duration, Duration::from_secs(600));
+    assert_eq!(config.metrics_address, None);
+    assert_eq!(
+        (config.delay_line_bytes, config.delay_line_total_bytes),
+        (1 << 20, 4 << 20)
+    );
+    assert_eq!(config.hook, Hook::Clsact);
+    assert_eq!(config.syscall_processes, ["etcd", "dockerd", "foo"]);
+}
+
+#[test]
+fn every_flag_has_its_variable() {
+    use clap::CommandFactory;
+    for argument in super::CommandLine::command().get_arguments() {
+        let Some(long) = argument.get_long().filter(|l| !["help", "version"].contains(l)) else {
+            continue;
+        };
+        let variable = format!("SABOT_{}", long.replace('-', "_").to_uppercase());
+        assert_eq!(
+            argument.get_env().and_then(|v| v.to_str()),
+            Some(variable.as_str()),
+            "--{long}"
+        );
+    }
+}
+
+#[test]
+fn the_files_keys_are_the_flags_names() {
+    use clap::CommandFactory;
+    let wrong = with_file("surprise = 1", &[])
+        .expect_err("an unknown key")
+        .to_string();
+    for argument in super::CommandLine::command().get_arguments() {
+        let long = argument.get_long().expect("only long flags");
+        if !["help", "version", "config"].contains(&long) {
+            assert!(wrong.contains(&format!("`{long}`")), "{long} is no key: {wrong}");
+        }
+    }
+}
+
+#[test]
+fn refusals_name_the_setting_and_what_is_allowed() {
+    let cases: &[(&[&str], &[&str])] = &[
+        (
+            &["--metrics-address", "localhost"],
+            &["--metrics-address", "localhost", "0.0.0.0:9464"],
+        ),
+        (&["--keep-warm", "soon"], &["--keep-warm", "soon", "500ms"]),
+        (&["--max-duration", "0s"], &["max-duration", "`0s`", "above zero"]),
+        (
+            &["--delay-line-bytes", "1KiB"],
+            &["delay-line-bytes", "`1024`", "256KiB"],
+        ),
+        (
+            &["--delay-line-bytes", "1XB"],
+            &["--delay-line-bytes", "`XB`", "MiB"],
+        ),
+        (
+            &["--delay-line-total-bytes", "1MiB"],
+            &["delay-line-total-bytes", "1048576", "67108864"],
+        ),
+        (&["--event-buffer", "0"], &["event-buffer", "`0`", "1 to"]),
+        (
+            &["--syscall-process", "a-name-that-is-too-long"],
+            &["syscall-process", "15 bytes"],
+        ),
+        (&["--hook", "xdp"], &["--hook", "xdp", "tcx", "clsact"]),
+        (&["--log-level", "info,a=b=c"], &["log-level", "info,a=b=c"]),
+        (
+            &["--runtime-endpoint", "tcp://x"],
+            &["runtime-endpoint", "tcp://x", "unix://"],
+        ),
+        (
+            &["--socket", "relative.sock"],
+            &["socket", "relative.sock", "absolute"],
+        ),
+        (&["--runtime-poll", "1ms"], &["runtime-poll", "`1ms`", "10ms"]),
+        (&["--bogus"], &["--bogus"]),
+        (
+            &["--config", "/nonexistent/x.toml"],
+            &["/nonexistent/x.toml", "No such file"],
+        ),
+    ];
+    for (arguments, parts) in cases {
+        let message = refused(arguments);
+        for part in *parts {
+            assert!(
+                message.contains(part),
+                "{arguments:?}: `{part}` is not in: {message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bad_file_is_refused_by_path_and_key() {
+    for (text, parts) in [
+        ("keep-wram = '5s'", ["keep-wram", "keep-warm"]),
+        ("keep-warm = 'x'", ["keep-warm", "`x`"]),
+        ("keep-warm = true", ["keep-warm", "a text or a number is needed"]),
+        ("attach = 'some'", ["attach", "recent"]),
+        ("keep-warm", ["line 1", "keep-warm"]),
+    ] {
+        let message = with_file(text, &[]).expect_err(text).to_string();
+        assert!(message.contains("the configuration file /"), "{message}");
+        for part in parts {
+            assert!(message.contains(part), "{text}: `{part}` is not in: {message}");
+        }
+    }
+}

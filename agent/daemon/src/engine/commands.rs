@@ -1,0 +1,217 @@
+//! What callers ask for.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sabot_core::model::{Fault, FaultName, TargetSelector};
+use sabot_core::spec::{FaultSpec, Metadata};
+use sabot_core::{Instants, ValidFault, validate};
+
+use super::handle::{Command, EngineError, LedgerEntry, Phase, Preview, Reply, Violation};
+use super::reconciler::Engine;
+use super::store::Active;
+use super::waiters::GoneReply;
+use super::{needs, preview};
+
+/// How long a place that only a preview named is kept in sight.
+const PREVIEW_LINGER: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// `looked`: the world was read again since the command came.
+    pub(super) fn command(&mut self, command: Command, looked: bool) {
+        if looked {
+            self.catch_up();
+        }
+        match command {
+            Command::Apply {
+                metadata,
+                spec,
+                wait,
+                reply,
+            } => match self.check(&metadata, &spec) {
+                // A caller that has gone needs no answer, here and below.
+                Err(error) => drop(reply.send(Err(error))),
+                Ok(fault) if !looked && !self.is_known(&fault.target) => {
+                    let command = Command::Apply {
+                        metadata,
+                        spec,
+                        wait,
+                        reply,
+                    };
+                    self.look(&fault.target, command);
+                }
+                Ok(fault) => match self.accept(fault, metadata, *spec) {
+                    Ok(name) => {
+                        let run = self.store.active[&name].run;
+                        self.waiters.await_applied(name, run, wait, reply);
+                    }
+                    Err(error) => drop(reply.send(Err(error))),
+                },
+            },
+            Command::Preview {
+                metadata,
+                spec,
+                reply,
+            } => match self.check(&metadata, &spec) {
+                Err(error) => drop(reply.send(Err(error))),
+                Ok(fault) if !looked && !self.is_known(&fault.target) => {
+                    let command = Command::Preview {
+                        metadata,
+                        spec,
+                        reply,
+                    };
+                    self.look(&fault.target, command);
+                }
+                Ok(fault) => drop(reply.send(Ok(self.preview(fault)))),
+            },
+            Command::Delete { name, reply } => self.delete(&name, reply),
+            Command::DeleteAll { namespace, reply } => {
+                let views = self
+                    .store
+                    .active
+                    .keys()
+                    .filter(|name| namespace.as_ref().is_none_or(|n| *n == name.namespace))
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .filter_map(|name| self.end(&name, Phase::Deleted))
+                    .collect();
+                self.waiters.await_gone(views, GoneReply::All(reply));
+            }
+            Command::Ledgers { name, reply } => drop(reply.send(self.ledgers(name.as_ref()))),
+        }
+    }
+
+    /// Whether the fault is valid and this machine can do it.
+    fn check(&self, metadata: &Metadata, spec: &FaultSpec) -> Result<ValidFault, EngineError> {
+        let fault = validate(metadata, spec, &self.options.limits).map_err(|violations| {
+            let violation = |v: &sabot_core::Violation| Violation {
+                field: v.field.clone(),
+                description: v.description(),
+            };
+            EngineError::Invalid(violations.iter().map(violation).collect())
+        })?;
+        needs::check(&self.features, &fault.action, fault.direction)?;
+        Ok(fault)
+    }
+
+    /// Whether the world has what the target names, as far as that has to be looked for.
+    fn is_known(&self, target: &TargetSelector) -> bool {
+        match target {
+            TargetSelector::Pods { .. } => true,
+            TargetSelector::Netns(path) => self
+                .world
+                .namespaces
+                .get(path)
+                .is_some_and(|devices| self.source.is_current(path, devices)),
+            TargetSelector::Interface(name) => self.world.interfaces.contains_key(name),
+        }
+    }
+
+    /// Has the world looked at, and comes back to the command then; other commands go on meanwhile.
+    fn look(&mut self, target: &TargetSelector, command: Command) {
+        let now = self.datapath.now();
+        self.places.linger(target, now.after(PREVIEW_LINGER));
+        let targets = self.desired.values().map(|fault| &fault.target);
+        let wanted = self.places.wanted(targets, now);
+        self.places.tell(&wanted);
+        let looking = self.source.refresh(wanted);
+        let resume = self.resume.clone();
+        tokio::spawn(async move {
+            looking.await;
+            // Without a receiver the engine has ended; dropping the command says so to its caller.
+            let _ = resume.send(command);
+        });
+    }
+
+    /// Makes the fault part of the desired state: a new one, or an edit of the active one of the same name.
+    fn accept(
+        &mut self,
+        fault: ValidFault,
+        metadata: Metadata,
+        spec: FaultSpec,
+    ) -> Result<FaultName, EngineError> {
+        let now = self.datapath.now();
+        // One that has expired this instant is not edited, it is followed by a new one.
+        if self
+            .desired
+            .get(&fault.name)
+            .is_some_and(|old| old.expires_at <= now)
+        {
+            self.end(&fault.name.clone(), Phase::Expired);
+        }
+        let mut fault = self.fix(fault);
+        let name = fault.name.clone();
+        let change = if let Some(active) = self.store.active.get_mut(&name) {
+            fault.created = active.fault.created;
+            active.fault = Arc::new(fault);
+            active.metadata = metadata;
+            active.spec = spec;
+            active.announced = None;
+            active.resolve(&self.update);
+            "edited"
+        } else {
+            let max = self.options.policy.max_slots as usize;
+            if self.store.active.len() >= max {
+                return Err(EngineError::Exhausted(format!(
+                    "{max} faults are active, the most that a node can have; delete one first"
+                )));
+            }
+            let run = self.store.next_run();
+            if let Some(former) = self.store.ended.remove(&name) {
+                self.book.discard(former.run);
+            }
+            let active = Active::new(run, fault, metadata, spec, &self.update);
+            self.store.active.insert(name.clone(), active);
+            "applied"
+        };
+        let fault = Arc::clone(&self.store.active[&name].fault);
+        let message = format!(
+            "{} for {}",
+            fault.action.name(),
+            humantime::format_duration(fault.duration)
+        );
+        self.desired.insert(name.clone(), fault);
+        self.announce(&name, change, &message);
+        self.dirty = true;
+        Ok(name)
+    }
+
+    fn fix(&self, fault: ValidFault) -> Fault {
+        fault.fix(Instants {
+            boot: self.datapath.now(),
+            wall: SystemTime::now(),
+        })
+    }
+
+    fn preview(&self, fault: ValidFault) -> Preview {
+        preview::preview(self.fix(fault), &self.update, &self.observed)
+    }
+
+    fn delete(&mut self, name: &FaultName, reply: Reply<super::handle::FaultView>) {
+        if let Some(view) = self.end(name, Phase::Deleted) {
+            self.waiters.await_gone(vec![view], GoneReply::One(reply));
+        } else {
+            // One that has ended by itself is what the caller wants it to be.
+            let ended = self.store.ended.get(name).map(|ended| ended.view.clone());
+            drop(reply.send(ended.ok_or_else(|| EngineError::NotFound(name.clone()))));
+        }
+    }
+
+    fn ledgers(&self, name: Option<&FaultName>) -> Result<Vec<LedgerEntry>, EngineError> {
+        let active = self.store.active.iter().map(|(name, active)| (name, active.run));
+        let ended = self.store.ended.iter().map(|(name, ended)| (name, ended.run));
+        let wanted: BTreeSet<_> = active
+            .chain(ended)
+            .filter(|(known, _)| name.is_none_or(|name| name == *known))
+            .collect();
+        if let (Some(name), true) = (name, wanted.is_empty()) {
+            return Err(EngineError::NotFound(name.clone()));
+        }
+        Ok(wanted
+            .into_iter()
+            .flat_map(|(name, run)| self.book.entries(&*self.datapath, run, name))
+            .collect())
+    }
+}

@@ -1,0 +1,121 @@
+//! What a fault would touch, and what its author should know before.
+
+use std::net::IpAddr;
+
+use sabot_core::model::{Fault, Peer, World};
+use sabot_core::plan::{Observed, PeerEntry};
+use sabot_core::{peer_entries, resolve};
+
+use super::handle::Preview;
+use super::store::explained;
+use super::view;
+use crate::targets::WorldUpdate;
+
+pub(super) fn preview(fault: Fault, update: &WorldUpdate, observed: &Observed) -> Preview {
+    let resolution = resolve(&fault, &update.world);
+    let targets = view::targets(&fault, &resolution, None, observed);
+    let mut warnings = Vec::new();
+    if let Some(reason) = resolution.pending {
+        let reason = explained(&fault.target, reason, update);
+        warnings.push(format!("the fault would be pending: {reason}"));
+    }
+    warnings.extend(resolution.refused.iter().map(|refused| refused.reason.clone()));
+    let entries = peer_entries(&fault, &update.world);
+    warnings.extend(node_warning(&fault, &update.world, entries.iter()));
+    warnings.extend(peer_warnings(&fault, &update.world));
+    if !fault.peers.is_empty() && entries.is_empty() {
+        warnings.push("none of the peers exists now, so that no packet would match".to_owned());
+    }
+    Preview {
+        peers: entries.iter().map(peer_text).collect(),
+        targets,
+        warnings,
+        fault,
+    }
+}
+
+fn peer_text(entry: &PeerEntry) -> String {
+    let what = if entry.is_exact() {
+        entry.net.addr().to_string()
+    } else {
+        entry.net.to_string()
+    };
+    if entry.excepted {
+        format!("except {what}")
+    } else {
+        what
+    }
+}
+
+/// What `spareNode` means for this fault, where the node's addresses are among its peers.
+fn node_warning<'a>(
+    fault: &Fault,
+    world: &World,
+    entries: impl Iterator<Item = &'a PeerEntry>,
+) -> Option<String> {
+    let entries: Vec<_> = entries.collect();
+    let meant = |address: &IpAddr| {
+        fault.peers.is_empty()
+            || entries
+                .iter()
+                .filter(|entry| entry.net.contains(address))
+                .max_by_key(|entry| entry.net.prefix_len())
+                .is_some_and(|entry| !entry.excepted)
+    };
+    let meant: Vec<String> = world
+        .node_addresses
+        .iter()
+        .filter(|address| meant(address))
+        .map(ToString::to_string)
+        .collect();
+    if meant.is_empty() {
+        return None;
+    }
+    let addresses = meant.join(", ");
+    Some(if fault.spare_node {
+        format!(
+            "traffic with this node's own addresses ({addresses}) is spared unless a peer names one exactly, so that the \
+             kubelet's probes go on; spareNode: false includes it"
+        )
+    } else {
+        format!(
+            "traffic with this node's own addresses ({addresses}) is included: the kubelet's probes may fail, and it may \
+             restart the pods"
+        )
+    })
+}
+
+fn peer_warnings(fault: &Fault, world: &World) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (index, peer) in fault.peers.iter().enumerate() {
+        match peer {
+            Peer::Address(_) => {}
+            Peer::Cidr { net, except } => {
+                let entries = peer_entries(fault, world);
+                for excepted in except {
+                    if !entries.contains(&PeerEntry::excepted(*excepted)) {
+                        warnings.push(format!(
+                            "peers[{index}]: the exception {excepted} of {net} has no effect, since another peer includes it"
+                        ));
+                    }
+                }
+            }
+            Peer::Pods(selector) => {
+                let named = selector.name.as_deref().map_or_else(
+                    || format!("pods {}/{}", selector.namespace, selector.labels),
+                    |name| format!("pod {}/{name}", selector.namespace),
+                );
+                if !world.pods.values().any(|pod| selector.matches(pod)) {
+                    warnings.push(format!(
+                        "peers[{index}]: nothing on this node matches {named}; pods of other nodes aren't known here"
+                    ));
+                }
+                warnings.push(format!(
+                    "peers[{index}]: {named} is matched by the pods' own addresses; what the target sends to a Service's \
+                     ClusterIP isn't recognised at this end"
+                ));
+            }
+        }
+    }
+    warnings
+}

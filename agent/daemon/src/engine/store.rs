@@ -1,0 +1,191 @@
+//! The desired state: faults that are active, and those that have ended for a while.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sabot_core::model::{BootTime, Fault, FaultName, TargetSelector};
+use sabot_core::plan::Slot;
+use sabot_core::spec::{FaultSpec, Metadata};
+use sabot_core::{Resolution, peer_entries, resolve};
+
+use super::book::Run;
+use super::handle::{FaultView, Phase, TargetView};
+use crate::targets::WorldUpdate;
+
+/// Ended faults that stay listed at most.
+pub(super) const MAX_ENDED: usize = 256;
+
+/// A fault that is to be in force.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) run: Run,
+    pub(super) fault: Arc<Fault>,
+    pub(super) metadata: Metadata,
+    pub(super) spec: FaultSpec,
+    pub(super) resolution: Resolution,
+    /// Why it isn't in force everywhere, when a table is full.
+    pub(super) exhausted: Option<String>,
+    /// It names peers, and none of them exists now.
+    pub(super) peerless: bool,
+    pub(super) phase: Phase,
+    /// The phase that was made known as an event; an edit is followed by its own.
+    pub(super) announced: Option<Phase>,
+    pub(super) message: String,
+    pub(super) slot: Option<Slot>,
+    pub(super) targets: Vec<TargetView>,
+    /// When it was first in force on all its targets.
+    pub(super) injected: Option<SystemTime>,
+}
+
+impl Active {
+    pub(super) fn new(
+        run: Run,
+        fault: Fault,
+        metadata: Metadata,
+        spec: FaultSpec,
+        update: &WorldUpdate,
+    ) -> Self {
+        let mut active = Self {
+            run,
+            fault: Arc::new(fault),
+            metadata,
+            spec,
+            resolution: Resolution::default(),
+            exhausted: None,
+            peerless: false,
+            phase: Phase::Pending,
+            announced: None,
+            message: String::new(),
+            slot: None,
+            targets: Vec::new(),
+            injected: None,
+        };
+        active.resolve(update);
+        active
+    }
+
+    /// Looks up again what the fault means.
+    pub(super) fn resolve(&mut self, update: &WorldUpdate) {
+        self.resolution = resolve(&self.fault, &update.world);
+        self.resolution.pending = self
+            .resolution
+            .pending
+            .take()
+            .map(|reason| explained(&self.fault.target, reason, update));
+        self.peerless = !self.fault.peers.is_empty() && peer_entries(&self.fault, &update.world).is_empty();
+    }
+
+    pub(super) fn view(&self, ended: Option<SystemTime>) -> FaultView {
+        FaultView {
+            fault: Arc::clone(&self.fault),
+            metadata: self.metadata.clone(),
+            spec: self.spec.clone(),
+            phase: self.phase,
+            message: self.message.clone(),
+            slot: self.slot,
+            targets: self.targets.clone(),
+            injected: self.injected,
+            ended,
+        }
+    }
+}
+
+/// Why nothing is there, as far as the source of the world knows more than the world.
+pub(super) fn explained(target: &TargetSelector, reason: String, update: &WorldUpdate) -> String {
+    use super::handle::RuntimeState;
+    let more = match target {
+        TargetSelector::Netns(path) => update.netns_failures.get(path).cloned(),
+        TargetSelector::Interface(name) => update.interface_failures.get(name).cloned(),
+        TargetSelector::Pods { .. } => match &update.runtime {
+            RuntimeState::Ready { .. } => None,
+            RuntimeState::Absent(why) => Some(format!("there is no container runtime: {why}")),
+            RuntimeState::Connecting => Some("the container runtime hasn't answered yet".to_owned()),
+            RuntimeState::Down(why) => Some(format!("the container runtime is down: {why}")),
+        },
+    };
+    match more {
+        Some(more) => format!("{reason} ({more})"),
+        None => reason,
+    }
+}
+
+/// A fault that has expired or was deleted.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) run: Run,
+    pub(super) view: FaultView,
+    forget_at: BootTime,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    pub(super) active: BTreeMap<FaultName, Active>,
+    pub(super) ended: BTreeMap<FaultName, Ended>,
+    runs: u64,
+}
+
+impl Store {
+    /// The identity of a fault that begins now.
+    pub(super) fn next_run(&mut self) -> Run {
+        self.runs += 1;
+        Run(self.runs)
+    }
+
+    /// Takes the fault out of the desired state and lists it as ended; `None` where no such fault is active.
+    pub(super) fn end(
+        &mut self,
+        name: &FaultName,
+        phase: Phase,
+        now: BootTime,
+        keep: Duration,
+    ) -> Option<&FaultView> {
+        let mut active = self.active.remove(name)?;
+        active.phase = phase;
+        active.slot = None;
+        active.message = match phase {
+            Phase::Expired => format!(
+                "expired after {}",
+                humantime::format_duration(active.fault.duration)
+            ),
+            _ => "deleted".to_owned(),
+        };
+        let ended = Ended {
+            run: active.run,
+            view: active.view(Some(SystemTime::now())),
+            forget_at: now.after(keep),
+        };
+        self.ended.insert(name.clone(), ended);
+        self.ended.get(name).map(|e| &e.view)
+    }
+
+    /// Drops ended faults whose time is over, and the oldest ones of too many; says whose counters to discard.
+    pub(super) fn forget_ended(&mut self, now: BootTime) -> Vec<Run> {
+        let mut gone: Vec<Run> = self
+            .ended
+            .extract_if(.., |_, e| e.forget_at <= now)
+            .map(|(_, e)| e.run)
+            .collect();
+        while self.ended.len() > MAX_ENDED {
+            let oldest = self
+                .ended
+                .iter()
+                .min_by_key(|(_, e)| (e.forget_at, e.run))
+                .map(|(name, _)| name.clone());
+            gone.extend(oldest.and_then(|name| self.ended.remove(&name)).map(|e| e.run));
+        }
+        gone
+    }
+
+    /// When the passage of time alone next changes something here: a start, an expiry, an ended fault to be forgotten.
+    pub(super) fn wake_at(&self, now: BootTime) -> Option<BootTime> {
+        let starts = self
+            .active
+            .values()
+            .map(|a| a.fault.starts_at)
+            .filter(|at| *at > now);
+        let expiries = self.active.values().map(|a| a.fault.expires_at);
+        let forgettings = self.ended.values().map(|e| e.forget_at);
+        starts.chain(expiries).chain(forgettings).min()
+    }
+}

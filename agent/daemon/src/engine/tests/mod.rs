@@ -1,0 +1,7 @@
+mod apply;
+mod ending;
+mod failures;
+mod kernel;
+mod ledgers;
+mod rig;
+mod world;

@@ -1,0 +1,71 @@
+//! Which namespaces and devices the source of the world has to look at.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use sabot_core::model::{BootTime, TargetSelector};
+
+use crate::targets::Wanted;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Netns(PathBuf),
+    Interface(String),
+}
+
+/// Places that active faults name, and those that are kept in sight for a while, so that the next fault on them finds
+/// them known and warm.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    lingering: BTreeMap<Place, BootTime>,
+    /// What the source was told last.
+    told: Wanted,
+}
+
+impl Places {
+    /// Keeps the target's place in sight until then; pods need no telling.
+    pub(super) fn linger(&mut self, target: &TargetSelector, until: BootTime) {
+        if let Some(place) = place(target) {
+            let known = self.lingering.entry(place).or_insert(until);
+            *known = until.max(*known);
+        }
+    }
+
+    /// Everything to look at now, with what the given targets name.
+    pub(super) fn wanted<'a>(
+        &mut self,
+        targets: impl Iterator<Item = &'a TargetSelector>,
+        now: BootTime,
+    ) -> Wanted {
+        self.lingering.retain(|_, until| *until > now);
+        let mut wanted = Wanted::default();
+        for place in targets.filter_map(place).chain(self.lingering.keys().cloned()) {
+            match place {
+                Place::Netns(path) => drop(wanted.netns_paths.insert(path)),
+                Place::Interface(name) => drop(wanted.interfaces.insert(name)),
+            }
+        }
+        wanted
+    }
+
+    /// Whether the source hasn't been told this yet; takes it as told from now on.
+    pub(super) fn tell(&mut self, wanted: &Wanted) -> bool {
+        let new = self.told != *wanted;
+        if new {
+            self.told = wanted.clone();
+        }
+        new
+    }
+
+    pub(super) fn wake_at(&self) -> Option<BootTime> {
+        self.lingering.values().min().copied()
+    }
+}
+
+fn place(target: &TargetSelector) -> Option<Place> {
+    match target {
+        TargetSelector::Pods { .. } => None,
+        TargetSelector::Netns(path) => Some(Place::Netns(path.clone())),
+        TargetSelector::Interface(name) => Some(Place::Interface(name.clone())),
+    }
+}
