@@ -47,6 +47,8 @@ pub struct Config {
     pub delay_line_bytes: u64,
     /// Bytes that all delay lines together hold at most.
     pub delay_line_total_bytes: u64,
+    /// The delay line's thread may run at the lowest real-time priority.
+    pub delay_line_real_time: bool,
     /// How long an ended fault stays listed with its last counters.
     pub keep_ended: Duration,
     pub syscalls: SyscallMode,

@@ -35,6 +35,7 @@ impl Rig {
             hook: HookKind::Tcx,
             line_bytes: 1 << 26,
             line_bytes_total: 1 << 28,
+            line_real_time: true,
         };
         let (injector, _taps) = Injector::load(&options).unwrap();
         let device = device_of(lab.pod(0));

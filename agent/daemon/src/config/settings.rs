@@ -77,6 +77,10 @@ pub(super) struct Settings {
     #[serde(deserialize_with = "with_parser::<_, _, SizeParser>")]
     delay_line_total_bytes: Option<u64>,
 
+    /// Whether the delay line's thread may run at the lowest real-time priority [default: true]
+    #[arg(long, env = "SABOT_DELAY_LINE_REAL_TIME", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    delay_line_real_time: Option<bool>,
+
     /// How long ended faults stay listed with their last counters [default: 10m]
     #[arg(long, env = "SABOT_KEEP_ENDED", value_name = "DURATION", value_parser = duration)]
     #[serde(deserialize_with = "with_parser::<_, _, DurationParser>")]
@@ -135,6 +139,7 @@ impl Settings {
             hook: self.hook.or(lower.hook),
             delay_line_bytes: self.delay_line_bytes.or(lower.delay_line_bytes),
             delay_line_total_bytes: self.delay_line_total_bytes.or(lower.delay_line_total_bytes),
+            delay_line_real_time: self.delay_line_real_time.or(lower.delay_line_real_time),
             keep_ended: self.keep_ended.or(lower.keep_ended),
             syscalls: self.syscalls.or(lower.syscalls),
             syscall_process,
@@ -170,6 +175,7 @@ impl Settings {
             hook: self.hook.unwrap_or(Hook::Auto),
             delay_line_bytes: self.delay_line_bytes.unwrap_or(64 * MIB),
             delay_line_total_bytes: self.delay_line_total_bytes.unwrap_or(512 * MIB),
+            delay_line_real_time: self.delay_line_real_time.unwrap_or(true),
             keep_ended: self.keep_ended.unwrap_or(Duration::from_secs(600)),
             syscalls: self.syscalls.unwrap_or(SyscallMode::Always),
             syscall_processes: self.syscall_process.unwrap_or_default(),

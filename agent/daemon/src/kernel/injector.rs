@@ -38,6 +38,8 @@ pub struct InjectorOptions {
     pub line_bytes: usize,
     /// Bytes that all delay lines may hold.
     pub line_bytes_total: usize,
+    /// The delay line's thread may run at the lowest real-time priority.
+    pub line_real_time: bool,
 }
 
 /// What the observers take over from the fault object.
@@ -69,6 +71,7 @@ impl Injector {
             vnet_header: VNET_HEADER,
             heartbeat_every: HEARTBEAT_EVERY,
             late_after: LATE_AFTER,
+            real_time: options.line_real_time,
         };
         let line = DelayLine::start(config, Box::new(MapHeartbeat::new(object.heartbeat)))
             .map_err(LoadError::DelayLine)?;
