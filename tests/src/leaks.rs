@@ -1,6 +1,7 @@
 //! What of Sabot's is left on the machine: programs, maps, links, devices and qdiscs.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,8 +11,10 @@ use serde_json::Value;
 use crate::netns::{NetnsRef, checked_output};
 use crate::wait::wait_for;
 
-/// How the names of Sabot's programs and devices begin.
-const PREFIX: &str = "sabot";
+/// How the names of Sabot's devices begin.
+const DEVICE_PREFIX: &str = "sabot";
+/// How the names of the programs begin that are attached to devices.
+const PROGRAM_PREFIXES: [&str; 2] = ["sabot", "fault_"];
 
 /// One object of the BPF subsystem; ids aren't used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,23 +84,25 @@ impl Leaks {
         })
     }
 
-    /// Notes the BPF objects that a daemon holds now; each of them must go.
+    /// Notes the BPF objects that a daemon holds now, and the programs of its links; each of them must go.
     ///
     /// # Errors
     ///
-    /// bpftool can't be asked.
+    /// bpftool can't be asked, or the process is no more.
     pub fn learn(&mut self, pid: u32) -> Result<()> {
-        for kind in Kind::ALL {
-            let held = list(kind)?;
-            let held = held
-                .iter()
-                .filter(|entry| holders(entry).any(|holder| holder == pid));
-            self.learned.extend(held.filter_map(|entry| object(kind, entry)));
+        let held = held_by(pid).with_context(|| format!("what process {pid} holds can't be read"))?;
+        for link in list(Kind::Link)? {
+            if object(Kind::Link, &link).is_some_and(|link| held.contains(&link)) {
+                let program = link["prog_id"].as_u64();
+                self.learned
+                    .extend(program.map(|id| Object { kind: Kind::Prog, id }));
+            }
         }
+        self.learned.extend(held);
         Ok(())
     }
 
-    /// How many BPF objects were learned; 0 means that the daemon held none, or that bpftool doesn't tell.
+    /// How many BPF objects were learned; 0 means that the daemon held none.
     pub fn learned(&self) -> usize {
         self.learned.len()
     }
@@ -112,17 +117,24 @@ impl Leaks {
     /// bpftool, ip or tc can't be asked.
     pub fn left(&self) -> Result<Vec<String>> {
         let mut left = Vec::new();
+        let held = held_by_all();
+        let is_held = |object: Object| held.contains(&object);
         let links = list(Kind::Link)?;
+        let is_linked = |program: Object| {
+            let mut links = links
+                .iter()
+                .filter(|link| link["prog_id"].as_u64() == Some(program.id));
+            links.any(|link| object(Kind::Link, link).is_some_and(is_held))
+        };
         for kind in Kind::ALL {
             for entry in list(kind)? {
                 let Some(object) = object(kind, &entry).filter(|object| !self.before.contains(object)) else {
                     continue;
                 };
                 let name = entry["name"].as_str().unwrap_or_default();
-                let is_linked = links.iter().any(|link| {
-                    kind == Kind::Prog && link["prog_id"] == entry["id"] && holders(link).count() > 0
-                });
-                let is_orphan = name.starts_with(PREFIX) && holders(&entry).count() == 0 && !is_linked;
+                let is_ours =
+                    kind == Kind::Prog && PROGRAM_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+                let is_orphan = is_ours && !is_held(object) && !is_linked(object);
                 if is_orphan || self.learned.contains(&object) {
                     left.push(format!("bpf {} {} {name}", kind.name(), object.id));
                 }
@@ -169,10 +181,42 @@ fn object(kind: Kind, entry: &Value) -> Option<Object> {
     Some(Object { kind, id })
 }
 
-/// The processes that have a descriptor of it.
-fn holders(entry: &Value) -> impl Iterator<Item = u32> {
-    let holders = entry["pids"].as_array().into_iter().flatten();
-    holders.filter_map(|holder| u32::try_from(holder["pid"].as_u64()?).ok())
+/// The BPF objects that a process has descriptors of. bpftool knows that too, but not in every distribution's build.
+fn held_by(pid: u32) -> Result<BTreeSet<Object>> {
+    let folder = format!("/proc/{pid}/fdinfo");
+    let mut held = BTreeSet::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("{folder} can't be read"))? {
+        // A descriptor that was closed meanwhile isn't held.
+        let Ok(text) = fs::read_to_string(entry?.path()) else {
+            continue;
+        };
+        held.extend(text.lines().filter_map(fdinfo_object));
+    }
+    Ok(held)
+}
+
+/// The BPF object that a line of a descriptor's fdinfo names. A link's fdinfo also names its program.
+fn fdinfo_object(line: &str) -> Option<Object> {
+    let (key, value) = line.split_once(':')?;
+    let kind = match key {
+        "prog_id" => Kind::Prog,
+        "map_id" => Kind::Map,
+        "link_id" => Kind::Link,
+        _ => return None,
+    };
+    let id = value.trim().parse().ok()?;
+    Some(Object { kind, id })
+}
+
+/// What all processes hold.
+fn held_by_all() -> BTreeSet<Object> {
+    let mut held = BTreeSet::new();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        // A process that has ended meanwhile holds nothing.
+        held.extend(held_by(pid).into_iter().flatten());
+    }
+    held
 }
 
 /// Sabot's devices, and every qdisc that can carry programs.
@@ -186,7 +230,7 @@ fn devices(netns: &NetnsRef) -> Result<BTreeSet<String>> {
         .flatten()
         .filter_map(|link| link["ifname"].as_str())
     {
-        if name.starts_with(PREFIX) {
+        if name.starts_with(DEVICE_PREFIX) {
             found.insert(format!("device {name}"));
         }
     }
@@ -198,4 +242,26 @@ fn devices(netns: &NetnsRef) -> Result<BTreeSet<String>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fdinfo_names_objects() {
+        let program = Object {
+            kind: Kind::Prog,
+            id: 751,
+        };
+        assert_eq!(fdinfo_object("prog_id:\t751"), Some(program));
+        assert_eq!(
+            fdinfo_object("link_id:\t3"),
+            Some(Object {
+                kind: Kind::Link,
+                id: 3
+            })
+        );
+        assert_eq!(fdinfo_object("pos:\t0"), None);
+    }
 }

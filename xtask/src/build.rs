@@ -43,7 +43,7 @@ pub(crate) fn build(release: bool) -> Result<Binaries> {
         cargo.arg("--release");
     }
     process::run(&mut cargo)?;
-    let folder = process::target_dir().join(if release { "release" } else { "debug" });
+    let folder = process::target_dir()?.join(if release { "release" } else { "debug" });
     Ok(Binaries {
         sabotd: folder.join("sabotd"),
         sabot: folder.join("sabot"),

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::ui::Step;
 
@@ -35,9 +36,23 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// The folder that cargo builds into.
-pub(crate) fn target_dir() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+/// The folder that cargo builds into, wherever that is set.
+///
+/// # Errors
+///
+/// cargo can't be asked.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    let output = cargo()
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo can't be started")?;
+    let metadata: Value =
+        serde_json::from_slice(&output.stdout).context("`cargo metadata` printed no JSON")?;
+    let folder = metadata["target_directory"].as_str();
+    folder
+        .map(PathBuf::from)
+        .context("`cargo metadata` names no target folder")
 }
 
 pub(crate) fn is_root() -> bool {

@@ -16,7 +16,7 @@ use sabot_testkit::DaemonOptions;
 
 use self::report::Report;
 use self::scene::Scene;
-use self::stage::{NetnsStage, Stage};
+use self::stage::{ContainerdStage, NetnsStage, Stage};
 use crate::setup::{self, Purpose};
 use crate::{build, process, ui};
 
@@ -72,7 +72,7 @@ fn set_up(pods: Pods) -> Result<Box<dyn Stage>> {
     let step = ui::Step::start("pods client, server and bystander");
     let stage: Box<dyn Stage> = match pods {
         Pods::Netns => Box::new(NetnsStage::new()?),
-        Pods::Containerd => unreachable!(),
+        Pods::Containerd => Box::new(ContainerdStage::new()?),
     };
     step.done(stage.description());
     Ok(stage)

@@ -51,7 +51,7 @@ impl Report {
         });
         scene.clear();
         let detail = format!(
-            "asked: {}\n{:>41}measured: {}",
+            "asked: {}\n{:>40}measured: {}",
             outcome.asked, "", outcome.measured
         );
         if outcome.ok {

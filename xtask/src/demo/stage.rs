@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use sabot_testkit::cri::{Containerd, PodSpec};
 use sabot_testkit::{Lab, NetnsRef};
+use tempfile::TempDir;
 
 pub(super) const CLIENT: usize = 0;
 pub(super) const SERVER: usize = 1;
@@ -31,6 +33,11 @@ pub(super) trait Stage {
     fn runtime(&self) -> Option<PathBuf>;
 }
 
+/// The pods' names, in the order of their indices.
+const NAMES: [&str; 3] = ["client", "server", "bystander"];
+/// Their Kubernetes namespace.
+const NAMESPACE: &str = "demo";
+
 /// Pods that are network namespaces.
 pub(super) struct NetnsStage {
     pods: Vec<StagePod>,
@@ -39,7 +46,7 @@ pub(super) struct NetnsStage {
 
 impl NetnsStage {
     pub(super) fn new() -> Result<Self> {
-        let lab = Lab::new(3)?;
+        let lab = Lab::new(NAMES.len())?;
         let pods = lab
             .pods()
             .iter()
@@ -69,5 +76,58 @@ impl Stage for NetnsStage {
 
     fn runtime(&self) -> Option<PathBuf> {
         None
+    }
+}
+
+/// Pods that a private containerd made, on a node of their own.
+pub(super) struct ContainerdStage {
+    pods: Vec<StagePod>,
+    node: NetnsRef,
+    // It ends before its folder goes.
+    containerd: Containerd,
+    _folder: TempDir,
+}
+
+impl ContainerdStage {
+    pub(super) fn new() -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("sabot-demo-")
+            .tempdir()
+            .context("no temporary folder")?;
+        let containerd = Containerd::start(folder.path())?;
+        let mut pods = Vec::new();
+        for name in NAMES {
+            let pod = containerd.run_pod(&PodSpec::idle(NAMESPACE, name).label("app", name))?;
+            pods.push(StagePod {
+                netns: NetnsRef::open(&pod.netns)?,
+                ip: pod.ip(),
+                target: format!("pods:{NAMESPACE}/app={name}"),
+                peer: format!("pods:{NAMESPACE}/app={name}"),
+            });
+        }
+        Ok(Self {
+            pods,
+            node: NetnsRef::open(containerd.node_netns())?,
+            containerd,
+            _folder: folder,
+        })
+    }
+}
+
+impl Stage for ContainerdStage {
+    fn description(&self) -> &str {
+        "pods that a private containerd made through CRI"
+    }
+
+    fn pods(&self) -> &[StagePod] {
+        &self.pods
+    }
+
+    fn node(&self) -> Option<&NetnsRef> {
+        Some(&self.node)
+    }
+
+    fn runtime(&self) -> Option<PathBuf> {
+        Some(self.containerd.socket())
     }
 }
