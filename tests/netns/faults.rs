@@ -76,7 +76,10 @@ fn assert_share(count: u64, of: u64, share: f64) {
     let expected = of as f64 * share;
     let four_sigma = 4.0 * (expected * (1.0 - share)).sqrt();
     let off = (count as f64 - expected).abs();
-    assert!(off <= four_sigma, "{count} of {of} isn't {share} within {four_sigma}");
+    assert!(
+        off <= four_sigma,
+        "{count} of {of} isn't {share} within {four_sigma}"
+    );
 }
 
 /// One of the kernel's SNMP counters of a namespace, as `Tcp` and `RetransSegs`.
@@ -84,7 +87,14 @@ fn snmp(netns: &NetnsRef, protocol: &str, counter: &str) -> u64 {
     let text = netns.run(|| fs::read_to_string("/proc/thread-self/net/snmp").expect("proc is mounted"));
     let lines: Vec<Vec<&str>> = text
         .lines()
-        .filter_map(|line| Some(line.strip_prefix(protocol)?.strip_prefix(": ")?.split(' ').collect()))
+        .filter_map(|line| {
+            Some(
+                line.strip_prefix(protocol)?
+                    .strip_prefix(": ")?
+                    .split(' ')
+                    .collect(),
+            )
+        })
         .collect();
     let at = lines[0].iter().position(|name| *name == counter);
     lines[1][at.expect("the kernel has this counter")]
@@ -160,8 +170,7 @@ fn drop_loses_its_share_and_counts_exactly_what_is_missing() {
             let name = format!("drop-{}-{family}", way.direction() as i32);
             rig.apply(
                 &name,
-                way.limit(Spec::drop(rig.lab.pod(TARGET), 20.0))
-                    .port("UDP", None),
+                way.limit(Spec::drop(rig.lab.pod(TARGET), 20.0)).port("UDP", None),
             );
             let report = send(LOAD, from, to, ip);
             let missing = report.missing(LOAD.datagrams).len() as u64;
@@ -188,7 +197,8 @@ fn an_egress_drop_looks_to_the_sender_like_loss_on_the_wire() {
         .env("LC_ALL", "C")
         .output()
         .expect("ping runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("100 packets transmitted"), "{said}");
     assert!(!said.contains("sendmsg") && !said.contains("errors"), "{said}");
     assert!(rig.books("half", Direction::Egress).dropped.packets > 10);
@@ -256,7 +266,11 @@ fn corrupt_changes_one_byte_of_each_counted_packet_of_a_bulk_stream() {
     for way in Way::BOTH {
         let (from, to) = way.ends(&rig);
         let name = format!("corrupt-{}", way.direction() as i32);
-        rig.apply(&name, way.limit(Spec::corrupt(rig.lab.pod(TARGET), 5.0)));
+        rig.apply(
+            &name,
+            way.limit(Spec::corrupt(rig.lab.pod(TARGET), 5.0))
+                .port("TCP", None),
+        );
         let before = snmp(from.netns(), "Tcp", "RetransSegs");
         let sink = Bulk::listen(to.netns(), to.ipv4(), PATIENCE).expect("it binds");
         let (sent, received) = sink

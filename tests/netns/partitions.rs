@@ -185,11 +185,7 @@ fn ipv6_peers_are_cut_and_ipv4_ones_left_alone() {
     };
     let cut = || Spec::partition(target);
     check("everybody", cut(), [Vanish, Vanish, Vanish, Vanish]);
-    check(
-        "one peer",
-        cut().peer(peer.ipv6()),
-        [Vanish, Vanish, Pass, Pass],
-    );
+    check("one peer", cut().peer(peer.ipv6()), [Vanish, Vanish, Pass, Pass]);
     check(
         "one peer, egress",
         cut().peer(peer.ipv6()).egress(),
@@ -346,6 +342,8 @@ fn an_edit_leaves_no_gap_and_keeps_the_counters() {
     let dropped = rig.books("edited", Direction::Egress).dropped.packets;
     assert!(dropped >= passage.sent as u64, "{dropped} of {passage:?}");
     rig.delete("edited");
-    prober.wait_pass(Instant::now(), PATIENCE).expect("it flows again");
+    prober
+        .wait_pass(Instant::now(), PATIENCE)
+        .expect("it flows again");
     rig.settled("edited");
 }
