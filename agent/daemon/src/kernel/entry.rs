@@ -28,6 +28,7 @@ const SKB_IFINDEX: i16 = 40;
 const SKB_CB: i16 = 48;
 
 const HELPER_TAIL_CALL: i32 = 12;
+const HELPER_KTIME_GET_BOOT_NS: i32 = 125;
 const HELPER_REDIRECT_PEER: i32 = 155;
 
 const fn move_imm(dst: u8, imm: i32) -> Instruction {
@@ -136,6 +137,14 @@ pub(super) fn load_bounce() -> io::Result<OwnedFd> {
 /// A program that does nothing, for probes and as the least that can be attached.
 pub(super) fn load_pass() -> io::Result<OwnedFd> {
     load_classifier(c"sabot_pass", &[move_imm(R0, PASS), EXIT])
+}
+
+/// A program that reads the clock of deadlines (Linux 5.8).
+pub(super) fn load_boot_clock() -> io::Result<OwnedFd> {
+    load_classifier(
+        c"sabot_clock",
+        &[call(HELPER_KTIME_GET_BOOT_NS), move_imm(R0, PASS), EXIT],
+    )
 }
 
 #[cfg(test)]

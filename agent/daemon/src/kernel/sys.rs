@@ -6,7 +6,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_map_type, bpf_prog_type};
 use nix::libc;
 
 /// Attach before every program that is there already.
@@ -66,6 +66,19 @@ pub(super) fn tcx_link(program: BorrowedFd<'_>, ifindex: u32, egress: bool) -> i
         attr
     };
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &attr)
+}
+
+/// Makes a ring buffer of this size (a power of two, at least a page), Linux 5.8.
+pub(super) fn ring_buffer(bytes: u32) -> io::Result<OwnedFd> {
+    // SAFETY: an all-zero attribute is valid; only integers are set.
+    let attr = unsafe {
+        let mut attr: bpf_attr = mem::zeroed();
+        let create = &mut attr.__bindgen_anon_1;
+        create.map_type = bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32;
+        create.max_entries = bytes;
+        attr
+    };
+    bpf_fd(bpf_cmd::BPF_MAP_CREATE, &attr)
 }
 
 fn bpf_fd(command: bpf_cmd, attr: &bpf_attr) -> io::Result<OwnedFd> {
