@@ -90,7 +90,7 @@ impl Leaks {
     ///
     /// bpftool can't be asked, or the process is no more.
     pub fn learn(&mut self, pid: u32) -> Result<()> {
-        let held = held_by(pid).with_context(|| format!("what process {pid} holds can't be read"))?;
+        let held = objects_of(pid).with_context(|| format!("what process {pid} holds can't be read"))?;
         for link in list(Kind::Link)? {
             if object(Kind::Link, &link).is_some_and(|link| held.contains(&link)) {
                 let program = link["prog_id"].as_u64();
@@ -188,6 +188,29 @@ impl Leaks {
     }
 }
 
+/// How many BPF objects of each kind a process has descriptors of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub programs: usize,
+    pub maps: usize,
+    pub links: usize,
+}
+
+/// Counts the BPF objects that a process has descriptors of.
+///
+/// # Errors
+///
+/// There is no such process.
+pub fn held_by(pid: u32) -> Result<Held> {
+    let objects = objects_of(pid)?;
+    let count = |kind| objects.iter().filter(|object| object.kind == kind).count();
+    Ok(Held {
+        programs: count(Kind::Prog),
+        maps: count(Kind::Map),
+        links: count(Kind::Link),
+    })
+}
+
 fn list(kind: Kind) -> Result<Vec<Value>> {
     let text = checked_output(Command::new("bpftool").args(["-j", kind.name(), "show"]))?;
     let listing: Value = serde_json::from_str(&text).context("`bpftool -j` didn't print JSON")?;
@@ -200,7 +223,7 @@ fn object(kind: Kind, entry: &Value) -> Option<Object> {
 }
 
 /// The BPF objects that a process has descriptors of. bpftool knows that too, but not in every distribution's build.
-fn held_by(pid: u32) -> Result<BTreeSet<Object>> {
+fn objects_of(pid: u32) -> Result<BTreeSet<Object>> {
     let folder = format!("/proc/{pid}/fdinfo");
     let mut held = BTreeSet::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("{folder} can't be read"))? {
@@ -232,7 +255,7 @@ fn held_by_all() -> BTreeSet<Object> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
         // A process that has ended meanwhile holds nothing.
-        held.extend(held_by(pid).into_iter().flatten());
+        held.extend(objects_of(pid).into_iter().flatten());
     }
     held
 }
