@@ -7,6 +7,7 @@ pub mod cri;
 pub mod daemon;
 pub mod lab;
 pub mod leaks;
+pub mod metrics;
 pub mod netns;
 pub mod traffic;
 pub mod wait;

@@ -1,5 +1,7 @@
 //! The daemon's own log, to stderr.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
@@ -26,6 +28,8 @@ pub fn start(config: &LogConfig) -> Result<(), LoggingError> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Files and journals are read with other programs than terminals.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match config.format {
         LogFormat::Text => builder.try_init(),
