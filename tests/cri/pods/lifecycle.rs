@@ -76,19 +76,19 @@ fn a_pod_that_comes_later_is_hit_within_a_second() {
     node.wait_status("cut", "the last pod", |status| {
         status.targets.iter().any(|t| is_on(t, "last"))
     });
-    node.assert_cut(&peer, &last);
+    node.assert_cut(&[(&peer, &last)]);
     node.sabot("delete cut");
-    node.assert_reaches(&peer, &last);
+    node.assert_reaches(&[(&peer, &last)]);
 }
 
 #[test]
 fn a_pod_that_restarts_gets_the_fault_and_its_old_sandbox_is_forgotten() {
     let node = Node::start();
     let (old, cli) = (node.pod(&web("web")), node.pod(&cli()));
-    node.assert_reaches(&cli, &old);
+    node.assert_reaches(&[(&cli, &old)]);
     node.sabot("partition --name cut --target pod:team-a/web --peer pod:team-b/cli --for 120s");
     assert!(is_only_on(&node.status("cut"), &old));
-    node.assert_cut(&cli, &old);
+    node.assert_cut(&[(&cli, &old)]);
     let counted = packets(sum(&node.status("cut"), Direction::Ingress).dropped);
     assert!(counted > 0);
 
@@ -96,7 +96,7 @@ fn a_pod_that_restarts_gets_the_fault_and_its_old_sandbox_is_forgotten() {
     assert_ne!(new.sandbox, old.sandbox);
     node.wait_known(&new);
     node.wait_status("cut", "the new sandbox alone", |status| is_only_on(status, &new));
-    node.assert_cut(&cli, &new);
+    node.assert_cut(&[(&cli, &new)]);
     let total = packets(sum(&node.status("cut"), Direction::Ingress).dropped);
     assert!(
         total > counted,
@@ -106,9 +106,9 @@ fn a_pod_that_restarts_gets_the_fault_and_its_old_sandbox_is_forgotten() {
     // The same for a peer: the fault follows its new address.
     let cli = node.containerd.restart_sandbox(&cli).expect("the pod restarts");
     node.wait_known(&cli);
-    node.assert_cut(&cli, &new);
+    node.assert_cut(&[(&cli, &new)]);
     node.sabot("delete cut");
-    node.assert_reaches(&cli, &new);
+    node.assert_reaches(&[(&cli, &new)]);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_pod_that_is_deleted_during_a_delay_is_really_gone() {
         "a delay of 2 s in each direction has no answer within a second"
     );
     node.sabot("delete late");
-    node.assert_reaches(&cli, &next);
+    node.assert_reaches(&[(&cli, &next)]);
 }
 
 /// Processes that are in a network namespace or have it open, and mounts of it.

@@ -6,6 +6,7 @@
 
 use std::env;
 use std::net::IpAddr;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use sabot_proto::sabot::v1::{Direction, Fault, FaultStatus, Ledger, Phase, Tally};
@@ -167,9 +168,9 @@ impl Node {
             .expect("the runtime runs it")
     }
 
-    /// Both pods' addresses, of both families, can be fetched from.
-    pub(crate) fn assert_reaches(&self, from: &Pod, to: &Pod) {
-        for ip in [to.ip(), to.ipv6()] {
+    /// Each pod fetches from the other one, on its addresses of both families.
+    pub(crate) fn assert_reaches(&self, pairs: &[(&Pod, &Pod)]) {
+        for_each(pairs, |from, to, ip| {
             let mut last = None;
             // The server's container runs, but may not listen yet.
             let reached = wait_for(PATIENCE, LOOK, || {
@@ -180,17 +181,31 @@ impl Node {
             });
             let (from, to) = (&from.spec.name, &to.spec.name);
             assert!(reached.is_some(), "{from} doesn't reach {to} on {ip}: {last:?}");
-        }
+        });
     }
 
-    /// `wget` times out on either address.
-    pub(crate) fn assert_cut(&self, from: &Pod, to: &Pod) {
-        for ip in [to.ip(), to.ipv6()] {
+    /// `wget` times out between these pods, on the addresses of both families.
+    pub(crate) fn assert_cut(&self, pairs: &[(&Pod, &Pod)]) {
+        for_each(pairs, |from, to, ip| {
             let result = self.wget(from, ip);
             let (from, to) = (&from.spec.name, &to.spec.name);
             assert!(result.timed_out(), "{from} reaches {to} on {ip}: {result:?}");
-        }
+        });
     }
+}
+
+/// Tries all pairs on both families at once: most of a try is waiting.
+fn for_each(pairs: &[(&Pod, &Pod)], attempt: impl Fn(&Pod, &Pod, IpAddr) + Sync) {
+    thread::scope(|scope| {
+        for (from, to) in pairs {
+            for ip in [to.ip(), to.ipv6()] {
+                scope.spawn({
+                    let attempt = &attempt;
+                    move || attempt(from, to, ip)
+                });
+            }
+        }
+    });
 }
 
 /// The sum of a fault's counters over its targets, in one direction.

@@ -28,19 +28,13 @@ fn two_pods_are_cut_off_from_each_other_and_from_nobody_else() {
     let [web, cli, third] = pods(&node);
     let pairs = [(&web, &cli), (&cli, &web)];
     let others = [(&web, &third), (&third, &web), (&cli, &third), (&third, &cli)];
-    for (from, to) in pairs.into_iter().chain(others) {
-        node.assert_reaches(from, to);
-    }
+    node.assert_reaches(&[pairs.as_slice(), &others].concat());
     let said =
         node.sabot("partition --name cut --target pods:team-a/app=web --peer pods:team-b/app=cli --for 20s");
     assert!(said.contains("Injected on 1/1 targets"), "{said}");
     let begin = Instant::now();
-    for (from, to) in pairs {
-        node.assert_cut(from, to);
-    }
-    for (from, to) in others {
-        node.assert_reaches(from, to);
-    }
+    node.assert_cut(&pairs);
+    node.assert_reaches(&others);
     for (pod, name) in [(&web, "web"), (&cli, "cli")] {
         let pinged = node
             .containerd
@@ -68,9 +62,7 @@ fn two_pods_are_cut_off_from_each_other_and_from_nobody_else() {
     );
 
     node.sabot("delete cut");
-    for (from, to) in pairs {
-        node.assert_reaches(from, to);
-    }
+    node.assert_reaches(&pairs);
     for direction in [Direction::Egress, Direction::Ingress] {
         let ledger = node.ledger("cut", direction);
         assert!(packets(ledger.dropped) > 0, "{direction:?}: {ledger:#?}");

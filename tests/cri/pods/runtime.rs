@@ -56,7 +56,7 @@ fn faults_go_on_without_the_runtime_and_pods_are_known_again_after_its_return() 
     wait_runtime(&node, "ready");
     cut.assert_cut(since, Instant::now());
     assert!(is_injected(&node.status("cut")));
-    node.assert_cut(&cli, &web);
+    node.assert_cut(&[(&cli, &web)]);
     for pod in [&web, &cli, &third] {
         node.wait_known(pod);
     }
@@ -65,10 +65,10 @@ fn faults_go_on_without_the_runtime_and_pods_are_known_again_after_its_return() 
     node.wait_status("cut", "the late pod", |status| {
         is_injected(status) && status.targets.len() == 2
     });
-    node.assert_cut(&cli, &late);
-    node.assert_reaches(&third, &late);
+    node.assert_cut(&[(&cli, &late)]);
+    node.assert_reaches(&[(&third, &late)]);
     node.sabot("delete cut");
-    node.assert_reaches(&cli, &web);
+    node.assert_reaches(&[(&cli, &web)]);
     assert!(
         !node.status("none").message.contains("is down"),
         "{}",

@@ -148,7 +148,7 @@ fn targets_are_listed_as_the_runtime_made_them() {
     let listed = of(&host);
     assert_eq!(listed["pod"]["hostNetwork"], true);
     let refusal = listed["refusal"].as_str().unwrap_or_default();
-    assert!(refusal.contains("the node's network"), "{listed:#}");
+    assert!(refusal.contains("the node's own network"), "{listed:#}");
     let only = node.sabot("targets -n team-a");
     assert!(only.contains("team-a/web") && !only.contains("proxy"), "{only}");
 }
