@@ -6,6 +6,7 @@
 mod cleanup;
 mod client;
 mod config;
+pub mod fake;
 mod image;
 mod machine;
 mod node;

@@ -82,7 +82,7 @@ pub trait Datapath: Send + Sync + 'static {
     /// Frees the counters of a slot on a target; the engine has kept their last values.
     fn forget(&self, slot: Slot, target: TargetId);
 
-    /// Makes every fault inert at once by closing the gate, before the slow detaching at shutdown.
+    /// Makes everything that is attached inert at once by closing the gate, while the slow detaching at shutdown goes on.
     fn disarm(&self);
 
     /// `CLOCK_BOOTTIME`, as the kernel programs read it.

@@ -60,7 +60,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// No more commands are taken; every fault is made inert at once, and then everything is detached.
+    /// No more commands are taken; every fault ends at once, and then everything is detached.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
@@ -276,9 +276,8 @@ impl Engine {
         }
     }
 
-    /// Makes every fault inert at once, ends all of them, and detaches everything.
+    /// Ends every fault at once, and detaches everything.
     async fn revert(mut self) -> Result<(), LeftBehind> {
-        self.datapath.disarm();
         // Whoever still waits learns that the daemon ends: their replies are dropped.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
@@ -290,7 +289,9 @@ impl Engine {
         self.options.policy.keep_warm = Duration::ZERO;
         self.options.policy.attach_eagerly = false;
         let deadline = tokio::time::Instant::now() + REVERT_WAIT;
+        // The rules go first, and what the delay line holds goes on: through the gate, which is closed behind it.
         self.reconcile();
+        self.datapath.disarm();
         while !self.is_bare() && tokio::time::Instant::now() < deadline {
             self.heartbeat.beat();
             let wake = self

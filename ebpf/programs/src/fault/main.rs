@@ -118,14 +118,14 @@ fn try_return(ctx: &TcContext, detour: Detour) -> Result<Step, Trouble> {
 fn verdict(outcome: Result<Step, Trouble>, direction: u32) -> i32 {
     match outcome {
         Ok(Step::Continue) | Err(Trouble::NotIp) => PASS,
-        Ok(Step::Redirect) => TC_ACT_REDIRECT as i32,
+        Ok(Step::Redirect) => TC_ACT_REDIRECT,
         Ok(Step::Drop) if direction == DIRECTION_EGRESS => {
             // `TC_ACT_SHOT` would tell the sender (`NET_XMIT_DROP`): TCP takes it for local congestion and does not count
             // a loss, a raw socket gets ENOBUFS.
             detour::into_nothing();
-            TC_ACT_REDIRECT as i32
+            TC_ACT_REDIRECT
         }
-        Ok(Step::Drop) => TC_ACT_SHOT as i32,
+        Ok(Step::Drop) => TC_ACT_SHOT,
         Err(Trouble::Incident(which)) => {
             incident(which);
             PASS
@@ -136,11 +136,11 @@ fn verdict(outcome: Result<Step, Trouble>, direction: u32) -> i32 {
 /// The verdict on our own devices: what isn't ours never enters the target's stack.
 fn returned(ctx: &TcContext, detour: Detour) -> i32 {
     match try_return(ctx, detour) {
-        Ok(Step::Redirect) => TC_ACT_REDIRECT as i32,
-        Ok(Step::Continue | Step::Drop) => TC_ACT_SHOT as i32,
+        Ok(Step::Redirect) => TC_ACT_REDIRECT,
+        Ok(Step::Continue | Step::Drop) => TC_ACT_SHOT,
         Err(Trouble::NotIp) => {
             incident(INCIDENT_UNTAGGED);
-            TC_ACT_SHOT as i32
+            TC_ACT_SHOT
         }
         Err(Trouble::Incident(which)) => {
             incident(which);
@@ -149,7 +149,7 @@ fn returned(ctx: &TcContext, detour: Detour) -> i32 {
                 "dropped a frame on one of our own devices: incident {}",
                 which
             );
-            TC_ACT_SHOT as i32
+            TC_ACT_SHOT
         }
     }
 }

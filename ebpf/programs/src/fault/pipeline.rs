@@ -80,11 +80,7 @@ pub fn run(ctx: &TcContext, target: &Target, packet: &Packet, direction: u32, en
             position(target, slot).saturating_add(1)
         }
     };
-    // The verifier wants a loop that counts; a list that ends early ends it.
-    for _ in 0..MAX_TARGET_SLOTS {
-        if index >= MAX_TARGET_SLOTS as u32 || index >= target.slot_count {
-            break;
-        }
+    while index < MAX_TARGET_SLOTS as u32 && index < target.slot_count {
         let step = visit(ctx, &journey, target.slots[index as usize]);
         if step != Step::Continue {
             return step;
@@ -176,9 +172,11 @@ impl Journey<'_> {
             ACTION_DROP if rule.threshold >= EVERY_PACKET => Outcome::Dropped,
             ACTION_DROP | ACTION_CORRUPT if rule.threshold == 0 => Outcome::Passed,
             // The wire packets in a super-packet may fare differently.
-            ACTION_DROP | ACTION_CORRUPT if self.packet.super_packet => {
+            ACTION_DROP | ACTION_CORRUPT if self.packet.super_packet && !resumed => {
                 self.take(ctx, slot, Detour::Segmenter)
             }
+            // The segmenter gave a super-packet back; it must not go round for ever.
+            ACTION_DROP | ACTION_CORRUPT if self.packet.super_packet => Outcome::Bypassed,
             ACTION_DROP if chosen(rule) => Outcome::Dropped,
             ACTION_CORRUPT if chosen(rule) => self.corrupt(ctx),
             ACTION_DROP | ACTION_CORRUPT => Outcome::Passed,
