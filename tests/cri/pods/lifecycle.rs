@@ -162,10 +162,8 @@ fn a_pod_that_is_deleted_during_a_delay_is_really_gone() {
         status.message
     );
     assert_eq!(node.daemon.http("/healthz").expect("it answers").0, 200);
-    assert_eq!(
-        leaks.left().expect("the machine can be looked at"),
-        Vec::<String>::new()
-    );
+    let left = leaks.wait_clean(PATIENCE).expect("the machine can be looked at");
+    assert_eq!(left, Vec::<String>::new());
 
     // The daemon goes on, with the next pod of these labels.
     let next = node.pod(&web("web-2"));
