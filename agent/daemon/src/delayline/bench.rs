@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sabot_core::plan::Slot;
+use sabot_core::plan::{Slot, TargetId};
 
 use super::poller::boot_time;
 use super::test_frames::FrameSpec;
@@ -101,7 +101,7 @@ fn release_errors() {
             let within: u64 = histogram.buckets[..12].iter().sum();
             let share = within as f64 / histogram.count as f64 * 100.0;
             println!("    in the line itself {share:.2} % within {error} us");
-            rig.line.forget(Slot(1));
+            rig.line.forget(Slot(1), TargetId(1));
         }
     }
 }

@@ -33,6 +33,7 @@ pub(super) enum Command {
     },
     Forget {
         slot: Slot,
+        target: TargetId,
         reply: Reply<()>,
     },
     /// Everything is released; the descriptors come back to be closed.

@@ -187,10 +187,13 @@ impl DelayLine {
         self.inner.shared.registry.tallies((slot, target, egress))
     }
 
-    /// Drops a slot's tallies and its histogram.
-    pub fn forget(&self, slot: Slot) {
-        if self.ask(|reply| Command::Forget { slot, reply }).is_none() {
-            self.inner.shared.registry.forget(slot);
+    /// Drops a slot's tallies on a target, and with the last target's its histogram.
+    pub fn forget(&self, slot: Slot, target: TargetId) {
+        if self
+            .ask(|reply| Command::Forget { slot, target, reply })
+            .is_none()
+        {
+            self.inner.shared.registry.forget(slot, target);
         }
     }
 

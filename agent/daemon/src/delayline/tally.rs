@@ -204,15 +204,20 @@ impl Registry {
             .unwrap_or_default()
     }
 
-    /// Drops a slot's counters. Those that the engine still uses go on from zero, except for what is held.
-    pub(super) fn forget(&self, slot: Slot) {
-        lock(&self.counters).retain(|key, counters| {
-            if key.0 != slot {
+    /// Drops a slot's counters on a target, and its delays once no target has counters for it. Those that the engine still
+    /// uses go on from zero, except for what is held.
+    pub(super) fn forget(&self, slot: Slot, target: TargetId) {
+        let mut all = lock(&self.counters);
+        all.retain(|key, counters| {
+            if (key.0, key.1) != (slot, target) {
                 return true;
             }
             counters.reset_losses();
             Arc::strong_count(counters) > 1
         });
+        if all.keys().any(|key| key.0 == slot && key.1 != target) {
+            return;
+        }
         lock(&self.delays).retain(|&key, delays| {
             if key != slot {
                 return true;
@@ -265,7 +270,22 @@ mod tests {
             registry.counters(key(slot)).lost_bound.add(wire);
             registry.delays(Slot(slot)).record(5);
         }
-        registry.forget(Slot(1));
+        registry
+            .counters((Slot(1), TargetId(2), true))
+            .lost_bound
+            .add(wire);
+        registry.forget(Slot(1), TargetId(2));
+        assert_eq!(
+            registry.tallies(key(1)).lost_bound.packets,
+            3,
+            "another target's were dropped"
+        );
+        assert_eq!(
+            registry.histogram(Slot(1)).count,
+            1,
+            "a target still has the slot"
+        );
+        registry.forget(Slot(1), TargetId(1));
         let lost = Tally {
             packets: 3,
             bytes: 300,

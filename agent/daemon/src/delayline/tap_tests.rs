@@ -164,7 +164,7 @@ fn a_super_packet_stays_whole_on_a_real_tap() {
             assert_eq!(vnet[4..6], sent[4..6], "the GSO size");
             assert!(frame == frame_sent, "the frame comes out as it went in");
             assert!(rig.line.histogram(Slot(1)).sum <= Duration::from_nanos(boot_time() - before));
-            rig.line.forget(Slot(1));
+            rig.line.forget(Slot(1), TargetId(1));
             rig.delay(1, HOUR);
         }
         assert_eq!(rig.line.untagged(), Tally::default());

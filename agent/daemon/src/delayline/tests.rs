@@ -349,7 +349,7 @@ fn tallies_tell_targets_and_directions_apart_until_forgotten() {
     assert_eq!((held(1, true), held(2, true), held(2, false)), (0, 0, 0));
     rig.line.clear_slot(Slot(1));
     assert_eq!(rig.line.histogram(Slot(1)).count, 1);
-    rig.line.forget(Slot(1));
+    rig.line.forget(Slot(1), TargetId(1));
     assert_eq!(rig.line.histogram(Slot(1)).count, 0);
 }
 
@@ -403,7 +403,7 @@ fn stopping_releases_everything_and_ends_the_thread() {
     // None of these may hang or panic.
     rig.line.close(TargetId(1));
     rig.line.clear_slot(Slot(1));
-    rig.line.forget(Slot(1));
+    rig.line.forget(Slot(1), TargetId(1));
     rig.line.stop();
 }
 

@@ -1,6 +1,7 @@
 //! Changing devices, qdiscs and filters over rtnetlink, in the netns of the thread that opened the socket.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::process;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Parseable as _};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -15,9 +16,23 @@ use nix::libc;
 
 use super::rtnl::{Rtnl, RtnlError};
 
-/// What our filters are recognised by, wherever clsact is used: priority and handle together.
+/// What our filters are recognised by, wherever clsact is used: this priority, and a handle that begins with a fixed
+/// pattern and ends with the pid of the daemon that owns the filter.
 pub(super) const FILTER_PRIORITY: u16 = 0x5ab0;
-pub(super) const FILTER_HANDLE: u32 = 0x5ab0_7000;
+const HANDLE_PATTERN: u32 = 0x2ad << PID_BITS;
+/// A pid is below 2^22 (`PID_MAX_LIMIT`).
+const PID_BITS: u32 = 22;
+const PID_MASK: u32 = (1 << PID_BITS) - 1;
+
+/// The pid of the daemon that made the filter; `None` for somebody else's filter.
+pub(super) fn filter_owner(priority: u16, handle: u32) -> Option<u32> {
+    (priority == FILTER_PRIORITY && handle & !PID_MASK == HANDLE_PATTERN).then_some(handle & PID_MASK)
+}
+
+/// The handle of a filter that the daemon with this pid made.
+fn handle_of(pid: u32) -> u32 {
+    HANDLE_PATTERN | (pid & PID_MASK)
+}
 
 const ETH_P_ALL: u16 = 0x0003;
 
@@ -184,7 +199,7 @@ impl Rtnl {
         program: BorrowedFd<'_>,
         name: &str,
     ) -> Result<(), RtnlError> {
-        let mut message = filter_message(ifindex, side);
+        let mut message = filter_message(ifindex, side, process::id());
         message.attributes.push(TcAttribute::Options(vec![
             TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
             TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
@@ -197,8 +212,9 @@ impl Rtnl {
         )
     }
 
-    pub(super) fn delete_filter(&mut self, ifindex: u32, side: Side) -> Result<(), RtnlError> {
-        let message = filter_message(ifindex, side);
+    /// Deletes the filter that the daemon with this pid made.
+    pub(super) fn delete_filter(&mut self, ifindex: u32, side: Side, pid: u32) -> Result<(), RtnlError> {
+        let message = filter_message(ifindex, side, pid);
         ignoring(
             &GONE,
             self.change("a filter", &RouteNetlinkMessage::DelTrafficFilter(message), 0),
@@ -233,8 +249,8 @@ fn tc_message(ifindex: u32, handle: TcHandle, parent: TcHandle) -> TcMessage {
     message
 }
 
-fn filter_message(ifindex: u32, side: Side) -> TcMessage {
-    let mut message = tc_message(ifindex, TcHandle::from(FILTER_HANDLE), side.parent());
+fn filter_message(ifindex: u32, side: Side, pid: u32) -> TcMessage {
+    let mut message = tc_message(ifindex, TcHandle::from(handle_of(pid)), side.parent());
     message.header.info = u32::from(FILTER_PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be());
     message
         .attributes

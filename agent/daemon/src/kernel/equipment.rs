@@ -66,7 +66,6 @@ pub(super) struct Equipped {
     ingress: Option<Hook>,
     pub(super) line: Option<LineDevice>,
     pub(super) segmenter: Option<Segmenter>,
-    pub(super) slots: Vec<Slot>,
 }
 
 impl Equipped {
@@ -77,7 +76,6 @@ impl Equipped {
             ingress: None,
             line: None,
             segmenter: None,
-            slots: Vec::new(),
         }
     }
 
@@ -165,10 +163,10 @@ impl Equipped {
         detached.map_err(EquipError::Detach)
     }
 
-    /// As the classifier reads it.
-    pub(super) fn body(&self) -> abi::Target {
+    /// As the classifier reads it, with these slots in force.
+    pub(super) fn body(&self, in_force: &[Slot]) -> abi::Target {
         let mut slots = [0; abi::MAX_TARGET_SLOTS];
-        for (place, slot) in slots.iter_mut().zip(&self.slots) {
+        for (place, slot) in slots.iter_mut().zip(in_force) {
             *place = slot.0;
         }
         let mut flags = 0;
@@ -186,7 +184,7 @@ impl Equipped {
                 .as_ref()
                 .map_or(0, |segmenter| segmenter.near_ifindex),
             flags,
-            slot_count: self.slots.len() as u32,
+            slot_count: in_force.len() as u32,
             reserved: 0,
             slots,
         }

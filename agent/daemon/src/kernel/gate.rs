@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use aya::maps::{Map, MapData, MapError, ProgramArray};
 use aya::programs::ProgramFd;
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The gate's descriptor stands here, above everything that the daemon opens later. When the process dies the kernel
 /// closes its highest descriptors first, and closing the last descriptor of a program array empties it: every fault is
@@ -27,9 +27,7 @@ impl Gate {
         let Map::ProgramArray(data) = map else {
             return Err(GateError::WrongKind);
         };
-        let limit = getrlimit(Resource::RLIMIT_NOFILE)
-            .map_err(|e| GateError::Raise(e.into()))?
-            .0;
+        let limit = raise_limit().map_err(|e| GateError::Raise(e.into()))?;
         let place = limit.min(HIGHEST).saturating_sub(SHARES);
         let kept = duplicate_from(data.fd().as_fd(), place).map_err(GateError::Raise)?;
         let fd = duplicate_from(data.fd().as_fd(), place).map_err(GateError::Raise)?;
@@ -68,6 +66,15 @@ pub enum GateError {
     Raise(#[source] io::Error),
     #[error("the gate: {0}")]
     Map(#[from] MapError),
+}
+
+/// Allows as many descriptors as the daemon may have, since each target takes some, and says how many.
+fn raise_limit() -> nix::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
 }
 
 fn duplicate_from(fd: BorrowedFd<'_>, lowest: u64) -> io::Result<OwnedFd> {

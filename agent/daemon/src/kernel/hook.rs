@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process;
 
 use super::devices::Side;
 use super::rtnl::{Rtnl, RtnlError};
@@ -82,7 +83,7 @@ impl Hook {
                 drop(link);
                 Ok(())
             }
-            Self::Clsact { ifindex, side } => detach_clsact(ifindex, side),
+            Self::Clsact { ifindex, side } => detach_clsact(ifindex, side, process::id()),
         }
     }
 }
@@ -94,10 +95,10 @@ pub(super) fn attach_clsact(program: BorrowedFd<'_>, ifindex: u32, side: Side) -
     rtnl.add_filter(ifindex, side, program, "sabot")
 }
 
-/// Removes our filter, and the qdisc when no filter of anybody is left on it.
-pub(super) fn detach_clsact(ifindex: u32, side: Side) -> Result<(), RtnlError> {
+/// Removes the filter of the daemon with this pid, and the qdisc when no filter of anybody is left on it.
+pub(super) fn detach_clsact(ifindex: u32, side: Side, pid: u32) -> Result<(), RtnlError> {
     let mut rtnl = Rtnl::open()?;
-    rtnl.delete_filter(ifindex, side)?;
+    rtnl.delete_filter(ifindex, side, pid)?;
     let left = rtnl.filters(ifindex, Side::Ingress)?.len() + rtnl.filters(ifindex, Side::Egress)?.len();
     if left == 0 {
         rtnl.delete_clsact(ifindex)

@@ -1,6 +1,7 @@
 //! The engine's door to the kernel.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,11 +55,17 @@ pub struct Injector {
     gate: Mutex<Gate>,
     bench: Workbench,
     line: DelayLine,
-    targets: Mutex<HashMap<TargetId, Arc<Mutex<Equipped>>>>,
-    /// Slots whose packets the delay line holds.
-    delays: Mutex<BTreeSet<Slot>>,
+    targets: Mutex<HashMap<TargetId, Arc<Target>>>,
+    /// Slots that delay, and the targets whose accounts are open for each.
+    delays: Mutex<BTreeMap<Slot, BTreeSet<TargetId>>>,
     #[expect(dead_code, reason = "the programs live as long as this")]
     programs: Ebpf,
+}
+
+/// One target: what it is equipped with, which changes slowly, and what is in force on it, which changes at once.
+struct Target {
+    equipped: Mutex<Equipped>,
+    body: Mutex<abi::Target>,
 }
 
 impl Injector {
@@ -109,7 +116,7 @@ impl Injector {
 
     /// The delay really added, by slot.
     pub fn delay_histograms(&self) -> Vec<(Slot, DelayHistogram)> {
-        let slots = lock(&self.delays).clone();
+        let slots: Vec<Slot> = lock(&self.delays).keys().copied().collect();
         slots
             .into_iter()
             .map(|slot| (slot, self.line.histogram(slot)))
@@ -121,7 +128,7 @@ impl Injector {
         self.line.is_alive()
     }
 
-    fn target(&self, target: TargetId) -> Option<Arc<Mutex<Equipped>>> {
+    fn target(&self, target: TargetId) -> Option<Arc<Target>> {
         lock(&self.targets).get(&target).cloned()
     }
 }
@@ -133,22 +140,25 @@ impl Datapath for Injector {
         device: &TargetDevice,
         equipment: Equipment,
     ) -> Result<(), DatapathError> {
-        let equipped = lock(&self.targets)
+        let entry = lock(&self.targets)
             .entry(target)
-            .or_insert_with(|| Arc::new(Mutex::new(Equipped::new(device.clone()))))
+            .or_insert_with(|| Arc::new(Target::new(device)))
             .clone();
-        let mut equipped = lock(&equipped);
+        let mut equipped = lock(&entry.equipped);
         let added = equipped.add(&self.bench, target, equipment);
-        self.tables.write_target(target, &equipped.body())?;
+        // What is in force may have changed meanwhile, and may change again as soon as this lock is open.
+        let mut body = lock(&entry.body);
+        *body = equipped.body(&body.slots.map(Slot)[..body.slot_count as usize]);
+        self.tables.write_target(target, &body)?;
         Ok(added?)
     }
 
     fn strip(&self, target: TargetId, _key: &TargetKey) -> Result<(), DatapathError> {
         self.tables.clear_target(target)?;
-        let Some(equipped) = self.target(target) else {
+        let Some(entry) = self.target(target) else {
             return Ok(());
         };
-        lock(&equipped).remove(&self.bench, target)?;
+        lock(&entry.equipped).remove(&self.bench, target)?;
         lock(&self.targets).remove(&target);
         Ok(())
     }
@@ -174,30 +184,36 @@ impl Datapath for Injector {
                 seed: rand::random(),
             };
             self.line.set_slot(slot, delay);
-            lock(&self.delays).insert(slot);
+            lock(&self.delays).entry(slot).or_default();
         }
         Ok(self.tables.write_rule(slot, rule)?)
     }
 
     fn clear_rule(&self, slot: Slot) -> Result<(), DatapathError> {
         self.tables.clear_rule(slot)?;
-        if lock(&self.delays).contains(&slot) {
+        if lock(&self.delays).contains_key(&slot) {
             self.line.clear_slot(slot);
         }
         Ok(())
     }
 
     fn set_slots(&self, target: TargetId, slots: &[Slot]) -> Result<(), DatapathError> {
-        let equipped = self.target(target).ok_or_else(|| DatapathError {
+        let entry = self.target(target).ok_or_else(|| DatapathError {
             reason: format!("target {} is not equipped", target.0),
             permanent: false,
         })?;
-        let mut equipped = lock(&equipped);
         for slot in slots {
             self.tables.create_counters(*slot, target)?;
+            if let Some(targets) = lock(&self.delays).get_mut(slot) {
+                targets.insert(target);
+            }
         }
-        equipped.slots = slots.to_vec();
-        Ok(self.tables.write_target(target, &equipped.body())?)
+        let mut body = lock(&entry.body);
+        body.slot_count = slots.len().min(abi::MAX_TARGET_SLOTS) as u32;
+        for (place, slot) in body.slots.iter_mut().zip(slots) {
+            *place = slot.0;
+        }
+        Ok(self.tables.write_target(target, &body)?)
     }
 
     fn ledger(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> Ledger {
@@ -209,7 +225,7 @@ impl Datapath for Injector {
         if in_line.packets != 0 || in_segmenter.packets != 0 {
             let drops = self
                 .target(target)
-                .and_then(|equipped| lock(&equipped).device_drops());
+                .and_then(|entry| lock(&entry.equipped).device_drops());
             attribute_drops(&mut ledger, in_line, in_segmenter, drops);
         }
         ledger
@@ -219,8 +235,13 @@ impl Datapath for Injector {
         if let Err(error) = self.tables.remove_counters(slot, target) {
             tracing::warn!(slot = slot.0, target = target.0, %error, "cannot free counters");
         }
-        if lock(&self.delays).remove(&slot) {
-            self.line.forget(slot);
+        let mut delays = lock(&self.delays);
+        if let Entry::Occupied(mut targets) = delays.entry(slot) {
+            targets.get_mut().remove(&target);
+            if targets.get().is_empty() {
+                targets.remove();
+            }
+            self.line.forget(slot, target);
         }
     }
 
@@ -232,6 +253,17 @@ impl Datapath for Injector {
 
     fn now(&self) -> BootTime {
         boot_time()
+    }
+}
+
+impl Target {
+    fn new(device: &TargetDevice) -> Self {
+        let equipped = Equipped::new(device.clone());
+        let body = Mutex::new(equipped.body(&[]));
+        Self {
+            equipped: Mutex::new(equipped),
+            body,
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use super::netns;
 use super::rtnl::Rtnl;
 use super::sys;
 
+/// At least a page on every architecture.
+const PAGE: u32 = 64 << 10;
+
 /// The index of `lo`, which is the first device of every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -54,6 +57,18 @@ fn with_bpf(program: BorrowedFd<'_>) -> Vec<Feature> {
         }
     };
     let here = workshop.as_fd();
+    list.push(feature(
+        "boot_clock",
+        entry::load_boot_clock().map(drop).map_err(|e| e.to_string()),
+        "deadlines go on in suspend",
+        "no fault can be injected, since the kernel could not check its deadline",
+    ));
+    list.push(feature(
+        "ringbuf",
+        sys::ring_buffer(PAGE).map(drop).map_err(|e| e.to_string()),
+        "events can be read",
+        "no fault can be injected and nothing is observed",
+    ));
     list.push(feature(
         "tcx",
         inside(here, || sys::tcx_link(program, LOOPBACK, false).map(drop).map_err(|e| e.to_string())),
@@ -105,7 +120,7 @@ fn try_tun() -> Result<(), String> {
         _ => format!("cannot open {}: {error}", line::TUN),
     })?;
     sys::make_tap(&tun, "sabot-probe", line::VNET_HEADER as i32)
-        .map_err(|error| format!("cannot make a TAP: {error}"))
+        .map_err(|error| format!("cannot make a TAP with {}: {error}", line::TUN))
 }
 
 fn try_veth(workshop: BorrowedFd<'_>) -> Result<(), String> {

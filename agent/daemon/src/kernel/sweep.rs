@@ -1,16 +1,18 @@
 //! Removing what an earlier daemon left behind.
 //!
 //! Links, TAPs and veths go with the process that made them. Only clsact filters survive a kill; they are inert behind the
-//! emptied gate, and recognised by their priority and handle.
+//! emptied gate, and recognised by their priority and handle, which also says whose they were: a daemon that still runs
+//! keeps its own.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process;
 
 use sabot_core::model::NetnsId;
 
-use super::devices::{FILTER_HANDLE, FILTER_PRIORITY, Side};
+use super::devices::{Side, filter_owner};
 use super::hook;
 use super::netns;
 use super::nsfs::{NetnsFile, netns_id};
@@ -54,16 +56,22 @@ fn sweep_here() -> Result<usize, RtnlError> {
     let mut removed = 0;
     for link in rtnl.links()? {
         for side in [Side::Ingress, Side::Egress] {
-            if rtnl
-                .filters(link.ifindex, side)?
-                .contains(&(FILTER_PRIORITY, FILTER_HANDLE))
-            {
-                hook::detach_clsact(link.ifindex, side)?;
-                removed += 1;
+            for (priority, handle) in rtnl.filters(link.ifindex, side)? {
+                if let Some(pid) = filter_owner(priority, handle).filter(|pid| !is_daemon(*pid)) {
+                    hook::detach_clsact(link.ifindex, side, pid)?;
+                    removed += 1;
+                }
             }
         }
     }
     Ok(removed)
+}
+
+/// Whether this pid is a daemon that runs, and owns its filters. Its own pid can't be: what bears it is from a daemon of
+/// before, since this one sweeps before it attaches anything.
+fn is_daemon(pid: u32) -> bool {
+    pid != process::id()
+        && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "sabotd")
 }
 
 /// One path for each namespace.

@@ -25,9 +25,9 @@ impl Engine {
                 self.store.flush_slot(slot, self.seen_at);
                 self.clearing.push((slot, reply));
             }
-            Command::Forget { slot, reply } => {
+            Command::Forget { slot, target, reply } => {
                 self.store.retire_groups(slot);
-                self.shared.registry.forget(slot);
+                self.shared.registry.forget(slot, target);
                 let _ = reply.send(());
             }
             Command::Stop { reply } => {
