@@ -62,7 +62,7 @@ fn sandbox(index: usize, pod: &LabPod) -> FakeSandbox {
 /// The first fault of each of several daemons, and the later ones, which find the targets warm.
 fn rounds(scene: &mut Scene<'_>, options: &DaemonOptions) -> Result<(Samples, Samples)> {
     let step = Step::start(&format!("{FIFTY} targets {}", options.flags.join(" ")));
-    let daemons = scene.plan.repetitions(6, 2);
+    let daemons = scene.plan.repetitions(6, 1);
     let targets: Vec<&LabPod> = scene.lab.pods()[1..=FIFTY].iter().collect();
     let mut witness = Witness::new(&targets, scene.lab.pod(0))?;
     let peer = spec::address(scene.lab.pod(0).ipv4());

@@ -9,6 +9,8 @@ use sabot_testkit::wait::wait_until;
 use serde_json::Value;
 
 const PORT: &str = "5201";
+/// What a stream takes at most beyond its time, in seconds.
+const PATIENCE: u32 = 15;
 const START: Duration = Duration::from_secs(10);
 
 /// A server; dropping it ends it.
@@ -45,7 +47,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Bits per second of one TCP stream from a pod, as the server received them.
+    /// Bits per second of one TCP stream from a pod, as the server received them; each end has a CPU of its own.
     ///
     /// # Errors
     ///
@@ -53,11 +55,19 @@ impl Server {
     pub(super) fn receive(&self, from: &LabPod, seconds: u32) -> Result<f64> {
         let output = from
             .netns()
-            .command("iperf3")
+            .command("timeout")
+            .args([&(seconds + PATIENCE).to_string(), "iperf3"])
             .args(["--client", &self.address, "--port", PORT, "--json"])
             .args(["--time", &seconds.to_string()])
+            // Where the scheduler puts the two ends decides more than anything that is measured here.
+            .args(["--affinity", "0,1"])
             .output()
             .context("iperf3 can't be started")?;
+        // What `timeout` says of a command that it had to end.
+        ensure!(
+            output.status.code() != Some(124),
+            "iperf3 doesn't come to an end {PATIENCE} s after its time"
+        );
         let answer: Value = serde_json::from_slice(&output.stdout).context("iperf3 printed no JSON")?;
         answer["end"]["sum_received"]["bits_per_second"]
             .as_f64()

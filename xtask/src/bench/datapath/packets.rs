@@ -15,8 +15,8 @@ use crate::bench::spec;
 use crate::interrupt;
 use crate::ui::Step;
 
-/// Packets in one measurement.
-const BURST: usize = 1 << 16;
+/// Packets in one measurement at least; spread ones are as many as there are peers.
+const BURST: usize = 1 << 14;
 const FULL: u32 = 1 << 16;
 
 /// Senders in pods that differ in what is attached to them.
@@ -102,7 +102,7 @@ fn idle(scene: &Scene<'_>, senders: &Senders) -> Result<Samples> {
     let to = peers.destinations(Aim::One, false, BURST);
     let statistics = Statistics::of(&scene.daemon)?;
     let mut idle = Samples::default();
-    for _ in 0..scene.plan.repetitions(7, 2) {
+    for _ in 0..scene.plan.repetitions(5, 2) {
         idle.push(statistics.per_run(to.len(), || senders.faulted.flood(&to).map(drop))?);
     }
     Ok(idle)
@@ -126,7 +126,7 @@ fn with_peers(scene: &Scene<'_>, senders: &Senders, peers: Peers) -> Result<Meas
         measured.fault_took.push_ms(started.elapsed());
         for pattern in PATTERNS {
             let to = peers.destinations(pattern.aim, pattern.matched, BURST);
-            let rounds = scene.plan.repetitions(7, 2);
+            let rounds = scene.plan.repetitions(5, 2);
             let mut costs = Costs::default();
             for _ in 0..rounds {
                 interrupt::check()?;
@@ -161,18 +161,8 @@ fn show(report: &mut Report, idle: &Samples, all: &[Measured]) {
     let section = report.section("time for each small UDP packet that leaves the pod");
     for measured in all {
         for (pattern, costs) in &measured.costs {
-            let name = format!(
-                "{} {}, {}, {}",
-                measured.peers.count,
-                measured.peers.kind.name(),
-                match pattern.aim {
-                    Aim::One => "one destination",
-                    Aim::Spread => "spread",
-                },
-                if pattern.matched { "matched" } else { "unmatched" },
-            );
             section.row(
-                name,
+                format!("{}, {}", measured.name(), pattern.name()),
                 vec![
                     Figure::new("our programs", "ns", costs.kernel.spread()),
                     Figure::new("sender, nothing", "ns", costs.nothing.spread()),
@@ -182,7 +172,7 @@ fn show(report: &mut Report, idle: &Samples, all: &[Measured]) {
             );
         }
     }
-    let section = report.section("our programs on an attached target without a fault, kernel's statistics");
+    let section = report.section("our programs on an attached target without a fault");
     section.row(
         "each packet",
         vec![Figure::new("our programs", "ns", idle.spread())],
@@ -190,7 +180,7 @@ fn show(report: &mut Report, idle: &Samples, all: &[Measured]) {
     let section = report.section("giving the peers");
     for measured in all {
         section.row(
-            format!("{} {}", measured.peers.count, measured.peers.kind.name()),
+            measured.name(),
             vec![
                 Figure::new("fault (apply)", "ms", measured.fault_took.spread()),
                 Figure::new("ipset restore + iptables", "ms", measured.ipset_took.spread()),
@@ -198,19 +188,43 @@ fn show(report: &mut Report, idle: &Samples, all: &[Measured]) {
         );
     }
     for kind in Kind::ALL {
-        let kernel = |count: u32, index: usize| {
-            let found = all
-                .iter()
-                .find(|measured| measured.peers.kind == kind && measured.peers.count == count);
-            found.map_or(f64::NAN, |measured| measured.costs[index].1.kernel.spread().p50)
+        let with = |count: u32| {
+            all.iter()
+                .find(|measured| measured.peers.kind == kind && measured.peers.count == count)
         };
-        for (index, Pattern { aim, matched }) in PATTERNS.iter().enumerate() {
-            let name = format!(
-                "our programs with {FULL} {} / with 1, {aim:?}, {}",
-                kind.name(),
-                if *matched { "matched" } else { "unmatched" }
+        let (Some(few), Some(many)) = (with(1), with(FULL)) else {
+            continue;
+        };
+        for ((pattern, few), (_, many)) in few.costs.iter().zip(&many.costs) {
+            let p50 = |samples: &Samples| samples.spread().p50;
+            let name = |what: &str| format!("{what}, {}, {}", kind.name(), pattern.name());
+            report.compare(
+                &name("our programs with 65536 / with 1"),
+                p50(&many.kernel),
+                p50(&few.kernel),
             );
-            report.compare(&name, kernel(FULL, index), kernel(1, index));
+            report.compare(
+                &name("with 65536: ours adds / ipset adds"),
+                p50(&many.ours),
+                p50(&many.ipset),
+            );
         }
+    }
+}
+
+impl Pattern {
+    fn name(self) -> String {
+        let aim = match self.aim {
+            Aim::One => "one destination",
+            Aim::Spread => "spread",
+        };
+        let matched = if self.matched { "matched" } else { "unmatched" };
+        format!("{aim}, {matched}")
+    }
+}
+
+impl Measured {
+    fn name(&self) -> String {
+        format!("{} {}", self.peers.count, self.peers.kind.name())
     }
 }

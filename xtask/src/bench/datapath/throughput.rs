@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use sabot_proto::sabot::v1::{FaultSpec, Peer, action};
 
 use super::Scene;
@@ -15,6 +15,8 @@ use crate::ui::Step;
 
 /// An address that nobody sends to (TEST-NET-3).
 const STRANGER: &str = "203.0.113.1";
+/// The case that the goal is about.
+const UNMATCHED: &str = "unmatched fault (partition of another peer)";
 const GOAL: f64 = 0.95;
 
 /// One way of treating the sender.
@@ -32,7 +34,7 @@ enum Kind {
     Untouched,
     /// The same with another pod: how much two runs of the same differ.
     Control,
-    Faulted(FaultSpec),
+    Faulted(Box<FaultSpec>),
 }
 
 impl Case {
@@ -63,9 +65,10 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
         }
         for index in order {
             interrupt::check()?;
-            let (bits, matched) = run(scene, &server, &cases[index])?;
+            let case = &cases[index];
+            let (bits, matched) = run(scene, &server, case).context(case.name)?;
             gbits.push((index, bits / 1e9));
-            if cases[index].name == UNMATCHED {
+            if case.name == UNMATCHED {
                 unmatched += matched;
             }
         }
@@ -101,14 +104,13 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-const UNMATCHED: &str = "unmatched fault (partition of another peer)";
-
 /// The untouched sender first, and beside it what is compared most closely.
 fn cases(scene: &Scene<'_>) -> Vec<Case> {
     let server = || vec![spec::address(scene.server().ipv4())];
     let stranger = vec![spec::network(format!("{STRANGER}/32"))];
     let fault = |peers: Vec<Peer>, action: action::Kind| {
-        Kind::Faulted(spec::fault(spec::netns(scene.faulted()), peers, action))
+        let fault = spec::fault(spec::netns(scene.faulted()), peers, action);
+        Kind::Faulted(Box::new(fault))
     };
     let long = if scene.plan.quick { 1 } else { 2 };
     vec![
@@ -139,7 +141,7 @@ fn run(scene: &Scene<'_>, server: &Server, case: &Case) -> Result<(f64, u64)> {
     match &case.kind {
         Kind::Untouched => Ok((server.receive(scene.untouched(), case.seconds)?, 0)),
         Kind::Control => Ok((server.receive(scene.filtered(), case.seconds)?, 0)),
-        Kind::Faulted(fault) => scene.under("throughput", fault.clone(), || {
+        Kind::Faulted(fault) => scene.under("throughput", (**fault).clone(), || {
             server.receive(scene.faulted(), case.seconds)
         }),
     }
