@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod lab;
 pub mod leaks;
 pub mod netns;
+mod qdisc;
 pub mod rig;
 pub mod spec;
 pub mod traffic;
