@@ -4,10 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::netns::Netns;
+use crate::wait::wait_until;
 
 /// The node's address on the bridge, which is the pods' default route.
 pub const NODE_IPV4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -15,6 +18,8 @@ pub const NODE_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 
 /// More would need a wider prefix.
 const MOST_PODS: usize = 200;
+/// How long the kernel may take to bring everything up.
+const SETTLE: Duration = Duration::from_secs(10);
 /// Pods' addresses end in 10, 11 and so on.
 const FIRST_ADDRESS: usize = 10;
 
@@ -66,8 +71,9 @@ impl Lab {
             made: 0,
         };
         for _ in 0..pods {
-            lab.add_pod()?;
+            lab.make_pod()?;
         }
+        lab.wait_settled(&lab.pods)?;
         Ok(lab)
     }
 
@@ -92,6 +98,13 @@ impl Lab {
     ///
     /// Holds what `ip` said.
     pub fn add_pod(&mut self) -> Result<&LabPod> {
+        self.make_pod()?;
+        let pod = self.pods.len() - 1;
+        self.wait_settled(&self.pods[pod..])?;
+        Ok(self.pod(pod))
+    }
+
+    fn make_pod(&mut self) -> Result<()> {
         if self.made == MOST_PODS {
             bail!("a lab has room for {MOST_PODS} pods");
         }
@@ -127,7 +140,37 @@ impl Lab {
             ),
         )?;
         self.pods.push(pod);
-        Ok(self.pod(self.pods.len() - 1))
+        Ok(())
+    }
+
+    /// The kernel notices a carrier a little later, up to a second when many come up; until then a device drops what it
+    /// is given, the first neighbour solicitation among it.
+    fn wait_settled(&self, pods: &[LabPod]) -> Result<()> {
+        let settled = || {
+            let ports = devices(&self.node);
+            let is_up = |name: &str| {
+                ports
+                    .iter()
+                    .any(|port| port["ifname"] == name && port["operstate"] == "UP")
+            };
+            let forwards = |name: &str| {
+                let mut ports = ports.iter().filter(|port| port["ifname"] == name);
+                ports.any(|port| port["linkinfo"]["info_slave_data"]["state"] == "forwarding")
+            };
+            let pod_is_up = |pod: &LabPod| {
+                let own = devices(&pod.netns);
+                own.iter()
+                    .any(|device| device["ifname"] == "eth0" && device["operstate"] == "UP")
+            };
+            pods.iter()
+                .all(|pod| is_up(&pod.port) && forwards(&pod.port) && pod_is_up(pod))
+                && (pods.is_empty() || is_up("br0"))
+        };
+        ensure!(
+            wait_until(SETTLE, Duration::from_millis(5), settled),
+            "the lab's devices aren't up after {SETTLE:?}"
+        );
+        Ok(())
     }
 
     /// Deletes a pod as a runtime does; returns the name of its port on the node, which goes once nothing holds its
@@ -180,6 +223,12 @@ impl LabPod {
     pub fn target(&self) -> String {
         format!("netns:{}", self.netns.path().display())
     }
+}
+
+/// The devices of a namespace as `ip` describes them; none if it can't.
+fn devices(netns: &Netns) -> Vec<Value> {
+    let text = netns.ip(&["-j", "-d", "link", "show"]).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
 }
 
 /// Runs several `ip` commands in one process; many pods are made that way.

@@ -1,6 +1,6 @@
 //! What of Sabot's is left on the machine: programs, maps, links, devices and qdiscs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
@@ -118,35 +118,53 @@ impl Leaks {
     /// bpftool or the kernel can't be asked.
     pub fn left(&self) -> Result<Vec<String>> {
         let mut left = Vec::new();
-        let held = held_by_all();
-        let is_held = |object: Object| held.contains(&object);
-        let links = list(Kind::Link)?;
-        let is_linked = |program: Object| {
-            let mut links = links
-                .iter()
-                .filter(|link| link["prog_id"].as_u64() == Some(program.id));
-            links.any(|link| object(Kind::Link, link).is_some_and(is_held))
-        };
         for kind in Kind::ALL {
             for entry in list(kind)? {
-                let Some(object) = object(kind, &entry).filter(|object| !self.before.contains(object)) else {
-                    continue;
-                };
-                let name = entry["name"].as_str().unwrap_or_default();
-                let is_ours =
-                    kind == Kind::Prog && PROGRAM_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-                let is_orphan = is_ours && !is_held(object) && !is_linked(object);
-                if is_orphan || self.learned.contains(&object) {
-                    left.push(format!("bpf {} {} {name}", kind.name(), object.id));
+                if let Some(known) = object(kind, &entry).filter(|known| self.learned.contains(known)) {
+                    let name = entry["name"].as_str().unwrap_or_default();
+                    left.push(format!("bpf {} {} {name}", kind.name(), known.id));
                 }
             }
         }
+        let mut orphans = self.orphans()?;
+        if !orphans.is_empty() {
+            // A daemon that comes or goes between two looks makes orphans that aren't.
+            let again = self.orphans()?;
+            orphans.retain(|id, _| again.contains_key(id));
+        }
+        let orphans = orphans.into_iter();
+        left.extend(orphans.map(|(id, name)| format!("bpf prog {id} {name}, which nobody holds")));
         for place in &self.places {
             let now = devices(&place.netns)?;
             let new = now.difference(&place.before);
             left.extend(new.map(|device| format!("{device} in {}", place.netns.path().display())));
         }
         Ok(left)
+    }
+
+    /// The new programs with our names that weren't learned, and that no process holds, nor a link to them.
+    fn orphans(&self) -> Result<BTreeMap<u64, String>> {
+        let programs = list(Kind::Prog)?;
+        let links = list(Kind::Link)?;
+        let held = held_by_all();
+        let is_held =
+            |kind: Kind, entry: &Value| object(kind, entry).is_some_and(|object| held.contains(&object));
+        let mut orphans = BTreeMap::new();
+        for entry in programs {
+            let Some(program) = object(Kind::Prog, &entry) else {
+                continue;
+            };
+            let name = entry["name"].as_str().unwrap_or_default();
+            let is_ours = PROGRAM_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            let is_new = !self.before.contains(&program) && !self.learned.contains(&program);
+            let is_linked = links
+                .iter()
+                .any(|link| link["prog_id"].as_u64() == Some(program.id) && is_held(Kind::Link, link));
+            if is_ours && is_new && !is_linked && !is_held(Kind::Prog, &entry) {
+                orphans.insert(program.id, name.to_owned());
+            }
+        }
+        Ok(orphans)
     }
 
     /// Waits until nothing is left; returns what still is when the time is over.

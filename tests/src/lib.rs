@@ -8,6 +8,7 @@ pub mod cri;
 pub mod daemon;
 pub mod lab;
 pub mod leaks;
+pub mod metrics;
 pub mod netns;
 mod qdisc;
 pub mod rig;

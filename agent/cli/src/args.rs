@@ -108,6 +108,7 @@ pub(crate) enum QuickCommand {
     #[command(after_help = QUICK_HELP)]
     Drop {
         /// From 0 to 100, as `20%` or `0.5`.
+        #[arg(allow_negative_numbers = true)]
         percent: PercentForm,
         #[command(flatten)]
         fault: FaultArgs,
@@ -131,6 +132,7 @@ pub(crate) enum QuickCommand {
     #[command(after_help = QUICK_HELP)]
     Corrupt {
         /// From 0 to 100, as `20%` or `0.5`.
+        #[arg(allow_negative_numbers = true)]
         percent: PercentForm,
         /// What is changed: `payload`, with a valid checksum, so that the application sees it.
         #[arg(long)]

@@ -89,11 +89,29 @@ pub struct PeerKey {
 assert_layout!(PeerKey, size = 20, align = 4);
 
 /// The data part of a key in the prefix trie: the prefix length counts the 32 bits of `peer_set` and then the address's.
-/// `peer_set` is in network byte order here, since the trie compares bits from the first byte on.
+/// `peer_set` is in network byte order here, since the trie compares bits from the first byte on, and holds the family.
+/// [`peer_prefix`] makes one.
 pub type PeerPrefix = PeerKey;
 
 /// Bits of the prefix trie's key that are not the address.
 pub const PEER_PREFIX_BASE: u32 = 32;
+
+/// The bit of a trie key's `peer_set` that says that its address is an IPv4 one, so that `::/0` doesn't take in IPv4.
+const PEER_PREFIX_IPV4: u32 = 1 << 31;
+const _: () = assert!(2 * MAX_SLOTS <= PEER_PREFIX_IPV4);
+
+/// The data part of a trie key.
+#[inline(always)]
+pub const fn peer_prefix(peer_set: u32, address: [u8; 16]) -> PeerPrefix {
+    let family = match address {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..] => PEER_PREFIX_IPV4,
+        _ => 0,
+    };
+    PeerPrefix {
+        peer_set: (peer_set | family).to_be(),
+        address,
+    }
+}
 
 /// Value of a peer entry: the address is in the set.
 pub const PEER_INCLUDED: u32 = 1;

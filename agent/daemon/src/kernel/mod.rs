@@ -2,7 +2,8 @@
 //!
 //! [`Injector`] is the engine's door. Behind it: `loader` loads the fault object and keeps its gate; `tables` writes
 //! rules, targets and peers; `equipment` gives a target what its faults need, from `hook` (attachments), `line` (the
-//! delay line's TAP) and `segmenter`; `entry` writes the programs that lead a packet through the gate.
+//! delay line's TAP) and `segmenter`; `entry` writes the programs that lead a packet through the gate. [`trial`] runs the
+//! classifier on one frame without sending it.
 
 mod devices;
 mod entry;
@@ -25,6 +26,7 @@ mod sys;
 pub mod syscalls;
 mod tables;
 mod tables_encode;
+pub mod trial;
 
 pub use hook::HookKind;
 pub use injector::{Injector, InjectorOptions, Taps, boot_time};

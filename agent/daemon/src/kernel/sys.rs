@@ -1,4 +1,4 @@
-//! Raw calls that no crate offers: programs from instructions, tcx links, the TUN ioctls.
+//! Raw calls that no crate offers: programs from instructions, their trial runs, tcx links, the TUN ioctls.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -66,6 +66,80 @@ pub(super) fn tcx_link(program: BorrowedFd<'_>, ifindex: u32, egress: bool) -> i
         attr
     };
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &attr)
+}
+
+/// What a program finds in its `struct __sk_buff` at a trial run: of its fields, those that the kernel lets the caller
+/// set. All others must be 0.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(super) struct TrialContext {
+    _unset_len_and_type: [u32; 2],
+    mark: u32,
+    _unset_queue_to_priority: [u32; 6],
+    ingress_ifindex: u32,
+    _unset_ifindex_to_wire_len: [u32; 31],
+    _unset_gso_segs: u32,
+    _unset_sk: u64,
+    gso_size: u32,
+    _unset_tstamp_type: u32,
+}
+const _: () = assert!(mem::offset_of!(TrialContext, mark) == 8);
+const _: () = assert!(mem::offset_of!(TrialContext, ingress_ifindex) == 36);
+const _: () = assert!(mem::offset_of!(TrialContext, gso_size) == 176);
+const _: () = assert!(size_of::<TrialContext>() == 184);
+
+impl TrialContext {
+    pub(super) fn new(mark: u32, ingress_ifindex: u32, gso_size: u32) -> Self {
+        Self {
+            mark,
+            ingress_ifindex,
+            gso_size,
+            ..Self::default()
+        }
+    }
+}
+
+/// Runs a classifier once on a frame that goes nowhere; returns its verdict and puts the frame as it left it into `after`.
+///
+/// # Errors
+/// `EINVAL` for a frame without a whole MAC or IP header or nearly as long as a page, `ENOSPC` for one that has outgrown
+/// `after`.
+pub(super) fn try_out(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    context: &TrialContext,
+    after: &mut Vec<u8>,
+) -> io::Result<i32> {
+    // SAFETY: an all-zero attribute is valid; the fields set below point at data that outlives the call, with its length.
+    let mut attr = unsafe {
+        let mut attr: bpf_attr = mem::zeroed();
+        let test = &mut attr.test;
+        test.prog_fd = program.as_raw_fd() as u32;
+        test.data_in = frame.as_ptr() as u64;
+        test.data_size_in = frame.len() as u32;
+        test.data_out = after.as_mut_ptr() as u64;
+        test.data_size_out = after.len() as u32;
+        test.ctx_in = std::ptr::from_ref(context) as u64;
+        test.ctx_size_in = size_of::<TrialContext>() as u32;
+        attr
+    };
+    // SAFETY: the attribute is initialised and its size is its own; the kernel writes at most `data_size_out` bytes to
+    // `data_out`, and into the attribute itself.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            bpf_cmd::BPF_PROG_TEST_RUN as libc::c_long,
+            &raw mut attr,
+            size_of::<bpf_attr>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has filled these in.
+    let (verdict, length) = unsafe { (attr.test.retval as i32, attr.test.data_size_out as usize) };
+    after.truncate(length);
+    Ok(verdict)
 }
 
 /// Makes a ring buffer of this size (a power of two, at least a page), Linux 5.8.

@@ -311,13 +311,7 @@ fn exact_key(set: PeerSetId, net: &IpNet) -> Option<abi::PeerKey> {
 fn prefix_key(set: PeerSetId, net: &IpNet) -> Key<abi::PeerPrefix> {
     let mapping = 128 - u32::from(net.max_prefix_len());
     let length = abi::PEER_PREFIX_BASE + mapping + u32::from(net.prefix_len());
-    Key::new(
-        length,
-        abi::PeerPrefix {
-            peer_set: set.0.to_be(),
-            address: mapped(net.network()),
-        },
-    )
+    Key::new(length, abi::peer_prefix(set.0, mapped(net.network())))
 }
 
 fn errno(error: &MapError) -> Option<i32> {

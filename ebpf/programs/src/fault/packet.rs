@@ -17,6 +17,9 @@ const MAX_VLAN_HEADERS: usize = 2;
 /// As many as RFC 8200 lists, each once, and destination options twice.
 const MAX_EXTENSION_HEADERS: usize = 8;
 
+const LEAST_TCP_HEADER: u32 = 20;
+const UDP_HEADER: u32 = 8;
+
 pub const ICMP: u32 = 1;
 pub const TCP: u32 = 6;
 pub const UDP: u32 = 17;
@@ -185,7 +188,11 @@ impl Packet {
                 Ok([offset]) => (offset >> 4) as u32 * 4,
                 Err(_) => return Ok(()),
             },
-            UDP | ICMP => 8,
+            UDP => {
+                self.ends_with_datagram(ctx);
+                UDP_HEADER
+            }
+            ICMP => 8,
             ICMPV6 => {
                 if load::<[u8; 1]>(ctx, at).is_ok_and(|[kind]| NEIGHBOUR_DISCOVERY.contains(&kind)) {
                     return Err(ParseError::NotIp);
@@ -203,10 +210,24 @@ impl Packet {
             self.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
             self.has_ports = true;
         }
-        if self.transport + header <= self.end {
+        if (self.protocol != TCP || header >= LEAST_TCP_HEADER) && self.transport + header <= self.end {
             self.payload = self.transport + header;
         }
         Ok(())
+    }
+
+    /// A datagram may end before its IP packet does; its checksum ends there too. The length of a super-packet, which may
+    /// say 0, is the IP packet's.
+    #[inline(always)]
+    fn ends_with_datagram(&mut self, ctx: &TcContext) {
+        let Ok(length) = load::<[u8; 2]>(ctx, self.transport as usize + 4) else {
+            return;
+        };
+        let length = u16::from_be_bytes(length) as u32;
+        if length >= UDP_HEADER && self.transport + length < self.end {
+            self.end = self.transport + length;
+            self.payload = self.end;
+        }
     }
 
     /// Wire packets and bytes (L2 without FCS). `gso_segs` and `wire_len` can't be trusted here: the first is 0 for what

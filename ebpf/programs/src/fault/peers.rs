@@ -6,7 +6,7 @@ use aya_ebpf::maps::HashMap;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use sabot_abi::{
     MAX_PEERS, PEER_INCLUDED, PEER_PREFIX_BASE, PeerKey, PeerPrefix, RULE_PEERS, RULE_PEERS_EXACT,
-    RULE_PEERS_PREFIX, RULE_SPARE_NODE, Rule,
+    RULE_PEERS_PREFIX, RULE_SPARE_NODE, Rule, peer_prefix,
 };
 
 const MAX_NODE_ADDRESSES: u32 = 1024;
@@ -40,13 +40,7 @@ pub fn include(rule: &Rule, address: &[u8; 16]) -> bool {
     if rule.flags & RULE_PEERS_PREFIX == 0 {
         return false;
     }
-    let key = Key::new(
-        FULL_PREFIX,
-        PeerPrefix {
-            peer_set: rule.peer_set.to_be(),
-            address: *address,
-        },
-    );
+    let key = Key::new(FULL_PREFIX, peer_prefix(rule.peer_set, *address));
     match PEERS_PREFIX.get(key) {
         Some(entry) => *entry == PEER_INCLUDED && !spared(rule, address),
         None => false,

@@ -1,0 +1,13 @@
+//! The classifier's verdicts, one crafted frame at a time: the fault object as the daemon loads it, run by the kernel
+//! (`BPF_PROG_TEST_RUN`) without any device. Needs root.
+
+mod actions;
+mod corruption;
+mod damage;
+mod frame;
+mod matching;
+mod model;
+mod peers;
+mod properties;
+mod rig;
+mod super_packets;
