@@ -108,7 +108,12 @@ fn five_hundred_faults_leave_the_daemon_as_it_was() {
         cycle(&rig, number);
     }
     let before = at_rest(&rig);
-    assert_eq!(before.countable(), idle.countable(), "after the warm-up");
+    // The tiny programs that say whose packet it is are kept for the next targets; what is attached isn't.
+    assert_eq!(
+        (before.bpf.maps, before.bpf.links),
+        (idle.bpf.maps, idle.bpf.links),
+        "after the warm-up"
+    );
     let started = Instant::now();
     for number in 0..CYCLES {
         cycle(&rig, number);

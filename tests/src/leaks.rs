@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::netns::{NetnsRef, checked_output};
+use crate::qdisc::qdiscs;
 use crate::wait::wait_for;
 
 /// How the names of Sabot's devices begin.
@@ -64,7 +65,7 @@ impl Leaks {
     ///
     /// # Errors
     ///
-    /// bpftool, ip or tc can't be asked.
+    /// bpftool or the kernel can't be asked.
     pub fn baseline(namespaces: &[&NetnsRef]) -> Result<Self> {
         let mut places = Vec::new();
         for netns in std::iter::once(&NetnsRef::host()?).chain(namespaces.iter().copied()) {
@@ -114,7 +115,7 @@ impl Leaks {
     ///
     /// # Errors
     ///
-    /// bpftool, ip or tc can't be asked.
+    /// bpftool or the kernel can't be asked.
     pub fn left(&self) -> Result<Vec<String>> {
         let mut left = Vec::new();
         for kind in Kind::ALL {
@@ -262,27 +263,23 @@ fn held_by_all() -> BTreeSet<Object> {
 
 /// Sabot's devices, and every qdisc that can carry programs.
 fn devices(netns: &NetnsRef) -> Result<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
-    let links: Value =
-        serde_json::from_str(&netns.ip(&["-j", "link", "show"])?).context("`ip -j` didn't print JSON")?;
-    for name in links
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|link| link["ifname"].as_str())
-    {
-        if name.starts_with(DEVICE_PREFIX) {
-            found.insert(format!("device {name}"));
-        }
-    }
-    let text = checked_output(netns.command("tc").args(["-j", "qdisc", "show"]))?;
-    let qdiscs: Value = serde_json::from_str(&text).context("`tc -j` didn't print JSON")?;
-    for qdisc in qdiscs.as_array().into_iter().flatten() {
-        if let (Some("clsact" | "ingress"), Some(device)) = (qdisc["kind"].as_str(), qdisc["dev"].as_str()) {
-            found.insert(format!("qdisc clsact of {device}"));
-        }
-    }
-    Ok(found)
+    let look = || -> Result<_> {
+        let devices = fs::read_to_string("/proc/thread-self/net/dev").context("/proc isn't mounted")?;
+        Ok((devices, qdiscs()?))
+    };
+    let (devices, qdiscs) = netns.run(look)?;
+    let names = devices
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(':'))
+        .map(|(name, _)| name);
+    let ours = names
+        .filter(|name| name.starts_with(DEVICE_PREFIX))
+        .map(|name| format!("device {name}"));
+    let carriers = qdiscs
+        .iter()
+        .filter(|(_, kind)| kind == "clsact" || kind == "ingress")
+        .map(|(device, _)| format!("qdisc clsact of {device}"));
+    Ok(ours.chain(carriers).collect())
 }
 
 #[cfg(test)]
