@@ -157,37 +157,18 @@ impl Rtnl {
         Ok(answer.items.into_iter().next().unwrap_or_default())
     }
 
-    /// Makes sure that the device has a clsact qdisc. Says whether it was added now.
-    pub(super) fn add_clsact(&mut self, ifindex: u32) -> Result<bool, RtnlError> {
-        let mut message = tc_message(
-            ifindex,
-            TcHandle {
-                major: u16::MAX,
-                minor: 0,
-            },
-            TcHandle::CLSACT,
-        );
-        message.attributes.push(TcAttribute::Kind("clsact".into()));
-        let request = RouteNetlinkMessage::NewQueueDiscipline(message);
-        match self.change("a clsact qdisc", &request, NLM_F_CREATE | NLM_F_EXCL) {
-            Ok(()) => Ok(true),
-            Err(e) if is_errno(&e, libc::EEXIST) => Ok(false),
-            Err(e) => Err(e),
-        }
+    /// Makes sure that the device has a clsact qdisc.
+    pub(super) fn add_clsact(&mut self, ifindex: u32) -> Result<(), RtnlError> {
+        let request = RouteNetlinkMessage::NewQueueDiscipline(clsact_message(ifindex));
+        ignoring(
+            &[libc::EEXIST],
+            self.change("a clsact qdisc", &request, NLM_F_CREATE | NLM_F_EXCL),
+        )
     }
 
     /// Removes the device's clsact qdisc, with every filter on it.
     pub(super) fn delete_clsact(&mut self, ifindex: u32) -> Result<(), RtnlError> {
-        let mut message = tc_message(
-            ifindex,
-            TcHandle {
-                major: u16::MAX,
-                minor: 0,
-            },
-            TcHandle::CLSACT,
-        );
-        message.attributes.push(TcAttribute::Kind("clsact".into()));
-        let request = RouteNetlinkMessage::DelQueueDiscipline(message);
+        let request = RouteNetlinkMessage::DelQueueDiscipline(clsact_message(ifindex));
         ignoring(&GONE, self.change("a clsact qdisc", &request, 0))
     }
 
@@ -246,6 +227,16 @@ fn tc_message(ifindex: u32, handle: TcHandle, parent: TcHandle) -> TcMessage {
     let mut message = TcMessage::with_index(ifindex as i32);
     message.header.handle = handle;
     message.header.parent = parent;
+    message
+}
+
+fn clsact_message(ifindex: u32) -> TcMessage {
+    let handle = TcHandle {
+        major: u16::MAX,
+        minor: 0,
+    };
+    let mut message = tc_message(ifindex, handle, TcHandle::CLSACT);
+    message.attributes.push(TcAttribute::Kind("clsact".into()));
     message
 }
 

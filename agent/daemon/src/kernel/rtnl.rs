@@ -35,7 +35,7 @@ const ADDRESS_HEADER: usize = 8;
 pub enum RtnlError {
     #[error("cannot open a netlink socket: {0}")]
     Socket(#[source] Errno),
-    #[error("cannot read {what} over netlink: {source}")]
+    #[error("netlink, asked about {what}: {source}")]
     Exchange { what: &'static str, source: io::Error },
     #[error("the kernel's answer about {what} is malformed: {source}")]
     Malformed { what: &'static str, source: DecodeError },
