@@ -221,7 +221,7 @@ fn a_capture_of_super_packets_equals_the_kernels_own_segmentation() {
 #[test]
 fn leaks_are_what_came_and_stayed() {
     let netns = Netns::new("sabot-kit").expect("root is needed");
-    let leaks = Leaks::baseline(&[&netns]).expect("bpftool, ip and tc run");
+    let leaks = Leaks::baseline(&[&netns]).expect("bpftool runs");
     assert_eq!(leaks.left().expect("they run"), Vec::<String>::new());
     netns
         .ip(&["link", "add", "sabot-x", "type", "veth", "peer", "name", "other"])
@@ -229,6 +229,15 @@ fn leaks_are_what_came_and_stayed() {
     let left = leaks.left().expect("they run");
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(left[0].starts_with("device sabot-x in /run/netns/"), "{left:?}");
+    let add = ["qdisc", "add", "dev", "sabot-x", "clsact"];
+    let status = netns.command("tc").args(add).status().expect("tc runs");
+    assert!(status.success());
+    let left = leaks.left().expect("they run");
+    assert!(
+        left.iter()
+            .any(|what| what.starts_with("qdisc clsact of sabot-x in /run/netns/")),
+        "{left:?}"
+    );
     netns.ip(&["link", "del", "sabot-x"]).expect("ip deletes it");
     assert_eq!(
         leaks.wait_clean(PATIENCE).expect("they run"),

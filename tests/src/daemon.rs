@@ -17,9 +17,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub use self::client::Client;
+use crate::metrics::Scrape;
 use crate::netns::NetnsRef;
 use crate::wait::{wait_for, wait_until};
 
@@ -236,6 +238,18 @@ impl Daemon {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Runs `sabot` with `-o json` and returns the document that it printed.
+    ///
+    /// # Errors
+    ///
+    /// It didn't succeed, or didn't print one document.
+    pub fn sabot_json<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Value> {
+        let mut all: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        all.extend([OsStr::new("-o"), OsStr::new("json")]);
+        let text = self.sabot_ok(&all)?;
+        serde_json::from_str(&text).with_context(|| format!("`sabot` didn't print a document: {text}"))
+    }
+
     /// A gRPC client on its socket.
     ///
     /// # Errors
@@ -251,11 +265,32 @@ impl Daemon {
     ///
     /// It doesn't answer.
     pub fn http(&self, path: &str) -> Result<(u16, String)> {
-        let get = || http_get(self.metrics, path);
+        let answer = self.http_as(path, "*/*")?;
+        Ok((answer.status, answer.body))
+    }
+
+    /// The answer to an HTTP request that accepts these media types.
+    ///
+    /// # Errors
+    ///
+    /// It doesn't answer.
+    pub fn http_as(&self, path: &str, accept: &str) -> Result<HttpAnswer> {
+        let get = || http_get(self.metrics, path, accept);
         match &self.options.netns {
             Some(netns) => netns.run(get),
             None => get(),
         }
+    }
+
+    /// Everything that `/metrics` says now.
+    ///
+    /// # Errors
+    ///
+    /// It doesn't answer, or not in the text format.
+    pub fn scrape(&self) -> Result<Scrape> {
+        let (status, body) = self.http("/metrics")?;
+        ensure!(status == 200, "/metrics answered {status}: {body}");
+        Scrape::parse(&body)
     }
 
     /// Sends a signal.
@@ -371,13 +406,22 @@ fn free_address(netns: Option<&NetnsRef>) -> Result<SocketAddr> {
     .context("no free port on the loopback address")
 }
 
+/// What an HTTP server answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpAnswer {
+    pub status: u16,
+    /// Empty where it named none.
+    pub content_type: String,
+    pub body: String,
+}
+
 /// One request on a connection of its own, which ends with the answer.
-fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+fn http_get(address: SocketAddr, path: &str, accept: &str) -> Result<HttpAnswer> {
     let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     connection.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(
         connection,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
@@ -386,13 +430,22 @@ fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
         .with_context(|| format!("{address}{path} didn't answer in HTTP"))?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.with_context(|| format!("{address}{path} answered without a status"))?;
-    let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let header = |name: &str| {
+        let mut headers = head.lines().filter_map(|line| line.split_once(": "));
+        let found = headers.find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map_or_else(String::new, |(_, value)| value.to_owned())
+    };
+    let is_chunked = header("transfer-encoding") == "chunked";
     let body = if is_chunked {
         unchunk(body)?
     } else {
         body.to_owned()
     };
-    Ok((status, body))
+    Ok(HttpAnswer {
+        status,
+        content_type: header("content-type"),
+        body,
+    })
 }
 
 /// Puts the chunks of a body together.

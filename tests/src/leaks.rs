@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::netns::{NetnsRef, checked_output};
+use crate::qdisc::qdiscs;
 use crate::wait::wait_for;
 
 /// How the names of Sabot's devices begin.
@@ -64,7 +65,7 @@ impl Leaks {
     ///
     /// # Errors
     ///
-    /// bpftool, ip or tc can't be asked.
+    /// bpftool or the kernel can't be asked.
     pub fn baseline(namespaces: &[&NetnsRef]) -> Result<Self> {
         let mut places = Vec::new();
         for netns in std::iter::once(&NetnsRef::host()?).chain(namespaces.iter().copied()) {
@@ -90,7 +91,7 @@ impl Leaks {
     ///
     /// bpftool can't be asked, or the process is no more.
     pub fn learn(&mut self, pid: u32) -> Result<()> {
-        let held = held_by(pid).with_context(|| format!("what process {pid} holds can't be read"))?;
+        let held = objects_of(pid).with_context(|| format!("what process {pid} holds can't be read"))?;
         for link in list(Kind::Link)? {
             if object(Kind::Link, &link).is_some_and(|link| held.contains(&link)) {
                 let program = link["prog_id"].as_u64();
@@ -114,7 +115,7 @@ impl Leaks {
     ///
     /// # Errors
     ///
-    /// bpftool, ip or tc can't be asked.
+    /// bpftool or the kernel can't be asked.
     pub fn left(&self) -> Result<Vec<String>> {
         let mut left = Vec::new();
         for kind in Kind::ALL {
@@ -188,6 +189,29 @@ impl Leaks {
     }
 }
 
+/// How many BPF objects of each kind a process has descriptors of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub programs: usize,
+    pub maps: usize,
+    pub links: usize,
+}
+
+/// Counts the BPF objects that a process has descriptors of.
+///
+/// # Errors
+///
+/// There is no such process.
+pub fn held_by(pid: u32) -> Result<Held> {
+    let objects = objects_of(pid)?;
+    let count = |kind| objects.iter().filter(|object| object.kind == kind).count();
+    Ok(Held {
+        programs: count(Kind::Prog),
+        maps: count(Kind::Map),
+        links: count(Kind::Link),
+    })
+}
+
 fn list(kind: Kind) -> Result<Vec<Value>> {
     let text = checked_output(Command::new("bpftool").args(["-j", kind.name(), "show"]))?;
     let listing: Value = serde_json::from_str(&text).context("`bpftool -j` didn't print JSON")?;
@@ -200,7 +224,7 @@ fn object(kind: Kind, entry: &Value) -> Option<Object> {
 }
 
 /// The BPF objects that a process has descriptors of. bpftool knows that too, but not in every distribution's build.
-fn held_by(pid: u32) -> Result<BTreeSet<Object>> {
+fn objects_of(pid: u32) -> Result<BTreeSet<Object>> {
     let folder = format!("/proc/{pid}/fdinfo");
     let mut held = BTreeSet::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("{folder} can't be read"))? {
@@ -232,34 +256,30 @@ fn held_by_all() -> BTreeSet<Object> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
         // A process that has ended meanwhile holds nothing.
-        held.extend(held_by(pid).into_iter().flatten());
+        held.extend(objects_of(pid).into_iter().flatten());
     }
     held
 }
 
 /// Sabot's devices, and every qdisc that can carry programs.
 fn devices(netns: &NetnsRef) -> Result<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
-    let links: Value =
-        serde_json::from_str(&netns.ip(&["-j", "link", "show"])?).context("`ip -j` didn't print JSON")?;
-    for name in links
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|link| link["ifname"].as_str())
-    {
-        if name.starts_with(DEVICE_PREFIX) {
-            found.insert(format!("device {name}"));
-        }
-    }
-    let text = checked_output(netns.command("tc").args(["-j", "qdisc", "show"]))?;
-    let qdiscs: Value = serde_json::from_str(&text).context("`tc -j` didn't print JSON")?;
-    for qdisc in qdiscs.as_array().into_iter().flatten() {
-        if let (Some("clsact" | "ingress"), Some(device)) = (qdisc["kind"].as_str(), qdisc["dev"].as_str()) {
-            found.insert(format!("qdisc clsact of {device}"));
-        }
-    }
-    Ok(found)
+    let look = || -> Result<_> {
+        let devices = fs::read_to_string("/proc/thread-self/net/dev").context("/proc isn't mounted")?;
+        Ok((devices, qdiscs()?))
+    };
+    let (devices, qdiscs) = netns.run(look)?;
+    let names = devices
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(':'))
+        .map(|(name, _)| name);
+    let ours = names
+        .filter(|name| name.starts_with(DEVICE_PREFIX))
+        .map(|name| format!("device {name}"));
+    let carriers = qdiscs
+        .iter()
+        .filter(|(_, kind)| kind == "clsact" || kind == "ingress")
+        .map(|(device, _)| format!("qdisc clsact of {device}"));
+    Ok(ours.chain(carriers).collect())
 }
 
 #[cfg(test)]

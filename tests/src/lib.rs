@@ -3,17 +3,25 @@
 //! Everything that changes the machine is a guard: what it made goes when it is dropped, also on panic. Nothing here
 //! touches the host's own network namespace. All of it needs root.
 
+pub mod books;
 pub mod cri;
 pub mod daemon;
 pub mod lab;
 pub mod leaks;
+pub mod metrics;
 pub mod netns;
+mod qdisc;
+pub mod rig;
+pub mod spec;
 pub mod traffic;
 pub mod wait;
 pub mod wire;
 pub mod witness;
 
+pub use books::Books;
 pub use daemon::{Daemon, DaemonOptions};
 pub use lab::{Lab, LabPod};
 pub use leaks::Leaks;
 pub use netns::{Netns, NetnsRef};
+pub use rig::Rig;
+pub use spec::Spec;

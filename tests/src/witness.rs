@@ -1,6 +1,7 @@
 //! nftables counters: what passed a device, according to someone who isn't us.
 
 use std::io::Write;
+use std::ops::Add;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -37,6 +38,17 @@ impl Count {
         Self {
             packets: self.packets - earlier.packets,
             bytes: self.bytes - earlier.bytes,
+        }
+    }
+}
+
+impl Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Everything a developer or CI runs: `cargo xtask help` lists it.
 
+mod bench;
 mod build;
 mod demo;
+mod interrupt;
 mod lint;
 mod process;
 mod setup;
@@ -32,6 +34,8 @@ enum Task {
     Test(test::Arguments),
     /// Shows every fault on real packets; needs root.
     Demo(demo::Arguments),
+    /// Measures how fast faults are applied, and what they cost per packet; needs root.
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Task::Lint => lint::run(),
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

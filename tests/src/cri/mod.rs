@@ -6,6 +6,7 @@
 mod cleanup;
 mod client;
 mod config;
+pub mod fake;
 mod image;
 mod machine;
 mod node;
@@ -75,15 +76,7 @@ impl Containerd {
         };
         layout.write()?;
         let node = Node::create(layout.node())?;
-        let log = File::create(layout.log()).context("creating containerd's log")?;
-        let process = node
-            .command("containerd")
-            .arg("--config")
-            .arg(layout.config())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("starting containerd")?;
+        let process = spawn(&node, &layout)?;
         let mut containerd = Self {
             process,
             client: Client::new(&layout.socket())?,
@@ -96,6 +89,27 @@ impl Containerd {
         containerd.wait_until_ready()?;
         containerd.import_image()?;
         Ok(containerd)
+    }
+
+    /// Kills the containerd with SIGKILL; its pods run on.
+    ///
+    /// # Errors
+    ///
+    /// It can't be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill().context("killing containerd")?;
+        self.process.wait().context("waiting for containerd's end")?;
+        Ok(())
+    }
+
+    /// Starts the one that was killed again, on the same socket and with the same pods.
+    ///
+    /// # Errors
+    ///
+    /// It doesn't become ready; with its log.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = spawn(&self.node, &self.layout)?;
+        self.wait_until_ready()
     }
 
     /// The CRI socket.
@@ -250,6 +264,21 @@ impl Drop for Containerd {
         cleanup::remove_shim_sockets(&self.layout.bundles());
         cleanup::remove_cni_cache(&self.layout.id, &self.made_sandboxes());
     }
+}
+
+fn spawn(node: &Node, layout: &Layout) -> Result<Child> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(layout.log())
+        .context("opening containerd's log")?;
+    node.command("containerd")
+        .arg("--config")
+        .arg(layout.config())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("starting containerd")
 }
 
 fn has_code(error: &anyhow::Error, code: Code) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use sabot_proto::runtime::v1::{
     LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
@@ -116,6 +117,8 @@ pub struct Pod {
     pub netns: PathBuf,
     /// Its container's path in the cgroup v2 hierarchy.
     pub cgroup: String,
+    /// When the runtime said that its sandbox is ready; its container came later.
+    pub sandbox_ready: Instant,
 }
 
 impl Pod {

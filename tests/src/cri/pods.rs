@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use sabot_proto::runtime::v1::{
@@ -17,6 +17,12 @@ use tonic::{Code, Status};
 use super::client::Cri;
 use super::image::IMAGE;
 use super::{Containerd, ExecResult, Pod, PodSpec, TEARDOWN_TIMEOUT};
+
+/// A sandbox, and when the runtime said that it is ready.
+struct Sandbox {
+    id: String,
+    ready: Instant,
+}
 
 impl Containerd {
     /// Starts a pod and its container, and returns when both run.
@@ -67,7 +73,7 @@ impl Containerd {
         let config = spec.sandbox_config(uid, attempt, &self.layout.cgroup());
         self.run_sandbox(&config)
             .and_then(|sandbox| {
-                let container = self.run_container(spec, &sandbox, config)?;
+                let container = self.run_container(spec, &sandbox.id, config)?;
                 self.describe(spec, uid, attempt, sandbox, container)
             })
             .with_context(|| {
@@ -80,15 +86,16 @@ impl Containerd {
             })
     }
 
-    fn run_sandbox(&self, config: &PodSandboxConfig) -> Result<String> {
+    fn run_sandbox(&self, config: &PodSandboxConfig) -> Result<Sandbox> {
         let request = RunPodSandboxRequest {
             config: Some(config.clone()),
             runtime_handler: String::new(),
         };
         let run = |mut cri: Cri| async move { cri.run_pod_sandbox(request).await };
         let id = self.client.call("RunPodSandbox", run)?.pod_sandbox_id;
+        let ready = Instant::now();
         self.made_sandboxes().push(id.clone());
-        Ok(id)
+        Ok(Sandbox { id, ready })
     }
 
     fn run_container(&self, spec: &PodSpec, sandbox: &str, config: PodSandboxConfig) -> Result<String> {
@@ -138,11 +145,11 @@ impl Containerd {
         spec: &PodSpec,
         uid: &str,
         attempt: u32,
-        sandbox: String,
+        sandbox: Sandbox,
         container: String,
     ) -> Result<Pod> {
         let request = PodSandboxStatusRequest {
-            pod_sandbox_id: sandbox.clone(),
+            pod_sandbox_id: sandbox.id.clone(),
             verbose: false,
         };
         let status = self.client.call("PodSandboxStatus", |mut cri| async move {
@@ -176,7 +183,7 @@ impl Containerd {
             spec: spec.clone(),
             uid: uid.to_owned(),
             attempt,
-            sandbox,
+            sandbox: sandbox.id,
             container,
             addresses,
             pid,
@@ -186,6 +193,7 @@ impl Containerd {
                 .find_map(|line| line.strip_prefix("0::"))
                 .unwrap_or_default()
                 .to_owned(),
+            sandbox_ready: sandbox.ready,
         })
     }
 

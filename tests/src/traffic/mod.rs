@@ -10,7 +10,7 @@ mod udp;
 pub use bulk::{Bulk, Received, Sent};
 pub use echo::{Echo, echo_once};
 pub use ping::{PingReport, ping};
-pub use probe::{INTERVAL, Outage, ProbeServer, Prober, Sample};
+pub use probe::{INTERVAL, Outage, Passage, ProbeServer, Prober, Sample};
 pub use stream::Stream;
 pub use udp::{MIN_PAYLOAD, UdpLoad, UdpReceiver, UdpReport};
 

@@ -82,6 +82,15 @@ pub struct Sample {
     pub answered: Option<Instant>,
 }
 
+/// What became of the requests of a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passage {
+    pub sent: usize,
+    /// As the server saw it.
+    pub arrived: usize,
+    pub answered: usize,
+}
+
 /// A time in which no probe was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
@@ -159,6 +168,16 @@ impl Prober {
         samples
     }
 
+    /// What has become until now of the requests that were sent from one instant to another.
+    pub fn passage(&self, from: Instant, until: Instant) -> Passage {
+        let samples = self.between(from, until);
+        Passage {
+            sent: samples.len(),
+            arrived: samples.iter().filter(|sample| sample.arrived.is_some()).count(),
+            answered: samples.iter().filter(|sample| sample.answered.is_some()).count(),
+        }
+    }
+
     /// When the first request that was sent at `after` or later was answered, if one was.
     pub fn first_pass_after(&self, after: Instant) -> Option<Instant> {
         let samples = lock(&self.samples);
@@ -170,6 +189,19 @@ impl Prober {
     pub fn wait_pass(&self, after: Instant, timeout: Duration) -> Option<Duration> {
         wait_for(timeout, Duration::from_millis(1), || self.first_pass_after(after))
             .map(|pass| pass.saturating_duration_since(after))
+    }
+
+    /// Waits until a request that was sent at `after` or later was answered within `round_trip`; returns how long after
+    /// `after` the answer was back.
+    pub fn wait_quick(&self, after: Instant, round_trip: Duration, timeout: Duration) -> Option<Duration> {
+        let quick = |sample: &Sample| {
+            let answered = sample.answered?;
+            (sample.sent >= after && answered - sample.sent < round_trip).then_some(answered)
+        };
+        wait_for(timeout, Duration::from_millis(1), || {
+            lock(&self.samples).iter().find_map(quick)
+        })
+        .map(|answered| answered - after)
     }
 
     /// Outages of at least `probes` requests in a row among those that were sent in the given time. Requests that may

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use sabot_testkit::traffic::INTERVAL;
 
-use super::interrupt;
 use super::report::Outcome;
 use super::scene::{PATIENCE, Probes, Scene, ms};
+use crate::interrupt;
 use crate::ui::Step;
 
 const AFTER_DEADLINE: Duration = Duration::from_millis(100);

@@ -3,7 +3,6 @@
 mod corruption;
 mod delays;
 mod endings;
-mod interrupt;
 mod losses;
 mod partitions;
 mod report;
@@ -18,7 +17,7 @@ use self::report::Report;
 use self::scene::Scene;
 use self::stage::{ContainerdStage, NetnsStage, Stage};
 use crate::setup::{self, Purpose};
-use crate::{build, process, ui};
+use crate::{build, interrupt, process, ui};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

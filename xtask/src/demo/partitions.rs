@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::interrupt;
 use super::report::Outcome;
 use super::scene::{PATIENCE, Probes, Scene, ms};
+use crate::interrupt;
 use crate::ui::Step;
 
 const HELD: Duration = Duration::from_secs(1);

@@ -125,7 +125,8 @@ impl Engine {
         });
     }
 
-    /// Makes the fault part of the desired state: a new one, or an edit of the active one of the same name.
+    /// Makes the fault part of the desired state: a new one, or an edit of the active one of the same name. The same one
+    /// again changes nothing, not even when it ends.
     fn accept(
         &mut self,
         fault: ValidFault,
@@ -140,6 +141,11 @@ impl Engine {
             .is_some_and(|old| old.expires_at <= now)
         {
             self.end(&fault.name.clone(), Phase::Expired);
+        }
+        // A call that is sent twice must not prolong a fault.
+        let is_same = |active: &Active| active.metadata == metadata && active.spec == spec;
+        if self.store.active.get(&fault.name).is_some_and(is_same) {
+            return Ok(fault.name.clone());
         }
         let mut fault = self.fix(fault);
         let name = fault.name.clone();

@@ -120,7 +120,7 @@ fn try_tun() -> Result<(), String> {
         _ => format!("cannot open {}: {error}", line::TUN),
     })?;
     sys::make_tap(&tun, "sabot-probe", line::VNET_HEADER as i32)
-        .map_err(|error| format!("cannot make a TAP: {error}"))
+        .map_err(|error| format!("cannot make a TAP with {}: {error}", line::TUN))
 }
 
 fn try_veth(workshop: BorrowedFd<'_>) -> Result<(), String> {

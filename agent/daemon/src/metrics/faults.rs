@@ -114,7 +114,7 @@ pub(super) fn register_delays(
 ) {
     let mut family = Family::new(
         "delay_seconds",
-        "Delays that the fault really added, from reading a frame to writing it back.",
+        "Delays that the fault really added to frames, from reading one to writing it back; a frame may be several wire packets.",
         FAULT,
     );
     // A slot that an ended fault had may be another one's by now.

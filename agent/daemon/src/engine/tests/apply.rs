@@ -75,17 +75,24 @@ async fn an_edit_keeps_the_slot_and_the_creation_and_moves_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_fault_again_changes_nothing_but_its_end() {
-    let rig = Rig::new();
+async fn the_same_fault_again_changes_nothing_and_does_not_last_longer() {
+    let mut rig = Rig::new();
     rig.world.add_pod(pod("web", "web", 1));
     let slot = rig.inject("cut", PARTITION).await;
+    let before = rig.view("cut").fault;
     rig.kernel.drop_packets(slot, rig.target("eth1"), 7);
-    pass(Duration::from_secs(59)).await;
-    rig.inject("cut", PARTITION).await;
     pass(Duration::from_secs(30)).await;
-    assert_eq!(rig.view("cut").phase, Phase::Injected);
+    assert_eq!(rig.inject("cut", PARTITION).await, slot);
+    let after = rig.view("cut").fault;
+    assert_eq!(
+        (after.expires_at, after.expires),
+        (before.expires_at, before.expires)
+    );
     assert_eq!(rig.matched("cut").await, 7);
     assert_eq!(rig.kernel.calls("set_slots"), 1);
+    assert_eq!(rig.changes(), ["cut:applied", "cut:injected"]);
+    pass(Duration::from_secs(31)).await;
+    assert_eq!(rig.view("cut").phase, Phase::Expired);
 }
 
 #[tokio::test(start_paused = true)]

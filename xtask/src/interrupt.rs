@@ -1,4 +1,4 @@
-//! Ctrl-C ends the demo between two waits, so that its guards take everything down.
+//! Ctrl-C ends the demo or a bench between two waits, so that its guards take everything down.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,7 +10,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// From now on a first Ctrl-C or SIGTERM is only noted; a second one ends the process.
-pub(super) fn catch() -> Result<()> {
+pub(crate) fn catch() -> Result<()> {
     let action = SigAction::new(
         SigHandler::Handler(note),
         SaFlags::SA_RESTART | SaFlags::SA_RESETHAND,
@@ -25,8 +25,8 @@ pub(super) fn catch() -> Result<()> {
 
 /// # Errors
 ///
-/// The demo was interrupted.
-pub(super) fn check() -> Result<()> {
+/// The task was interrupted.
+pub(crate) fn check() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {
         bail!("interrupted");
     }
@@ -37,8 +37,8 @@ pub(super) fn check() -> Result<()> {
 ///
 /// # Errors
 ///
-/// The demo was interrupted.
-pub(super) fn sleep(duration: Duration) -> Result<()> {
+/// The task was interrupted.
+pub(crate) fn sleep(duration: Duration) -> Result<()> {
     let end = Instant::now() + duration;
     loop {
         check()?;

@@ -1,14 +1,12 @@
-mod fake;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sabot_core::model::Pod;
 use sabot_proto::runtime::v1::PodSandboxState;
+use sabot_testkit::cri::fake::{Events, FakeRuntime, FakeSandbox, info, socket_in};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use self::fake::{Events, FakeRuntime, FakeSandbox, info, socket_in};
 use crate::engine::handle::RuntimeState;
 use crate::targets::test_netns::TestNetns;
 use crate::targets::{RuntimeEndpoint, TargetsConfig, TargetsHandle, Wanted, WorldUpdate, start};

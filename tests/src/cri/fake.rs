@@ -28,28 +28,31 @@ use tonic::{Request, Response, Status};
 
 /// One sandbox, as the test wants it described.
 #[derive(Clone)]
-pub(super) struct FakeSandbox {
-    pub(super) namespace: &'static str,
-    pub(super) name: &'static str,
-    pub(super) labels: Vec<(&'static str, &'static str)>,
-    pub(super) state: PodSandboxState,
-    pub(super) addresses: Vec<&'static str>,
-    pub(super) host_network: bool,
+pub struct FakeSandbox {
+    pub namespace: String,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub state: PodSandboxState,
+    /// The first is the pod's main one.
+    pub addresses: Vec<String>,
+    pub host_network: bool,
     /// The JSON under `info`.
-    pub(super) info: String,
-    pub(super) status_fails: bool,
-    pub(super) status_hangs: bool,
+    pub info: String,
+    /// Its status is answered with an error.
+    pub status_fails: bool,
+    /// Its status is never answered.
+    pub status_hangs: bool,
 }
 
 impl FakeSandbox {
-    /// A ready one, described the way containerd does it.
-    pub(super) fn ready(name: &'static str, netns: &Path) -> Self {
+    /// A ready one in the namespace `shop` with the label `app=NAME`, described the way containerd does it.
+    pub fn ready(name: &str, netns: &Path) -> Self {
         Self {
-            namespace: "shop",
-            name,
-            labels: vec![("app", name)],
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            labels: [("app".to_owned(), name.to_owned())].into(),
             state: PodSandboxState::SandboxReady,
-            addresses: vec!["10.88.0.2", "fd00::2"],
+            addresses: ["10.88.0.2", "fd00::2"].map(str::to_owned).into(),
             host_network: false,
             info: info(0, netns),
             status_fails: false,
@@ -59,22 +62,15 @@ impl FakeSandbox {
 
     fn metadata(&self) -> PodSandboxMetadata {
         PodSandboxMetadata {
-            name: self.name.into(),
+            name: self.name.clone(),
             uid: format!("uid-{}", self.name),
-            namespace: self.namespace.into(),
+            namespace: self.namespace.clone(),
             attempt: 0,
         }
     }
 
-    fn label_map(&self) -> std::collections::HashMap<String, String> {
-        self.labels
-            .iter()
-            .map(|(k, v)| ((*k).into(), (*v).into()))
-            .collect()
-    }
-
     fn status(&self, id: String) -> PodSandboxStatus {
-        let mut addresses = self.addresses.iter().map(|a| (*a).to_owned());
+        let mut addresses = self.addresses.iter().cloned();
         let network = if self.host_network {
             NamespaceMode::Node
         } else {
@@ -96,36 +92,41 @@ impl FakeSandbox {
                     }),
                 }),
             }),
-            labels: self.label_map(),
+            labels: self.labels.clone().into_iter().collect(),
             ..PodSandboxStatus::default()
         }
     }
 }
 
 /// What containerd writes under `info`, as far as it matters here.
-pub(super) fn info(pid: u32, netns: &Path) -> String {
+pub fn info(pid: u32, netns: &Path) -> String {
     let namespaces = serde_json::json!([{"type": "ipc"}, {"type": "network", "path": netns}]);
     serde_json::json!({"pid": pid, "runtimeSpec": {"linux": {"namespaces": namespaces}}}).to_string()
 }
 
+/// What the runtime has, and what it was asked.
 #[derive(Default)]
-pub(super) struct State {
-    pub(super) sandboxes: BTreeMap<&'static str, FakeSandbox>,
-    pub(super) list_hangs: bool,
-    pub(super) lists: usize,
-    pub(super) statuses: usize,
+pub struct State {
+    /// By id.
+    pub sandboxes: BTreeMap<String, FakeSandbox>,
+    pub list_hangs: bool,
+    /// How often it was asked for the list.
+    pub lists: usize,
+    /// How often it was asked for a status.
+    pub statuses: usize,
 }
 
 /// Drop it to take the runtime down; its socket file stays, as after a crash.
-pub(super) struct FakeRuntime {
+pub struct FakeRuntime {
     state: Arc<Mutex<State>>,
     events: Option<broadcast::Sender<ContainerEventResponse>>,
     /// Its own, so that its connections end with it.
     server: Option<Runtime>,
 }
 
+/// Whether the runtime knows the call for its events.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Events {
+pub enum Events {
     /// As containerd 1.6.
     Unimplemented,
     /// As containerd 1.7 and later.
@@ -133,7 +134,12 @@ pub(super) enum Events {
 }
 
 impl FakeRuntime {
-    pub(super) fn start(socket: &Path, version: &'static str, events: Events) -> Self {
+    /// Serves on a socket, whatever is at its path.
+    ///
+    /// # Panics
+    ///
+    /// The socket can't be bound.
+    pub fn start(socket: &Path, version: &'static str, events: Events) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let sender = (events == Events::Offered).then(|| broadcast::channel(16).0);
         let service = Service {
@@ -160,21 +166,31 @@ impl FakeRuntime {
         }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    /// What it has, to look at and to change.
+    ///
+    /// # Panics
+    ///
+    /// A holder of the state panicked before.
+    pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
     /// Adds or replaces a sandbox.
-    pub(super) fn put(&self, id: &'static str, sandbox: FakeSandbox) {
-        self.state().sandboxes.insert(id, sandbox);
+    pub fn put(&self, id: &str, sandbox: FakeSandbox) {
+        self.state().sandboxes.insert(id.to_owned(), sandbox);
     }
 
-    pub(super) fn remove(&self, id: &'static str) {
+    /// Removes a sandbox, if it is there.
+    pub fn remove(&self, id: &str) {
         self.state().sandboxes.remove(id);
     }
 
     /// Tells the subscribers that something happened.
-    pub(super) fn emit(&self, id: &str) {
+    ///
+    /// # Panics
+    ///
+    /// No events are offered, or nobody is subscribed.
+    pub fn emit(&self, id: &str) {
         let event = ContainerEventResponse {
             container_id: id.into(),
             container_event_type: ContainerEventType::ContainerStartedEvent.into(),
@@ -187,7 +203,8 @@ impl FakeRuntime {
             .expect("somebody is subscribed");
     }
 
-    pub(super) fn subscribers(&self) -> usize {
+    /// Who follows the events.
+    pub fn subscribers(&self) -> usize {
         self.events.as_ref().map_or(0, broadcast::Sender::receiver_count)
     }
 }
@@ -255,10 +272,10 @@ runtime_service! {
             let state = self.state.lock().unwrap();
             // Like a runtime that ignores the filter: all of them, whatever their state.
             let items = state.sandboxes.iter().map(|(id, sandbox)| PodSandbox {
-                id: (*id).into(),
+                id: id.clone(),
                 metadata: Some(sandbox.metadata()),
                 state: sandbox.state.into(),
-                labels: sandbox.label_map(),
+                labels: sandbox.labels.clone().into_iter().collect(),
                 ..PodSandbox::default()
             });
             Ok(Response::new(ListPodSandboxResponse { items: items.collect() }))
@@ -302,6 +319,6 @@ runtime_service! {
 }
 
 /// A directory for sockets; its path is short enough for one.
-pub(super) fn socket_in(dir: &tempfile::TempDir) -> PathBuf {
+pub fn socket_in(dir: &tempfile::TempDir) -> PathBuf {
     dir.path().join("cri.sock")
 }

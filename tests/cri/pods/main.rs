@@ -1,0 +1,9 @@
+//! The whole loop on real pods: what a user asks for by `sabot`, on pods that a real containerd made through CRI.
+
+mod actions;
+mod lifecycle;
+mod node;
+mod observation;
+mod partition;
+mod runtime;
+mod selection;

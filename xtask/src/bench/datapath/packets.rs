@@ -1,0 +1,230 @@
+//! Time for each small packet: in our programs by the kernel's statistics, and at the sender beside ipset and iptables.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use super::Scene;
+use super::addresses::{Aim, Kind, Peers};
+use super::flood::{self, Sender};
+use super::ipset::Filter;
+use super::statistics::Statistics;
+use crate::bench::measure::Samples;
+use crate::bench::report::{Figure, Report};
+use crate::bench::spec;
+use crate::interrupt;
+use crate::ui::Step;
+
+/// Packets in one measurement at least; spread ones are as many as there are peers.
+const BURST: usize = 1 << 14;
+const FULL: u32 = 1 << 16;
+
+/// Senders in pods that differ in what is attached to them.
+struct Senders {
+    untouched: Sender,
+    faulted: Sender,
+    filtered: Sender,
+}
+
+/// What one way of sending costs.
+#[derive(Default)]
+struct Costs {
+    /// In our programs, as the kernel takes it.
+    kernel: Samples,
+    /// Where nothing is attached.
+    nothing: Samples,
+    /// What ours adds to that.
+    ours: Samples,
+    /// What ipset with iptables adds.
+    ipset: Samples,
+}
+
+/// One way of sending.
+#[derive(Clone, Copy)]
+struct Pattern {
+    aim: Aim,
+    matched: bool,
+}
+
+const PATTERNS: [Pattern; 4] = [
+    pattern(Aim::One, false),
+    pattern(Aim::One, true),
+    pattern(Aim::Spread, false),
+    pattern(Aim::Spread, true),
+];
+
+const fn pattern(aim: Aim, matched: bool) -> Pattern {
+    Pattern { aim, matched }
+}
+
+/// What a set of peers costs when it is given, and then.
+struct Measured {
+    peers: Peers,
+    fault_took: Samples,
+    ipset_took: Samples,
+    costs: Vec<(Pattern, Costs)>,
+}
+
+pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
+    for pod in [scene.untouched(), scene.faulted(), scene.filtered()] {
+        flood::sink(&scene.lab, pod)?;
+    }
+    let senders = Senders {
+        untouched: Sender::new(scene.untouched())?,
+        faulted: Sender::new(scene.faulted())?,
+        filtered: Sender::new(scene.filtered())?,
+    };
+    let idle = idle(scene, &senders)?;
+    let counts: &[u32] = if scene.plan.quick {
+        &[1, FULL]
+    } else {
+        &[1, 100, 10_000, FULL]
+    };
+    let mut all = Vec::new();
+    for kind in Kind::ALL {
+        for &count in counts {
+            all.push(with_peers(scene, &senders, Peers { kind, count })?);
+        }
+    }
+    show(report, &idle, &all);
+    Ok(())
+}
+
+/// In our programs on a target that is attached and has no fault.
+fn idle(scene: &Scene<'_>, senders: &Senders) -> Result<Samples> {
+    let peers = Peers {
+        kind: Kind::Exact,
+        count: 1,
+    };
+    let fault = spec::fault(spec::netns(scene.faulted()), peers.peers(), spec::partition());
+    // Attaches.
+    scene.under("first", fault, || Ok(()))?;
+    let to = peers.destinations(Aim::One, false, BURST);
+    let statistics = Statistics::of(&scene.daemon)?;
+    let mut idle = Samples::default();
+    for _ in 0..scene.plan.repetitions(5, 2) {
+        idle.push(statistics.per_run(to.len(), || senders.faulted.flood(&to).map(drop))?);
+    }
+    Ok(idle)
+}
+
+/// All patterns under a fault with these peers that drops 0 % of what it matches, and under a rule with them that accepts.
+fn with_peers(scene: &Scene<'_>, senders: &Senders, peers: Peers) -> Result<Measured> {
+    let step = Step::start(&format!("{} {}", peers.count, peers.kind.name()));
+    let fault = spec::fault(spec::netns(scene.faulted()), peers.peers(), spec::drop_share(0.0));
+    let filter = Filter::new(scene.filtered(), peers)?;
+    let mut measured = Measured {
+        peers,
+        fault_took: Samples::default(),
+        ipset_took: Samples::default(),
+        costs: Vec::new(),
+    };
+    measured.ipset_took.push_ms(filter.took);
+    let started = Instant::now();
+    let mut expected = 0;
+    let ((), matched) = scene.under("packets", fault, || {
+        measured.fault_took.push_ms(started.elapsed());
+        for pattern in PATTERNS {
+            let to = peers.destinations(pattern.aim, pattern.matched, BURST);
+            let rounds = scene.plan.repetitions(5, 2);
+            let mut costs = Costs::default();
+            for _ in 0..rounds {
+                interrupt::check()?;
+                let nothing = senders.untouched.flood(&to)?;
+                costs.nothing.push(nothing);
+                costs.ours.push(senders.faulted.flood(&to)? - nothing);
+                costs.ipset.push(senders.filtered.flood(&to)? - nothing);
+            }
+            // The statistics cost time themselves, so they are taken apart from the sender's time.
+            let statistics = Statistics::of(&scene.daemon)?;
+            for _ in 0..rounds {
+                let flood = || senders.faulted.flood(&to).map(drop);
+                costs.kernel.push(statistics.per_run(to.len(), flood)?);
+            }
+            if pattern.matched {
+                expected += (2 * rounds * to.len()) as u64;
+            }
+            measured.costs.push((pattern, costs));
+        }
+        Ok(())
+    })?;
+    // Otherwise something else was measured than what the table says.
+    ensure!(
+        matched == expected,
+        "the fault matched {matched} packets of {expected} that were sent to its peers"
+    );
+    step.done(&format!("{} ways of sending", PATTERNS.len()));
+    Ok(measured)
+}
+
+fn show(report: &mut Report, idle: &Samples, all: &[Measured]) {
+    let section = report.section("time for each small UDP packet that leaves the pod");
+    for measured in all {
+        for (pattern, costs) in &measured.costs {
+            section.row(
+                format!("{}, {}", measured.name(), pattern.name()),
+                vec![
+                    Figure::new("our programs", "ns", costs.kernel.spread()),
+                    Figure::new("sender, nothing", "ns", costs.nothing.spread()),
+                    Figure::new("ours adds", "ns", costs.ours.spread()),
+                    Figure::new("ipset adds", "ns", costs.ipset.spread()),
+                ],
+            );
+        }
+    }
+    let section = report.section("our programs on an attached target without a fault");
+    section.row(
+        "each packet",
+        vec![Figure::new("our programs", "ns", idle.spread())],
+    );
+    let section = report.section("giving the peers");
+    for measured in all {
+        section.row(
+            measured.name(),
+            vec![
+                Figure::new("fault (apply)", "ms", measured.fault_took.spread()),
+                Figure::new("ipset restore + iptables", "ms", measured.ipset_took.spread()),
+            ],
+        );
+    }
+    for kind in Kind::ALL {
+        let with = |count: u32| {
+            all.iter()
+                .find(|measured| measured.peers.kind == kind && measured.peers.count == count)
+        };
+        let (Some(few), Some(many)) = (with(1), with(FULL)) else {
+            continue;
+        };
+        for ((pattern, few), (_, many)) in few.costs.iter().zip(&many.costs) {
+            let p50 = |samples: &Samples| samples.spread().p50;
+            let name = |what: &str| format!("{what}, {}, {}", kind.name(), pattern.name());
+            report.compare(
+                &name("our programs with 65536 / with 1"),
+                p50(&many.kernel),
+                p50(&few.kernel),
+            );
+            report.compare(
+                &name("with 65536: ours adds / ipset adds"),
+                p50(&many.ours),
+                p50(&many.ipset),
+            );
+        }
+    }
+}
+
+impl Pattern {
+    fn name(self) -> String {
+        let aim = match self.aim {
+            Aim::One => "one destination",
+            Aim::Spread => "spread",
+        };
+        let matched = if self.matched { "matched" } else { "unmatched" };
+        format!("{aim}, {matched}")
+    }
+}
+
+impl Measured {
+    fn name(&self) -> String {
+        format!("{} {}", self.peers.count, self.peers.kind.name())
+    }
+}

@@ -1,0 +1,82 @@
+//! Repeated measurements, and what is said of them.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Values of one quantity, in its unit.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Samples(Vec<f64>);
+
+impl Samples {
+    pub(super) fn push(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    /// In milliseconds.
+    pub(super) fn push_ms(&mut self, duration: Duration) {
+        self.push(duration.as_secs_f64() * 1e3);
+    }
+
+    /// Their distribution; all zero of none.
+    pub(super) fn spread(&self) -> Spread {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        // The nearest rank: a value that was measured.
+        let at = |share: f64| {
+            let rank = (share * sorted.len() as f64).ceil() as usize;
+            sorted
+                .get(rank.clamp(1, sorted.len().max(1)) - 1)
+                .copied()
+                .unwrap_or_default()
+        };
+        Spread {
+            repetitions: sorted.len(),
+            min: at(0.0),
+            p50: at(0.5),
+            p99: at(0.99),
+            max: at(1.0),
+        }
+    }
+}
+
+/// How repeated measurements are distributed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Spread {
+    pub(super) repetitions: usize,
+    pub(super) min: f64,
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    pub(super) max: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let mut samples = Samples::default();
+        for value in (1..=200).rev() {
+            samples.push(f64::from(value));
+        }
+        let spread = samples.spread();
+        assert_eq!(
+            (spread.min, spread.p50, spread.p99, spread.max),
+            (1.0, 100.0, 198.0, 200.0)
+        );
+        let mut one = Samples::default();
+        one.push_ms(Duration::from_micros(1500));
+        assert_eq!(
+            one.spread(),
+            Spread {
+                repetitions: 1,
+                min: 1.5,
+                p50: 1.5,
+                p99: 1.5,
+                max: 1.5
+            }
+        );
+        assert_eq!(Samples::default().spread().repetitions, 0);
+    }
+}

@@ -1,0 +1,85 @@
+//! `cargo xtask bench`: how fast faults are applied, and what they cost each packet, beside what peers do.
+//!
+//! Everything is measured with release builds, in namespaces of our own, and against baselines of the same run.
+
+mod apply;
+mod datapath;
+mod measure;
+mod report;
+mod spec;
+
+use anyhow::{Result, bail, ensure};
+use clap::Subcommand;
+use sabot_testkit::DaemonOptions;
+
+use self::report::Report;
+use crate::setup::{self, Purpose};
+use crate::{build, interrupt, process, ui};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Print one JSON document on standard output instead of the tables.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Fewer repetitions: shows that everything runs, not how fast.
+    #[arg(long, global = true)]
+    quick: bool,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum Bench {
+    /// From the call over gRPC to the answer that says the fault is enforced, beside ipset and iptables.
+    Apply,
+    /// Throughput and time per packet with faults in force, beside ipset and iptables.
+    Datapath,
+}
+
+/// What both benches are given.
+struct Plan {
+    options: DaemonOptions,
+    quick: bool,
+}
+
+impl Plan {
+    /// The usual number of repetitions, or the one of a quick run.
+    fn repetitions(&self, usual: usize, quick: usize) -> usize {
+        if self.quick { quick } else { usual }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    ensure!(
+        process::is_root(),
+        "the benches make network namespaces and load eBPF programs, which needs root"
+    );
+    setup::ensure(Purpose::Test)?;
+    ui::heading("build: eBPF objects, sabotd, sabot, with the release profile");
+    let binaries = build::build(true)?;
+    interrupt::catch()?;
+    let plan = Plan {
+        options: DaemonOptions::new(binaries.sabotd, binaries.sabot),
+        quick: arguments.quick,
+    };
+    let mut report = match arguments.bench {
+        Bench::Apply => Report::begin("apply", plan.quick)?,
+        Bench::Datapath => Report::begin("datapath", plan.quick)?,
+    };
+    ui::heading(&format!("bench {}:", report.bench));
+    match arguments.bench {
+        Bench::Apply => apply::run(&plan, &mut report)?,
+        Bench::Datapath => datapath::run(&plan, &mut report)?,
+    }
+    report.end()?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{report}");
+    }
+    // A missed time is for people to judge, on their machine; a wrong effect is an error.
+    if !report.is_correct() {
+        bail!("a fault didn't have the effect that it was asked for");
+    }
+    Ok(())
+}
