@@ -33,7 +33,7 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
     /// How long sabotd may take to answer, beside what --wait adds.
-    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
 }
 
@@ -87,7 +87,7 @@ pub(crate) enum Command {
         #[arg(short, long)]
         namespace: Option<String>,
         /// How often the counters are read.
-        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
         interval: Duration,
     },
     /// Follow events: sampled packets, slow and failed syscalls, changes of faults.
@@ -117,10 +117,10 @@ pub(crate) enum QuickCommand {
     #[command(after_help = QUICK_HELP)]
     Delay {
         /// How long, as `100ms`.
-        #[arg(value_parser = humantime::parse_duration)]
+        #[arg(value_parser = duration)]
         latency: Duration,
         /// Spread the delay from latency minus jitter to latency plus jitter.
-        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
         jitter: Option<Duration>,
         /// How the jitter is distributed: `uniform`.
         #[arg(long, value_name = "NAME")]
@@ -163,7 +163,7 @@ pub(crate) struct FaultArgs {
     #[arg(long, value_enum, default_value_t = DirectionArg::Both)]
     pub(crate) direction: DirectionArg,
     /// How long the fault lasts, as `30s` or `5m`.
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     pub(crate) duration: Duration,
     /// The fault's name. Default: made from the action and the target.
     #[arg(long)]
@@ -181,7 +181,7 @@ pub(crate) struct FaultArgs {
     #[arg(long, value_name = "TIME", conflicts_with = "starts_in", value_parser = humantime::parse_rfc3339_weak)]
     pub(crate) starts_at: Option<SystemTime>,
     /// In how long it starts, as `10s`.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) starts_in: Option<Duration>,
     /// Hit traffic with the node's own addresses too, and with it the kubelet's probes.
     #[arg(long)]
@@ -200,7 +200,7 @@ pub(crate) struct HowArgs {
     #[arg(long, conflicts_with_all = ["wait", "watch"])]
     pub(crate) dry_run: bool,
     /// How long to wait until the fault is in force, and fail if it isn't by then; `0s`: don't wait.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) wait: Option<Duration>,
     /// Follow the fault until it ends.
     #[arg(long)]
@@ -240,8 +240,12 @@ pub(crate) struct EventArgs {
     #[arg(long)]
     pub(crate) failed: bool,
     /// Only syscalls that took at least this long.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) min_duration: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("not a duration such as 100ms, 5m or 1h30m: {e}"))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -17,7 +17,8 @@ const MIB: u64 = 1 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct Settings {
-    /// The unix socket that gRPC is served on [default: /run/sabot/sabotd.sock]
+    /// The unix socket that gRPC is served on; one daemon serves it, others need one of their own [default:
+    /// /run/sabot/sabotd.sock]
     #[arg(long, env = "SABOT_SOCKET", value_name = "PATH")]
     socket: Option<PathBuf>,
 

@@ -93,7 +93,7 @@ impl Source {
         loop {
             let state = match endpoint.locate() {
                 Ok(socket) => RuntimeState::Down(match connect(&socket).await {
-                    Ok(client) => self.session(client).await,
+                    Ok(client) => format!("{}: {}", socket.display(), self.session(client).await),
                     Err(reason) => reason,
                 }),
                 Err(reason) if self.was_ready => RuntimeState::Down(reason),
