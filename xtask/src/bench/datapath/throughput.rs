@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use sabot_proto::sabot::v1::{FaultSpec, Peer, action};
 
 use super::Scene;
-use super::iperf::Server;
+use super::iperf;
 use crate::bench::measure::Samples;
 use crate::bench::report::{Figure, Report};
 use crate::bench::spec;
@@ -50,7 +50,6 @@ impl Case {
 }
 
 pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
-    let server = Server::start(scene.server())?;
     let rounds = scene.plan.repetitions(9, 1);
     let mut cases = cases(scene);
     let step = Step::start("throughput, all cases in turn");
@@ -66,7 +65,7 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
         for index in order {
             interrupt::check()?;
             let case = &cases[index];
-            let (bits, matched) = run(scene, &server, case).context(case.name)?;
+            let (bits, matched) = run(scene, case).context(case.name)?;
             gbits.push((index, bits / 1e9));
             if case.name == UNMATCHED {
                 unmatched += matched;
@@ -137,12 +136,11 @@ fn cases(scene: &Scene<'_>) -> Vec<Case> {
 }
 
 /// Bits per second, and how many packets a fault matched.
-fn run(scene: &Scene<'_>, server: &Server, case: &Case) -> Result<(f64, u64)> {
+fn run(scene: &Scene<'_>, case: &Case) -> Result<(f64, u64)> {
+    let stream = |from| iperf::stream(from, scene.server(), case.seconds);
     match &case.kind {
-        Kind::Untouched => Ok((server.receive(scene.untouched(), case.seconds)?, 0)),
-        Kind::Control => Ok((server.receive(scene.filtered(), case.seconds)?, 0)),
-        Kind::Faulted(fault) => scene.under("throughput", (**fault).clone(), || {
-            server.receive(scene.faulted(), case.seconds)
-        }),
+        Kind::Untouched => Ok((stream(scene.untouched())?, 0)),
+        Kind::Control => Ok((stream(scene.filtered())?, 0)),
+        Kind::Faulted(fault) => scene.under("throughput", (**fault).clone(), || stream(scene.faulted())),
     }
 }
