@@ -65,7 +65,7 @@ fn cycle(rig: &Rig, number: usize) {
     let first = spec(target).peer(pods[3].ipv4());
     rig.apply(
         &name,
-        if number % 5 == 0 {
+        if number.is_multiple_of(5) {
             first.port("UDP", Some(53))
         } else {
             first
