@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use sabot_testkit::rig::PATIENCE;
+use sabot_testkit::snmp::snmp;
 use sabot_testkit::traffic::{Bulk, UdpLoad, UdpReceiver};
 use sabot_testkit::wire::{WireCapture, WireFilter};
 use sabot_testkit::witness::{Count, Side, Witness};
@@ -174,14 +175,14 @@ fn bulk_streams_are_counted_in_wire_packets_as_witnesses_count_them() {
     let (target, peer) = (rig.lab.pod(TARGET), rig.lab.pod(PEER));
     for (name, spec) in actions(target) {
         let captures = Captures::on(&rig, libc::IPPROTO_TCP);
-        let sent = Segments::of(target);
+        let before = segments(target);
         rig.apply(name, named(&rig, name, spec));
         stream(name, target, peer);
         stream(name, peer, target);
         let [egress, ingress] = rig.settled(name);
         rig.delete(name);
         let [out, towards] = captures.count();
-        let sent = Segments::of(target).0 - sent.0;
+        let sent = segments(target) - before;
 
         let least = BULK / 1460;
         assert!(
@@ -203,25 +204,9 @@ fn bulk_streams_are_counted_in_wire_packets_as_witnesses_count_them() {
 }
 
 /// How many segments the TCP of a pod says that it has sent, acknowledgements and retransmissions among them.
-struct Segments(u64);
-
-impl Segments {
-    fn of(pod: &LabPod) -> Self {
-        let text = pod
-            .netns()
-            .run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").expect("proc is mounted"));
-        let rows: Vec<Vec<&str>> = text
-            .lines()
-            .filter_map(|line| Some(line.strip_prefix("Tcp: ")?.split(' ').collect()))
-            .collect();
-        let value = |name: &str| -> u64 {
-            let at = rows[0].iter().position(|column| *column == name);
-            rows[1][at.expect("the kernel counts it")]
-                .parse()
-                .expect("it is a number")
-        };
-        Self(value("OutSegs") + value("RetransSegs"))
-    }
+fn segments(pod: &LabPod) -> u64 {
+    let count = |counter| snmp(pod.netns(), "Tcp", counter).expect("the kernel counts it");
+    count("OutSegs") + count("RetransSegs")
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Delay, drop and corrupt: that they do to traffic what was asked, and nothing else.
 
-use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use sabot_proto::sabot::v1::Direction;
 use sabot_testkit::rig::PATIENCE;
+use sabot_testkit::snmp::snmp;
 use sabot_testkit::traffic::{Bulk, PingReport, UdpLoad, UdpReceiver, UdpReport, ping};
-use sabot_testkit::{Books, LabPod, NetnsRef, Rig, Spec};
+use sabot_testkit::{Books, LabPod, Rig, Spec};
 
 const TARGET: usize = 0;
 const PEER: usize = 1;
@@ -82,24 +82,8 @@ fn assert_share(count: u64, of: u64, share: f64) {
     );
 }
 
-/// One of the kernel's SNMP counters of a namespace, as `Tcp` and `RetransSegs`.
-fn snmp(netns: &NetnsRef, protocol: &str, counter: &str) -> u64 {
-    let text = netns.run(|| fs::read_to_string("/proc/thread-self/net/snmp").expect("proc is mounted"));
-    let lines: Vec<Vec<&str>> = text
-        .lines()
-        .filter_map(|line| {
-            Some(
-                line.strip_prefix(protocol)?
-                    .strip_prefix(": ")?
-                    .split(' ')
-                    .collect(),
-            )
-        })
-        .collect();
-    let at = lines[0].iter().position(|name| *name == counter);
-    lines[1][at.expect("the kernel has this counter")]
-        .parse()
-        .expect("it is a number")
+fn count(pod: &LabPod, protocol: &str, counter: &str) -> u64 {
+    snmp(pod.netns(), protocol, counter).expect("the kernel counts it")
 }
 
 fn pings(rig: &Rig) -> PingReport {
@@ -203,7 +187,7 @@ fn an_egress_drop_looks_to_the_sender_like_loss_on_the_wire() {
     assert!(!said.contains("sendmsg") && !said.contains("errors"), "{said}");
     assert!(rig.books("half", Direction::Egress).dropped.packets > 10);
 
-    let errors = || snmp(target.netns(), "Udp", "SndbufErrors");
+    let errors = || count(target, "Udp", "SndbufErrors");
     let before = errors();
     let load = UdpLoad {
         datagrams: 2000,
@@ -214,7 +198,7 @@ fn an_egress_drop_looks_to_the_sender_like_loss_on_the_wire() {
     assert_eq!(errors(), before);
     rig.delete("half");
 
-    let retransmitted = || snmp(target.netns(), "Tcp", "RetransSegs");
+    let retransmitted = || count(target, "Tcp", "RetransSegs");
     let before = retransmitted();
     rig.apply("few", Spec::drop(target, 2.0).egress().port("TCP", None));
     let sink = Bulk::listen(peer.netns(), peer.ipv4(), PATIENCE).expect("it binds");
@@ -244,7 +228,7 @@ fn corrupt_changes_exactly_the_packets_that_it_counts() {
                 way.limit(Spec::corrupt(rig.lab.pod(TARGET), 10.0))
                     .port("UDP", None),
             );
-            let bad = || snmp(to.netns(), "Udp", "InCsumErrors");
+            let bad = || count(to, "Udp", "InCsumErrors");
             let before = bad();
             let report = send(LOAD, from, to, ip);
             let books = way.pick(rig.settled(&name));
@@ -271,12 +255,12 @@ fn corrupt_changes_one_byte_of_each_counted_packet_of_a_bulk_stream() {
             way.limit(Spec::corrupt(rig.lab.pod(TARGET), 5.0))
                 .port("TCP", None),
         );
-        let before = snmp(from.netns(), "Tcp", "RetransSegs");
+        let before = count(from, "Tcp", "RetransSegs");
         let sink = Bulk::listen(to.netns(), to.ipv4(), PATIENCE).expect("it binds");
         let (sent, received) = sink
             .send_from(from.netns(), BYTES, PATIENCE)
             .expect("checksums are valid");
-        let retransmitted = snmp(from.netns(), "Tcp", "RetransSegs") - before;
+        let retransmitted = count(from, "Tcp", "RetransSegs") - before;
         let books = way.pick(rig.settled(&name));
         rig.delete(&name);
         assert_eq!(received.bytes, sent.bytes);

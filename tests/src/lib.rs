@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod netns;
 mod qdisc;
 pub mod rig;
+pub mod snmp;
 pub mod spec;
 pub mod traffic;
 pub mod wait;
