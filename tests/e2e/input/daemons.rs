@@ -157,25 +157,3 @@ fn daemons_on_different_sockets_leave_each_other_alone() {
     scene.daemon.sabot_ok(&["delete", "cut"]).expect("it goes");
     assert!(reaches());
 }
-
-#[test]
-fn of_two_daemons_only_the_first_can_act_on_a_share_of_a_targets_packets() {
-    let scene = Scene::new();
-    let options = DaemonOptions::built().expect("they are built");
-    let other = Daemon::start(options).expect("another socket is another daemon");
-    let target = scene.target();
-    let arguments = [
-        "drop", "1%", "--target", &target, "--for", "1m", "--name", "some", "--wait", "10s",
-    ];
-    scene.daemon.sabot_ok(&arguments).expect("it is applied");
-    let links = attached(scene.netns());
-    let output = other.sabot(&arguments).expect("it runs");
-    assert_eq!(output.status.code(), Some(1));
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(
-        said.contains("segmenter") && said.contains("File exists"),
-        "{said}"
-    );
-    assert_eq!(attached(scene.netns()), links, "half of it was attached");
-}
