@@ -18,6 +18,8 @@ use super::netns;
 use super::nsfs::{NetnsFile, netns_id};
 use super::rtnl::{Rtnl, RtnlError};
 
+/// How the names of the devices that a daemon makes begin.
+const OWN_DEVICES: &str = "sabot-";
 /// Where container runtimes and `ip netns` keep namespaces by name.
 const NAMED: [&str; 2] = ["/run/netns", "/var/run/netns"];
 
@@ -33,19 +35,16 @@ pub fn sweep() -> usize {
 fn sweep_namespace(path: &Path) -> usize {
     // A namespace may go at any time; then there is nothing left in it.
     let Ok(file) = NetnsFile::open(path) else { return 0 };
-    match netns::run_in(file.as_fd(), sweep_here) {
-        Ok(Ok(removed)) => {
+    let swept = netns::run_in(file.as_fd(), sweep_here).map_err(|error| error.to_string());
+    match swept.and_then(|result| result.map_err(|error| error.to_string())) {
+        Ok(removed) => {
             if removed > 0 {
                 tracing::info!(netns = %path.display(), removed, "removed filters of an earlier daemon");
             }
             removed
         }
-        Ok(Err(error)) => {
-            tracing::warn!(netns = %path.display(), %error, "cannot sweep");
-            0
-        }
         Err(error) => {
-            tracing::warn!(netns = %path.display(), %error, "cannot sweep");
+            tracing::warn!(netns = %path.display(), error, "cannot sweep");
             0
         }
     }
@@ -54,7 +53,9 @@ fn sweep_namespace(path: &Path) -> usize {
 fn sweep_here() -> Result<usize, RtnlError> {
     let mut rtnl = Rtnl::open()?;
     let mut removed = 0;
-    for link in rtnl.links()? {
+    // Filters on our own devices go with them, and so with their daemon: one that is still there has a daemon that lives.
+    let ours = |name: &str| name.starts_with(OWN_DEVICES);
+    for link in rtnl.links()?.into_iter().filter(|link| !ours(&link.name)) {
         for side in [Side::Ingress, Side::Egress] {
             for (priority, handle) in rtnl.filters(link.ifindex, side)? {
                 if let Some(pid) = filter_owner(priority, handle).filter(|pid| !is_daemon(*pid)) {
