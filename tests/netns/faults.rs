@@ -295,7 +295,7 @@ fn faults_on_one_target_compose() {
         let (from, to) = way.ends(&rig);
         let report = send(LOAD, from, to, to.ipv4());
         let [loss, latency, noise] = names.map(|name| way.pick(rig.settled(name)));
-        // They are met in the order in which they were applied, and each sees what the one before let on.
+        // The loss comes first, and each sees what the one before let on; neither of the other two loses anything.
         assert_eq!(loss.matched.packets, LOAD.datagrams, "{way:?}");
         assert_eq!(latency.matched, loss.went_on(), "{way:?}");
         assert_eq!(noise.matched, latency.went_on(), "{way:?}");
