@@ -5,10 +5,18 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sabot_testkit::traffic::ping;
-use sabot_testkit::{Daemon, DaemonOptions};
+use sabot_testkit::{Daemon, DaemonOptions, LabPod};
 use serde_json::Value;
 
 use crate::scene::{Scene, assert_says, attached};
+
+/// The words that cut two pods off from each other, by a fault named `cut`.
+fn cut(pod: &LabPod, other: &LabPod) -> Vec<String> {
+    let peer = format!("ip:{}", other.ipv4());
+    let words = ["partition", "--target", &pod.target(), "--peer", &peer];
+    let rest = ["--for", "1m", "--name", "cut", "--wait", "10s"];
+    words.iter().chain(&rest).map(|&word| word.to_owned()).collect()
+}
 
 /// Starts the daemon's binary on another one's socket; it must end by itself.
 fn second(socket: &std::path::Path) -> std::process::Output {
@@ -25,20 +33,7 @@ fn second(socket: &std::path::Path) -> std::process::Output {
 fn a_second_daemon_on_the_same_socket_is_refused_and_touches_nothing() {
     let scene = Scene::new();
     let (pod, other) = (scene.lab.pod(0), scene.lab.pod(1));
-    let peer = format!("ip:{}", other.ipv4());
-    let arguments = [
-        "partition",
-        "--target",
-        &pod.target(),
-        "--peer",
-        &peer,
-        "--for",
-        "1m",
-        "--name",
-        "cut",
-        "--wait",
-        "10s",
-    ];
+    let arguments = cut(pod, other);
     scene.daemon.sabot_ok(&arguments).expect("it is applied");
     let links = attached(scene.netns());
     assert!(links > 0);
@@ -123,20 +118,7 @@ fn daemons_on_different_sockets_leave_each_other_alone() {
     let options = DaemonOptions::built().expect("they are built");
     let mut other = Daemon::start(options).expect("another socket is another daemon");
     let (pod, end) = (scene.lab.pod(0), scene.lab.pod(1));
-    let peer = format!("ip:{}", end.ipv4());
-    let arguments = [
-        "partition",
-        "--target",
-        &pod.target(),
-        "--peer",
-        &peer,
-        "--for",
-        "1m",
-        "--name",
-        "cut",
-        "--wait",
-        "10s",
-    ];
+    let arguments = cut(pod, end);
     let interval = Duration::from_millis(10);
     let reaches = || {
         ping(pod.netns(), end.ipv4(), 3, interval)
