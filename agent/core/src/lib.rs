@@ -4,6 +4,9 @@
 //! turns that into a [`model::Fault`], [`resolve`] says which devices and addresses it means in a [`model::World`], and
 //! the [`planner`] compares all of that with [`plan::Observed`] and says which [`plan::Operation`]s close the gap.
 
+pub mod action;
+pub mod delay;
+pub mod loss;
 pub mod manifest;
 pub mod model;
 pub mod plan;
