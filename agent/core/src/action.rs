@@ -38,6 +38,25 @@ impl Action {
         }
     }
 
+    /// The longest that a packet is held, before a ramp stretches it.
+    pub fn longest_hold(&self) -> Duration {
+        match self {
+            Self::Delay(delay) => delay.longest(),
+            Self::Duplicate(duplicate) => duplicate.delay,
+            Self::Reorder(reorder) => reorder.delay,
+            Self::RateLimit(limit) => match limit.queue {
+                QueueBound::Time(time) => time,
+                QueueBound::Bytes(bytes) => {
+                    let seconds = bytes.saturating_mul(8) / limit.rate.max(1);
+                    Duration::from_secs(seconds.saturating_add(1))
+                }
+            },
+            Self::Partition | Self::Reject(_) | Self::Reset(_) | Self::Drop(_) | Self::Corrupt(_) => {
+                Duration::ZERO
+            }
+        }
+    }
+
     /// The place in the order in which the faults on one target act: what lets the fewest packets on comes first, and
     /// what disturbs their order comes last, so that nothing behind it mends it.
     pub fn rank(&self) -> u8 {
@@ -54,6 +73,9 @@ impl Action {
         }
     }
 }
+
+/// What packets wait for `reorder` by a gap when no later ones come and the fault doesn't say.
+pub const REORDER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Which packets are lost.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -184,6 +206,19 @@ pub struct Delay {
 }
 
 impl Delay {
+    /// The longest delay that the distribution gives.
+    pub fn longest(&self) -> Duration {
+        match &self.distribution {
+            Distribution::Table(quantiles) => quantiles.last().copied().unwrap_or_default(),
+            Distribution::Uniform => self.latency.saturating_add(self.jitter),
+            Distribution::Normal => self.latency.saturating_add(self.jitter.saturating_mul(6)),
+            // Where the distribution is cut off, in standard deviations.
+            Distribution::Pareto | Distribution::ParetoNormal => {
+                self.latency.saturating_add(self.jitter.saturating_mul(120))
+            }
+        }
+    }
+
     /// Every packet gets the same delay.
     pub fn is_constant(&self) -> bool {
         self.jitter.is_zero() && !matches!(self.distribution, Distribution::Table(_))

@@ -270,7 +270,7 @@ pub struct TargetDevice {
 }
 
 /// A target's name as a number: the 64-bit FNV-1a hash of `NAMESPACE/POD/DEVICE`, `netns:PATH/DEVICE` or
-/// `interface:DEVICE`.
+/// `interface/DEVICE`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetIdentity(pub u64);
 

@@ -127,7 +127,7 @@ pub struct Rule {
     /// One in this many decided packets is reported as an event; 0 reports none.
     pub sample_every: u32,
 }
-assert_layout!(Rule, size = 168, align = 8);
+assert_layout!(Rule, size = 152, align = 8);
 
 /// The most clones of one packet.
 pub const MAX_COPIES: u32 = 10;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{BootTime, Fault, FaultName, World};
-use crate::plan::{Observed, Policy, RuleBody, Slot, TargetId};
+use crate::plan::{Observed, Policy, Slot, TargetId};
 use crate::resolve::{equipment, resolve};
 
 use super::{Draft, Placed, PlacedFaults};
@@ -33,7 +33,7 @@ pub(super) fn slots<'a>(
         };
         let value = Placed {
             fault,
-            need: equipment(&RuleBody::without_peers(fault)),
+            need: equipment(fault),
             resolution: resolve(fault, world),
         };
         placed.insert(slot, value);

@@ -59,7 +59,7 @@ pub(super) fn plan(
 fn effect_as_it_is(body: &RuleBody, fault: &Fault) -> Effective {
     Effective {
         outdated: !is_same_but_entries(body, fault),
-        need: resolve::equipment(body),
+        need: resolve::rule_equipment(body),
         rank: body.action.rank(),
         rewritten: false,
     }

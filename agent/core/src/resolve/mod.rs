@@ -54,9 +54,14 @@ pub struct Resolution {
     pub pending: Option<String>,
 }
 
-/// What a target must have for a fault: what is decided per wire packet needs the segmenter, and so do lengths, since a
+/// What a target must have for a fault.
+pub fn equipment(fault: &Fault) -> Equipment {
+    rule_equipment(&RuleBody::without_peers(fault))
+}
+
+/// What a target must have for a rule: what is decided per wire packet needs the segmenter, and so do lengths, since a
 /// super-packet's wire packets may differ in theirs.
-pub fn equipment(rule: &RuleBody) -> Equipment {
+pub fn rule_equipment(rule: &RuleBody) -> Equipment {
     let line = match &rule.action {
         Action::Delay(_)
         | Action::Reorder(_)
@@ -95,7 +100,7 @@ pub fn decides_per_wire_packet(rule: &RuleBody) -> bool {
 pub fn resolve(fault: &Fault, world: &World) -> Resolution {
     let mut finder = Finder {
         fault,
-        needed: equipment(&RuleBody::without_peers(fault)),
+        needed: equipment(fault),
         seen: HashSet::new(),
         found: Resolution::default(),
     };
