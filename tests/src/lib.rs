@@ -14,6 +14,7 @@ mod qdisc;
 pub mod rig;
 pub mod snmp;
 pub mod spec;
+pub mod statistics;
 pub mod traffic;
 pub mod wait;
 pub mod wire;
