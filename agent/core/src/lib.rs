@@ -5,6 +5,7 @@
 //! the [`planner`] compares all of that with [`plan::Observed`] and says which [`plan::Operation`]s close the gap.
 //! [`delay`] and [`loss`] hold the models of chance that an action can have, as values.
 
+pub mod action;
 pub mod delay;
 pub mod loss;
 pub mod manifest;

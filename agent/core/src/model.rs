@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
+pub use crate::action::*;
+
 /// A fault's name, unique on a node: `namespace/name`, or `name` where no namespace was given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FaultName {
@@ -69,42 +71,78 @@ pub enum Direction {
     Both,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Action {
-    Partition,
-    /// Each wire packet is dropped with this probability, independently.
-    Drop {
-        percent: Percent,
-    },
-    /// Each wire packet with a payload has one byte of it changed with this probability; checksums are made valid.
-    CorruptPayload {
-        percent: Percent,
-    },
-    /// Each packet is held for `latency` plus a uniform value from `-jitter` to `+jitter`.
-    Delay {
-        latency: Duration,
-        jitter: Duration,
-    },
+/// Which of a connection's two ends a port is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortSide {
+    Source,
+    Destination,
+    #[default]
+    Either,
 }
 
-impl Action {
-    /// The name in the API, in metrics and on the command line.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Partition => "partition",
-            Self::Drop { .. } => "drop",
-            Self::CorruptPayload { .. } => "corrupt",
-            Self::Delay { .. } => "delay",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One entry of the traffic filter; a packet passes the filter when one entry names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortMatch {
     /// IP protocol number; `None` is every protocol that has ports.
     pub protocol: Option<u8>,
-    /// `None` is the whole protocol.
-    pub port: Option<u16>,
+    pub what: PortRange,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortRange {
+    /// The whole protocol.
+    All,
+    /// Both ends inclusive.
+    Ports { first: u16, last: u16, side: PortSide },
+    /// Of ICMP or ICMPv6; `None`: every code of the type.
+    Icmp { kind: u8, code: Option<u8> },
+}
+
+/// Which packets a fault means by what stands in their IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketFilter {
+    /// Bit `n` stands for the code point `n`.
+    pub dscp: u64,
+    /// Length of the IP packet, in bytes, of the least and of the greatest that match.
+    pub least_length: u32,
+    pub greatest_length: u32,
+}
+
+impl PacketFilter {
+    /// The longest IP packet.
+    pub const MAX_LENGTH: u32 = 65_575;
+    pub const ALL: Self = Self {
+        dscp: u64::MAX,
+        least_length: 0,
+        greatest_length: Self::MAX_LENGTH,
+    };
+
+    /// Packets of some lengths only.
+    pub fn has_lengths(&self) -> bool {
+        (self.least_length, self.greatest_length) != (0, Self::MAX_LENGTH)
+    }
+}
+
+impl Default for PacketFilter {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+/// Periods in which a fault is in force, from its start on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    pub on: Duration,
+    pub off: Duration,
+}
+
+/// The action's value moves linearly over a time, from its start on, and then stays.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ramp {
+    pub over: Duration,
+    /// Parts of the action's value; 1 is the whole.
+    pub from: f64,
+    pub to: f64,
 }
 
 /// Which pods a selector means.
@@ -159,8 +197,13 @@ pub enum TargetSelector {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
     Address(IpAddr),
-    Cidr { net: IpNet, except: Vec<IpNet> },
+    Cidr {
+        net: IpNet,
+        except: Vec<IpNet>,
+    },
     Pods(PodSelector),
+    /// A DNS name; its addresses are those that the target's own lookups answer.
+    Host(String),
 }
 
 /// A fault as accepted: validated, with its times fixed.
@@ -173,8 +216,13 @@ pub struct Fault {
     pub direction: Direction,
     /// Empty: all traffic.
     pub ports: Vec<PortMatch>,
+    pub packets: PacketFilter,
     pub spare_node: bool,
     pub action: Action,
+    pub pulse: Option<Pulse>,
+    pub ramp: Option<Ramp>,
+    /// What every random choice of the fault follows from.
+    pub seed: u64,
     pub duration: Duration,
     pub starts_at: BootTime,
     pub expires_at: BootTime,
@@ -184,6 +232,13 @@ pub struct Fault {
     pub expires: SystemTime,
     /// One in this many decided packets is reported as an event.
     pub sample_every: u32,
+}
+
+impl Fault {
+    /// Some of the peers are names, whose addresses are learnt from the target's own lookups.
+    pub fn watches_dns(&self) -> bool {
+        self.peers.iter().any(|peer| matches!(peer, Peer::Host(_)))
+    }
 }
 
 /// A network namespace, by the device and inode numbers of its nsfs file.
@@ -210,6 +265,20 @@ pub struct TargetDevice {
     pub mac_header: bool,
     /// It belongs to the node's own namespace.
     pub node_device: bool,
+    /// The same for the same pod and device, whatever the kernel calls it: random streams follow from it.
+    pub identity: TargetIdentity,
+}
+
+/// A target's name as a number: the 64-bit FNV-1a hash of `NAMESPACE/POD/DEVICE`, `netns:PATH/DEVICE` or
+/// `interface/DEVICE`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetIdentity(pub u64);
+
+impl TargetIdentity {
+    pub fn of(name: &str) -> Self {
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, step))
+    }
 }
 
 /// A pod as its runtime describes it.
@@ -238,4 +307,6 @@ pub struct World {
     pub interfaces: BTreeMap<String, TargetDevice>,
     /// The node's own addresses, spared by default.
     pub node_addresses: BTreeSet<IpAddr>,
+    /// What targets' lookups have answered for the names that desired faults name, and that is still valid.
+    pub names: BTreeMap<String, BTreeSet<IpAddr>>,
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::{Action, BootTime, Direction, FaultName, PortMatch, TargetDevice, TargetKey};
+use crate::model::{
+    Action, BootTime, Direction, Fault, FaultName, PacketFilter, PortMatch, Pulse, Ramp, TargetDevice,
+    TargetKey,
+};
 
 /// A fault's index in the kernel's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -123,15 +126,44 @@ pub struct RuleBody {
     pub action: Action,
     pub direction: Direction,
     pub ports: Vec<PortMatch>,
+    pub packets: PacketFilter,
     /// `None`: every other end.
     pub peers: Option<PeerSetId>,
     /// The set has full-length entries / shorter ones.
     pub peers_exact: bool,
     pub peers_prefix: bool,
     pub spare_node: bool,
+    /// Some of the peers are names: the target's lookups are watched.
+    pub watches_dns: bool,
+    pub pulse: Option<Pulse>,
+    pub ramp: Option<Ramp>,
+    pub seed: u64,
     pub starts_at: BootTime,
     pub expires_at: BootTime,
     pub sample_every: u32,
+}
+
+impl RuleBody {
+    /// What a fault says, apart from its peers.
+    pub fn without_peers(fault: &Fault) -> Self {
+        Self {
+            action: fault.action.clone(),
+            direction: fault.direction,
+            ports: fault.ports.clone(),
+            packets: fault.packets,
+            peers: None,
+            peers_exact: false,
+            peers_prefix: false,
+            spare_node: fault.spare_node,
+            watches_dns: fault.watches_dns(),
+            pulse: fault.pulse,
+            ramp: fault.ramp,
+            seed: fault.seed,
+            starts_at: fault.starts_at,
+            expires_at: fault.expires_at,
+            sample_every: fault.sample_every,
+        }
+    }
 }
 
 /// One step towards the desired state. The planner orders them: peers before the rule, the rule before the slot lists,

@@ -1,10 +1,16 @@
 //! The fault as a user writes it, before validation. The same shape serves YAML, the custom resources and gRPC.
 
+mod actions;
+mod text;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize, de};
+use serde::{Deserialize, Serialize};
+
+pub use self::actions::*;
+pub(crate) use self::text::rfc3339;
+use self::text::{duration_option, duration_text, timestamp_option};
 
 pub const API_VERSION: &str = "sabot.dev/v1alpha1";
 pub const KIND: &str = "NetworkFault";
@@ -27,7 +33,7 @@ pub struct Metadata {
     pub namespace: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FaultSpec {
     /// Required; optional here so that its absence is reported like every other violation.
@@ -44,10 +50,19 @@ pub struct FaultSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<Packets>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spare_node: Option<bool>,
     /// Report one in this many decided packets as an event; absent: the daemon's default; 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_every: Option<u32>,
+    /// What every random choice follows from; absent: the daemon draws one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulse: Option<Pulse>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Ramp>,
     pub action: Action,
 }
 
@@ -109,7 +124,7 @@ pub struct Pick {
     pub seed: u64,
 }
 
-/// Exactly one of `ip`, `cidr` and `pods`; `except` goes with `cidr`.
+/// Exactly one of `ip`, `cidr`, `pods` and `host`; `except` goes with `cidr`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Peer {
@@ -121,6 +136,9 @@ pub struct Peer {
     pub except: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<PeerPods>,
+    /// A DNS name, whose addresses are learnt from the target's own lookups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -152,148 +170,54 @@ pub struct Port {
     /// Absent: every port of the protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u32>,
+    /// The last port of a range that begins with `port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_port: Option<u32>,
+    /// `source` or `destination`; absent: either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// Of ICMP and ICMPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_type: Option<u32>,
+    /// Goes with `icmp_type`; absent: every code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_code: Option<u32>,
 }
 
-/// Exactly one field is given.
+/// Which packets are meant by what stands in their IP header; every field that is given must hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Action {
+pub struct Packets {
+    /// Code points, 0 to 63; none: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dscp: Vec<u32>,
+    /// Bytes of the IP packet, of each wire packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub partition: Option<Partition>,
+    pub min_length: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drop: Option<Drop>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub corrupt: Option<Corrupt>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delay: Option<Delay>,
+    pub max_length: Option<u32>,
 }
 
+/// From its start on the fault is in force for `on`, then not for `off`, and so on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Partition {}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Drop {
-    pub percent: f64,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Corrupt {
-    /// `payload`; absent: `payload`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    pub percent: f64,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Delay {
+pub struct Pulse {
     #[serde(with = "duration_text")]
-    pub latency: Duration,
-    #[serde(default, with = "duration_option", skip_serializing_if = "Option::is_none")]
-    pub jitter: Option<Duration>,
-    /// `uniform`; absent: `uniform`.
+    pub on: Duration,
+    #[serde(with = "duration_text")]
+    pub off: Duration,
+}
+
+/// The action's value moves linearly over a time and then stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Ramp {
+    #[serde(with = "duration_text")]
+    pub over: Duration,
+    /// Percent of the action's value at the start; absent: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub distribution: Option<String>,
-}
-
-/// Seconds from 1970 to the end of the year 9999, where RFC 3339 ends.
-const RFC3339_END: Duration = Duration::from_secs(253_402_300_800);
-
-/// `None` for a time that RFC 3339 can't express.
-pub(crate) fn rfc3339(time: SystemTime) -> Option<String> {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    (since < RFC3339_END).then(|| humantime::format_rfc3339(time).to_string())
-}
-
-/// Reads a string; what is wrong with it is said inside the visitor, so that a parser that keeps track names the
-/// field's full path and place.
-struct Parsed<T, E> {
-    expected: &'static str,
-    parse: fn(&str) -> Result<T, E>,
-}
-
-impl<T, E: fmt::Display> de::Visitor<'_> for Parsed<T, E> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.expected)
-    }
-
-    fn visit_str<F: de::Error>(self, text: &str) -> Result<T, F> {
-        let wrong = |e| F::custom(format_args!("`{text}` is not {}: {e}", self.expected));
-        (self.parse)(text).map_err(wrong)
-    }
-}
-
-/// Durations as people write them: `100ms`, `5m`, `1h30m`.
-mod duration_text {
-    use super::{Duration, Parsed};
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&humantime::format_duration(*value))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        from.deserialize_str(Parsed {
-            expected: "a duration such as 100ms, 5m or 1h30m",
-            parse: humantime::parse_duration,
-        })
-    }
-}
-
-mod duration_option {
-    use super::{Deserialize, Duration, Serialize, duration_text};
-    use serde::{Deserializer, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    struct Wrap(#[serde(with = "duration_text")] Duration);
-
-    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-        value.map(Wrap).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<Wrap>::deserialize(from)?.map(|w| w.0))
-    }
-}
-
-mod timestamp_text {
-    use super::{Parsed, SystemTime};
-    use serde::{Deserializer, Serializer, ser};
-
-    pub(super) fn serialize<S: Serializer>(value: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-        match super::rfc3339(*value) {
-            Some(text) => to.serialize_str(&text),
-            None => Err(ser::Error::custom(
-                "the time is not between the years 1970 and 9999",
-            )),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
-        from.deserialize_str(Parsed {
-            expected: "an RFC 3339 time",
-            parse: humantime::parse_rfc3339_weak,
-        })
-    }
-}
-
-mod timestamp_option {
-    use super::{Deserialize, Serialize, SystemTime, timestamp_text};
-    use serde::{Deserializer, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    struct Wrap(#[serde(with = "timestamp_text")] SystemTime);
-
-    pub(super) fn serialize<S: Serializer>(value: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
-        value.map(Wrap).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SystemTime>, D::Error> {
-        Ok(Option::<Wrap>::deserialize(from)?.map(|w| w.0))
-    }
+    pub from: Option<f64>,
+    /// Percent of the action's value at the end; absent: 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<f64>,
 }

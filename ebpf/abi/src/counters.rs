@@ -24,8 +24,9 @@ assert_layout!(Tally, size = 16, align = 8);
 
 /// What the kernel counts for one (slot, target, direction).
 ///
-/// At quiescence `matched = passed + dropped + bypassed + released + lost`, where `lost` is counted where packets get
-/// lost: in the segmenter's and the line's devices and in the line itself, outside this struct.
+/// At quiescence `matched + duplicated = passed + dropped + bypassed + rejected + released + lost`. What happens in the
+/// delay line (rejected packets, drops of a shaper's queue, losses) and in the segmenter's and the line's devices is
+/// counted there, outside this struct.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -39,6 +40,10 @@ pub struct Counters {
     pub bypassed: Tally,
     /// Came back from the delay line and went on.
     pub released: Tally,
+    /// Clones that this fault made.
+    pub duplicated: Tally,
+    /// A modifier beside the identity: answers of the delay line that went on.
+    pub replied: Tally,
     /// A modifier beside the identity: bytes of the payload were changed.
     pub corrupted: Tally,
     /// A modifier beside the identity: handed to the delay line.
@@ -48,7 +53,7 @@ pub struct Counters {
     /// A modifier beside the identity: came back from the segmenter.
     pub segmented: Tally,
 }
-assert_layout!(Counters, size = 9 * 16, align = 8);
+assert_layout!(Counters, size = 11 * 16, align = 8);
 
 impl Counters {
     /// Adds these to a sum.
@@ -59,13 +64,15 @@ impl Counters {
         }
     }
 
-    fn tallies(&self) -> [Tally; 9] {
+    fn tallies(&self) -> [Tally; 11] {
         [
             self.matched,
             self.passed,
             self.dropped,
             self.bypassed,
             self.released,
+            self.duplicated,
+            self.replied,
             self.corrupted,
             self.delayed,
             self.segmenting,
@@ -73,13 +80,15 @@ impl Counters {
         ]
     }
 
-    fn tallies_mut(&mut self) -> [&mut Tally; 9] {
+    fn tallies_mut(&mut self) -> [&mut Tally; 11] {
         [
             &mut self.matched,
             &mut self.passed,
             &mut self.dropped,
             &mut self.bypassed,
             &mut self.released,
+            &mut self.duplicated,
+            &mut self.replied,
             &mut self.corrupted,
             &mut self.delayed,
             &mut self.segmenting,

@@ -7,6 +7,9 @@ pub const OUTCOME_DROPPED: u32 = 2;
 pub const OUTCOME_BYPASSED: u32 = 3;
 pub const OUTCOME_DELAYED: u32 = 4;
 pub const OUTCOME_CORRUPTED: u32 = 5;
+pub const OUTCOME_DUPLICATED: u32 = 6;
+/// Handed to the delay line, which answers it.
+pub const OUTCOME_REJECTED: u32 = 7;
 
 /// One packet and what became of it.
 #[repr(C)]

@@ -6,6 +6,7 @@
 
 mod counters;
 mod event;
+mod random;
 mod rule;
 mod syscalls;
 mod tag;
@@ -13,6 +14,7 @@ mod target;
 
 pub use counters::*;
 pub use event::*;
+pub use random::*;
 pub use rule::*;
 pub use syscalls::*;
 pub use tag::*;

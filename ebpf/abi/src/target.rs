@@ -11,6 +11,8 @@ pub const MAX_TARGET_SLOTS: usize = 64;
 pub const TARGET_MAC_HEADER: u32 = 1 << 0;
 /// The device belongs to the node itself, where a packet's mark may mean something to others.
 pub const TARGET_NODE_DEVICE: u32 = 1 << 1;
+/// The DNS answers that arrive at the target are copied for the daemon.
+pub const TARGET_WATCH_DNS: u32 = 1 << 2;
 
 /// What the classifier knows of one target. Like a rule's, a body is immutable once the target's state word points at it.
 #[repr(C)]
@@ -27,10 +29,12 @@ pub struct Target {
     /// Slots in use.
     pub slot_count: u32,
     pub reserved: u32,
+    /// The target's part of the key of its random streams.
+    pub identity: u64,
     /// The slots in force, in the order in which they are evaluated.
     pub slots: [u32; MAX_TARGET_SLOTS],
 }
-assert_layout!(Target, size = 24 + 4 * MAX_TARGET_SLOTS, align = 4);
+assert_layout!(Target, size = 32 + 4 * MAX_TARGET_SLOTS, align = 8);
 
 /// A target's state word: 0 when it is not in use, otherwise the index of its body plus one. Bodies of target `t` are
 /// `2t` and `2t + 1`.

@@ -33,7 +33,7 @@ pub(super) fn slots<'a>(
         };
         let value = Placed {
             fault,
-            need: equipment(&fault.action, fault.direction),
+            need: equipment(fault),
             resolution: resolve(fault, world),
         };
         placed.insert(slot, value);

@@ -11,7 +11,7 @@ mod targets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{Action, BootTime, Fault, FaultName, Peer, World};
+use crate::model::{BootTime, Fault, FaultName, Peer, World};
 use crate::plan::{Equipment, Failure, Observed, Operation, PeerEntry, Policy, Slot};
 use crate::resolve::{self, Resolution};
 
@@ -91,7 +91,11 @@ impl Planner {
             return Arc::clone(&known.entries);
         }
         let entries = Arc::new(resolve::peer_entries(fault, world));
-        if !fault.peers.iter().any(|peer| matches!(peer, Peer::Pods(_))) {
+        if !fault
+            .peers
+            .iter()
+            .any(|peer| matches!(peer, Peer::Pods(_) | Peer::Host(_)))
+        {
             let fault = Arc::clone(fault);
             let entries = Arc::clone(&entries);
             self.memory
@@ -121,15 +125,6 @@ struct Effective {
     rewritten: bool,
     /// An edit of the rule must wait; until then nothing is added to the targets that list it.
     outdated: bool,
-}
-
-fn action_rank(action: &Action) -> u8 {
-    match action {
-        Action::Partition => 0,
-        Action::Drop { .. } => 1,
-        Action::CorruptPayload { .. } => 2,
-        Action::Delay { .. } => 3,
-    }
 }
 
 /// The earliest of the instants that lie ahead.

@@ -8,7 +8,7 @@ use crate::plan::{Observed, ObservedRule, Operation, PeerEntry, PeerSetId, RuleB
 use crate::resolve;
 
 use super::targets::Lists;
-use super::{Draft, Effective, PlacedFaults, action_rank};
+use super::{Draft, Effective, PlacedFaults};
 
 /// Brings peers and rules of the live faults up to date, but for those whose edit is held back. Returns what each
 /// written rule does afterwards.
@@ -47,7 +47,7 @@ pub(super) fn plan(
         let rewritten = write(&mut draft.rules, slot, rule, fault, wanted.as_deref());
         let effect = Effective {
             need: place.need,
-            rank: action_rank(&fault.action),
+            rank: fault.action.rank(),
             rewritten,
             outdated: false,
         };
@@ -59,8 +59,8 @@ pub(super) fn plan(
 fn effect_as_it_is(body: &RuleBody, fault: &Fault) -> Effective {
     Effective {
         outdated: !is_same_but_entries(body, fault),
-        need: resolve::equipment(&body.action, body.direction),
-        rank: action_rank(&body.action),
+        need: resolve::rule_equipment(body),
+        rank: body.action.rank(),
         rewritten: false,
     }
 }
@@ -132,16 +132,10 @@ fn is_same_but_entries(body: &RuleBody, fault: &Fault) -> bool {
 
 fn body_of(fault: &Fault, peers: Option<(PeerSetId, &BTreeSet<PeerEntry>)>) -> RuleBody {
     RuleBody {
-        action: fault.action,
-        direction: fault.direction,
-        ports: fault.ports.clone(),
         peers: peers.map(|(set, _)| set),
         peers_exact: peers.is_some_and(|(_, entries)| entries.iter().any(PeerEntry::is_exact)),
         peers_prefix: peers.is_some_and(|(_, entries)| entries.iter().any(|e| !e.is_exact())),
-        spare_node: fault.spare_node,
-        starts_at: fault.starts_at,
-        expires_at: fault.expires_at,
-        sample_every: fault.sample_every,
+        ..RuleBody::without_peers(fault)
     }
 }
 

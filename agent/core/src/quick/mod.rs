@@ -200,7 +200,10 @@ impl FromStr for PortForm {
             Some(_) => return Err(error("the protocol is not known".to_owned())),
         };
         let Some(port) = port else {
-            return Ok(Self(Port { protocol, port: None }));
+            return Ok(Self(Port {
+                protocol,
+                ..Port::default()
+            }));
         };
         if matches!(protocol.as_deref(), Some("ICMP" | "ICMPv6")) {
             return Err(error("this protocol has no ports".to_owned()));
@@ -209,6 +212,7 @@ impl FromStr for PortForm {
             Ok(number) if number > 0 => Ok(Self(Port {
                 protocol,
                 port: Some(number.into()),
+                ..Port::default()
             })),
             _ => Err(error(format!("`{port}` is not a port"))),
         }
@@ -253,6 +257,7 @@ impl fmt::Display for PeerForm {
             cidr,
             except,
             pods,
+            ..
         } = &self.0;
         match (ip, cidr, pods) {
             (Some(ip), _, _) => write!(f, "ip:{ip}"),
@@ -282,7 +287,7 @@ fn write_pods(
 
 impl fmt::Display for PortForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Port { protocol, port } = &self.0;
+        let Port { protocol, port, .. } = &self.0;
         match (protocol, port) {
             (Some(protocol), Some(port)) => write!(f, "{protocol}:{port}"),
             (None, Some(port)) => write!(f, "{port}"),

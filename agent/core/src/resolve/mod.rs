@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use crate::model::{
     Action, Direction, Fault, Pick, Pod, PodSelector, TargetDevice, TargetKey, TargetSelector, World,
 };
-use crate::plan::Equipment;
+use crate::plan::{Equipment, RuleBody};
 use crate::select;
 
 pub use peers::peer_entries;
@@ -54,19 +54,43 @@ pub struct Resolution {
     pub pending: Option<String>,
 }
 
-/// What a target must have for an action. A share of 0 or of all packets needs no decision per wire packet when
-/// packets are dropped whole.
-pub fn equipment(action: &Action, direction: Direction) -> Equipment {
-    let segmenter = match action {
-        Action::Drop { percent } => percent.value() > 0.0 && percent.value() < 100.0,
-        Action::CorruptPayload { percent } => percent.value() > 0.0,
-        Action::Partition | Action::Delay { .. } => false,
+/// What a target must have for a fault.
+pub fn equipment(fault: &Fault) -> Equipment {
+    rule_equipment(&RuleBody::without_peers(fault))
+}
+
+/// What a target must have for a rule: what is decided per wire packet needs the segmenter, and so do lengths, since a
+/// super-packet's wire packets may differ in theirs.
+pub fn rule_equipment(rule: &RuleBody) -> Equipment {
+    let line = match &rule.action {
+        Action::Delay(_)
+        | Action::Reorder(_)
+        | Action::RateLimit(_)
+        | Action::Reject(_)
+        | Action::Reset(_) => true,
+        Action::Duplicate(duplicate) => !duplicate.delay.is_zero(),
+        Action::Partition | Action::Drop(_) | Action::Corrupt(_) => false,
     };
     Equipment {
-        egress: direction != Direction::Ingress,
-        ingress: direction != Direction::Egress,
-        line: matches!(action, Action::Delay { .. }),
-        segmenter,
+        egress: rule.direction != Direction::Ingress,
+        // The answers to a target's lookups arrive at it.
+        ingress: rule.direction != Direction::Egress || rule.watches_dns,
+        line,
+        segmenter: decides_per_wire_packet(rule) || rule.packets.has_lengths(),
+    }
+}
+
+/// Whether wire packets of one super-packet may fare differently.
+pub fn decides_per_wire_packet(rule: &RuleBody) -> bool {
+    match &rule.action {
+        Action::Drop(loss) => loss.is_partial() || rule.ramp.is_some(),
+        Action::Corrupt(corrupt) => corrupt.percent.value() > 0.0,
+        Action::Duplicate(duplicate) => duplicate.percent.value() > 0.0,
+        Action::Reorder(reorder) => reorder.percent.value() > 0.0,
+        Action::Delay(delay) => !delay.is_constant(),
+        // A super-packet larger than the burst is segmented.
+        Action::RateLimit(_) => true,
+        Action::Partition | Action::Reject(_) | Action::Reset(_) => false,
     }
 }
 
@@ -76,7 +100,7 @@ pub fn equipment(action: &Action, direction: Direction) -> Equipment {
 pub fn resolve(fault: &Fault, world: &World) -> Resolution {
     let mut finder = Finder {
         fault,
-        needed: equipment(&fault.action, fault.direction),
+        needed: equipment(fault),
         seen: HashSet::new(),
         found: Resolution::default(),
     };

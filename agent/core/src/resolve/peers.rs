@@ -31,6 +31,8 @@ pub fn peer_entries(fault: &Fault, world: &World) -> BTreeSet<PeerEntry> {
                 (world.pods.values().filter(|pod| selector.matches(pod)))
                     .flat_map(|pod| pod.addresses.iter().map(|a| IpNet::from(a.to_canonical()))),
             ),
+            Peer::Host(name) => included
+                .extend((world.names.get(name).into_iter().flatten()).map(|a| IpNet::from(a.to_canonical()))),
         }
     }
     let spans_mapped = |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.contains(&MAPPED));

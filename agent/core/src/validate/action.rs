@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::model::{Action, Percent};
+use crate::delay::Distribution;
+use crate::model::{Action, Corrupt, CorruptKind, Delay, Loss, LossModel, Percent};
 use crate::spec;
 
 use super::Limits;
@@ -20,8 +21,11 @@ pub(super) fn check(report: &mut Report, action: &spec::Action, limits: &Limits)
     ];
     report.exactly_one(FIELD, &given);
     let drop = action.drop.as_ref().and_then(|drop| {
-        let percent = percent(report, "spec.action.drop.percent", drop.percent)?;
-        Some(Action::Drop { percent })
+        let percent = percent(report, "spec.action.drop.percent", drop.percent.unwrap_or(100.0))?;
+        Some(Action::Drop(Loss {
+            model: LossModel::Percent(percent),
+            only: None,
+        }))
     });
     let corrupt = action.corrupt.as_ref().and_then(|c| corrupt(report, c));
     let delay = action.delay.as_ref().map(|d| delay(report, d, limits));
@@ -44,7 +48,12 @@ fn corrupt(report: &mut Report, corrupt: &spec::Corrupt) -> Option<Action> {
         report.add("spec.action.corrupt.kind", kind, "payload");
     }
     let percent = percent(report, "spec.action.corrupt.percent", corrupt.percent)?;
-    Some(Action::CorruptPayload { percent })
+    Some(Action::Corrupt(Corrupt {
+        percent,
+        kind: CorruptKind::Payload,
+        bits: 1,
+        offset: (0, u32::MAX),
+    }))
 }
 
 fn delay(report: &mut Report, delay: &spec::Delay, limits: &Limits) -> Action {
@@ -52,7 +61,9 @@ fn delay(report: &mut Report, delay: &spec::Delay, limits: &Limits) -> Action {
         latency,
         jitter,
         distribution,
+        ..
     } = delay;
+    let latency = &latency.unwrap_or_default();
     let jitter = jitter.unwrap_or_default();
     let text = |d: Duration| humantime::format_duration(d).to_string();
     if latency.is_zero() || *latency > limits.max_latency {
@@ -68,8 +79,11 @@ fn delay(report: &mut Report, delay: &spec::Delay, limits: &Limits) -> Action {
     {
         report.add("spec.action.delay.distribution", distribution, "uniform");
     }
-    Action::Delay {
+    Action::Delay(Delay {
         latency: *latency,
         jitter,
-    }
+        distribution: Distribution::Uniform,
+        correlation: 0.0,
+        allow_reorder: false,
+    })
 }

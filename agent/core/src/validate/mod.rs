@@ -9,7 +9,9 @@ mod target;
 
 use std::time::{Duration, SystemTime};
 
-use crate::model::{Action, BootTime, Direction, Fault, FaultName, Peer, PortMatch, TargetSelector};
+use crate::model::{
+    Action, BootTime, Direction, Fault, FaultName, PacketFilter, Peer, PortMatch, Pulse, Ramp, TargetSelector,
+};
 use crate::spec::{self, FaultSpec, Metadata};
 
 pub use peers::MAX_PORTS;
@@ -47,8 +49,13 @@ pub struct ValidFault {
     pub peers: Vec<Peer>,
     pub direction: Direction,
     pub ports: Vec<PortMatch>,
+    pub packets: PacketFilter,
     pub spare_node: bool,
     pub action: Action,
+    pub pulse: Option<Pulse>,
+    pub ramp: Option<Ramp>,
+    /// `None`: the daemon draws one.
+    pub seed: Option<u64>,
     pub duration: Duration,
     /// `None`: at once.
     pub starts_at: Option<SystemTime>,
@@ -105,6 +112,10 @@ pub fn validate_at(
             peers,
             direction: direction(spec.direction),
             ports,
+            packets: PacketFilter::ALL,
+            pulse: None,
+            ramp: None,
+            seed: spec.seed,
             spare_node: spec.spare_node.unwrap_or(true),
             action,
             duration,
@@ -164,8 +175,9 @@ fn direction(direction: Option<spec::Direction>) -> Direction {
 }
 
 impl ValidFault {
-    /// Fixes the times: created now, starting now or at `startsAt` where that lies ahead.
-    pub fn fix(self, clock: Instants) -> Fault {
+    /// Fixes the times: created now, starting now or at `startsAt` where that lies ahead; and the seed, which is
+    /// `drawn_seed` where the user gave none.
+    pub fn fix(self, clock: Instants, drawn_seed: u64) -> Fault {
         let starts = self.starts_at.map_or(clock.wall, |start| start.max(clock.wall));
         let ahead = starts.duration_since(clock.wall).unwrap_or_default();
         let starts_at = clock.boot.after(ahead);
@@ -175,6 +187,10 @@ impl ValidFault {
             peers: self.peers,
             direction: self.direction,
             ports: self.ports,
+            packets: self.packets,
+            pulse: self.pulse,
+            ramp: self.ramp,
+            seed: self.seed.unwrap_or(drawn_seed),
             spare_node: self.spare_node,
             action: self.action,
             duration: self.duration,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::model::{Peer, PortMatch};
+use crate::model::{Peer, PortMatch, PortRange, PortSide};
 use crate::spec;
 
 use super::pods::{self, PodFields};
@@ -170,6 +170,10 @@ fn port_match(report: &mut Report, field: &str, port: &spec::Port) -> Option<Por
     };
     known.map(|(_, protocol)| PortMatch {
         protocol: Some(*protocol),
-        port: number,
+        what: number.map_or(PortRange::All, |number| PortRange::Ports {
+            first: number,
+            last: number,
+            side: PortSide::Either,
+        }),
     })
 }

@@ -92,7 +92,7 @@ impl Engine {
             };
             EngineError::Invalid(violations.iter().map(violation).collect())
         })?;
-        needs::check(&self.features, &fault.action, fault.direction)?;
+        needs::check(&self.features, &self.fix(fault.clone()))?;
         Ok(fault)
     }
 
@@ -185,10 +185,13 @@ impl Engine {
     }
 
     fn fix(&self, fault: ValidFault) -> Fault {
-        fault.fix(Instants {
+        let clock = Instants {
             boot: self.datapath.now(),
             wall: SystemTime::now(),
-        })
+        };
+        // An edit that doesn't name a seed goes on with the one that was drawn.
+        let known = self.store.active.get(&fault.name).map(|active| active.fault.seed);
+        fault.fix(clock, known.unwrap_or_else(rand::random))
     }
 
     fn preview(&self, fault: ValidFault) -> Preview {

@@ -1,17 +1,18 @@
 //! What a fault needs of the machine, refused with the reason where it is missing.
 
 use sabot_core::equipment;
-use sabot_core::model::{Action, Direction};
+use sabot_core::model::{Action, Fault};
 
 use super::handle::EngineError;
 use crate::kernel::features::{Feature, Features};
 
-/// Checks the machine's features against what the action is made of.
+/// Checks the machine's features against what the fault needs.
 ///
 /// # Errors
 /// `Unsupported`, with what was found instead and what doesn't work without it.
-pub(super) fn check(features: &Features, action: &Action, direction: Direction) -> Result<(), EngineError> {
-    let needs = equipment(action, direction);
+pub(super) fn check(features: &Features, fault: &Fault) -> Result<(), EngineError> {
+    let needs = equipment(fault);
+    let action = &fault.action;
     require(features, action, "bpf")?;
     require(features, action, "boot_clock")?;
     if !features.has("tcx") && !features.has("clsact") {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use sabot_core::model::{Action, BootTime, FaultName};
+use sabot_core::model::{BootTime, FaultName};
 use sabot_core::plan::{Operation, Slot, TargetId};
 
 use super::handle::{FaultView, Phase, Snapshot};
@@ -264,10 +264,12 @@ fn change(active: &Active) -> Option<&'static str> {
 
 /// The longest that the fault's rule holds a packet.
 fn holds(active: &Active) -> Duration {
-    match active.fault.action {
-        Action::Delay { latency, jitter } => latency.saturating_add(jitter),
-        Action::Partition | Action::Drop { .. } | Action::CorruptPayload { .. } => Duration::ZERO,
-    }
+    let stretch = active
+        .fault
+        .ramp
+        .map_or(1.0, |ramp| ramp.from.max(ramp.to).max(1.0));
+    let hold = active.fault.action.longest_hold().as_secs_f64() * stretch;
+    Duration::try_from_secs_f64(hold).unwrap_or(Duration::MAX)
 }
 
 /// An operation in a log line: what it is about, without the lists in it.

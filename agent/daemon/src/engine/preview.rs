@@ -90,6 +90,9 @@ fn peer_warnings(fault: &Fault, world: &World) -> Vec<String> {
     for (index, peer) in fault.peers.iter().enumerate() {
         match peer {
             Peer::Address(_) => {}
+            Peer::Host(name) => warnings.push(format!(
+                "peers[{index}]: addresses of {name} are known once the target looks the name up while the fault is in force"
+            )),
             Peer::Cidr { net, except } => {
                 let entries = peer_entries(fault, world);
                 for excepted in except {

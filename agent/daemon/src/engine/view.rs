@@ -55,7 +55,7 @@ pub(super) fn targets(
 }
 
 fn target_phase(fault: &Fault, target: &ObservedTarget, rule: Option<(Slot, &ObservedRule)>) -> TargetPhase {
-    let needed = equipment(&fault.action, fault.direction);
+    let needed = equipment(fault);
     if !target.equipment.contains(needed) {
         let refusal = target
             .refusals

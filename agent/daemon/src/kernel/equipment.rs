@@ -186,6 +186,7 @@ impl Equipped {
             flags,
             slot_count: in_force.len() as u32,
             reserved: 0,
+            identity: self.device.identity.0,
             slots,
         }
     }

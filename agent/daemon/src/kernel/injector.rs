@@ -176,10 +176,10 @@ impl Datapath for Injector {
     }
 
     fn write_rule(&self, slot: Slot, rule: &RuleBody) -> Result<(), DatapathError> {
-        if let Action::Delay { latency, jitter } = rule.action {
+        if let Action::Delay(delay) = &rule.action {
             let delay = SlotDelay {
-                latency,
-                jitter,
+                latency: delay.latency,
+                jitter: delay.jitter,
                 expires_at: rule.expires_at,
                 seed: rand::random(),
             };

@@ -43,7 +43,7 @@ struct Inner {
     rules: Array<MapData, abi::Rule>,
     target_state: Array<MapData, u32>,
     targets: Array<MapData, abi::Target>,
-    ports: KernelHash<MapData, abi::PortKey, u32>,
+    ports: LpmTrie<MapData, abi::PortKey, u32>,
     peers_exact: KernelHash<MapData, abi::PeerKey, u32>,
     peers_prefix: LpmTrie<MapData, abi::PeerPrefix, u32>,
     node_addresses: KernelHash<MapData, [u8; 16], u32>,
@@ -93,7 +93,10 @@ impl Tables {
         let word = other_word(inner.slot_words.get(&slot).copied(), slot.0);
         let ports = encode_ports(&rule.ports, word);
         for port in &ports {
-            inner.ports.insert(port, 1, 0).map_err(on("add a port"))?;
+            inner
+                .ports
+                .insert(&Key::new(abi::PORT_KEY_BITS, *port), 1, 0)
+                .map_err(on("add a port"))?;
         }
         inner
             .rules
@@ -256,7 +259,7 @@ impl Inner {
     fn remove_ports(&mut self, ports: &[abi::PortKey]) -> Result<(), TableError> {
         ports
             .iter()
-            .try_for_each(|port| unless_absent(self.ports.remove(port)))
+            .try_for_each(|port| unless_absent(self.ports.remove(&Key::new(abi::PORT_KEY_BITS, *port))))
             .map_err(on("remove a port"))
     }
 }

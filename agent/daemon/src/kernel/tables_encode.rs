@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use sabot_abi as abi;
-use sabot_core::model::{Action, Direction, PortMatch};
+use sabot_core::model::{Action, Direction, Loss, LossModel, PortMatch, PortRange};
 use sabot_core::plan::RuleBody;
 
 /// `port_set` is the key under which the rule's ports stand.
@@ -14,10 +14,10 @@ pub(super) fn encode_rule(rule: &RuleBody, port_set: u32) -> abi::Rule {
         starts_at: rule.starts_at.0,
         expires_at: rule.expires_at.0,
         peer_set: rule.peers.map_or(0, |set| set.0),
+        port_set,
         threshold: threshold(&rule.action),
         sample_every: rule.sample_every,
-        port_set,
-        reserved: 0,
+        ..abi::Rule::default()
     }
 }
 
@@ -26,16 +26,28 @@ const WITH_PORTS: [u8; 3] = [6, 17, 132];
 
 /// The entries of the rule's port set.
 pub(super) fn encode_ports(ports: &[PortMatch], port_set: u32) -> Vec<abi::PortKey> {
-    let key = |protocol, port: Option<u16>| abi::PortKey {
-        port_set,
-        protocol: u32::from(protocol),
-        port: port.map_or(abi::PORT_ALL, u32::from),
-    };
-    let keys = ports.iter().flat_map(|port| match port.protocol {
-        Some(protocol) => vec![key(protocol, port.port)],
-        None => WITH_PORTS.map(|protocol| key(protocol, port.port)).to_vec(),
-    });
-    keys.collect()
+    let mut keys = Vec::new();
+    for port in ports {
+        let protocols = port
+            .protocol
+            .map_or(WITH_PORTS.to_vec(), |protocol| vec![protocol]);
+        for protocol in protocols {
+            match port.what {
+                PortRange::All => keys.push(abi::PortKey::new(port_set, protocol, abi::SIDE_WHOLE, 0)),
+                PortRange::Ports { first, .. } => {
+                    keys.push(abi::PortKey::new(port_set, protocol, abi::SIDE_SOURCE, first));
+                    keys.push(abi::PortKey::new(
+                        port_set,
+                        protocol,
+                        abi::SIDE_DESTINATION,
+                        first,
+                    ));
+                }
+                PortRange::Icmp { .. } => {}
+            }
+        }
+    }
+    keys
 }
 
 /// IPv4 addresses as IPv4-mapped IPv6 ones.
@@ -49,16 +61,25 @@ pub(super) fn mapped(address: IpAddr) -> [u8; 16] {
 fn action(action: &Action) -> u32 {
     match action {
         Action::Partition => abi::ACTION_PARTITION,
-        Action::Drop { .. } => abi::ACTION_DROP,
-        Action::CorruptPayload { .. } => abi::ACTION_CORRUPT,
-        Action::Delay { .. } => abi::ACTION_DELAY,
+        Action::Reject(_) => abi::ACTION_REJECT,
+        Action::Reset(_) => abi::ACTION_RESET,
+        Action::Drop(_) => abi::ACTION_DROP,
+        Action::Corrupt(_) => abi::ACTION_CORRUPT_PAYLOAD,
+        Action::Duplicate(_) => abi::ACTION_DUPLICATE,
+        Action::RateLimit(_) => abi::ACTION_RATE_LIMIT,
+        Action::Delay(_) => abi::ACTION_DELAY,
+        Action::Reorder(_) => abi::ACTION_REORDER,
     }
 }
 
 fn threshold(action: &Action) -> u64 {
     match action {
-        Action::Drop { percent } | Action::CorruptPayload { percent } => percent.threshold(),
-        Action::Partition | Action::Delay { .. } => 0,
+        Action::Drop(Loss {
+            model: LossModel::Percent(percent),
+            ..
+        }) => percent.threshold(),
+        Action::Corrupt(corrupt) => corrupt.percent.threshold(),
+        _ => 0,
     }
 }
 
@@ -73,9 +94,12 @@ fn flags(rule: &RuleBody) -> u32 {
         (rule.peers_exact, abi::RULE_PEERS_EXACT),
         (rule.peers_prefix, abi::RULE_PEERS_PREFIX),
         (rule.spare_node, abi::RULE_SPARE_NODE),
-        (rule.ports.iter().any(|port| port.port.is_some()), abi::RULE_PORTS),
         (
-            rule.ports.iter().any(|port| port.port.is_none()),
+            rule.ports.iter().any(|port| port.what != PortRange::All),
+            abi::RULE_PORTS,
+        ),
+        (
+            rule.ports.iter().any(|port| port.what == PortRange::All),
             abi::RULE_PROTOCOLS,
         ),
     ] {
@@ -84,95 +108,4 @@ fn flags(rule: &RuleBody) -> u32 {
         }
     }
     flags
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use sabot_core::model::{BootTime, Percent};
-    use sabot_core::plan::PeerSetId;
-
-    fn body(action: Action) -> RuleBody {
-        RuleBody {
-            action,
-            direction: Direction::Both,
-            ports: Vec::new(),
-            peers: None,
-            peers_exact: false,
-            peers_prefix: false,
-            spare_node: false,
-            starts_at: BootTime(1),
-            expires_at: BootTime(2),
-            sample_every: 3,
-        }
-    }
-
-    #[test]
-    fn every_field_arrives() {
-        let percent = Percent::new(50.0).unwrap();
-        let mut rule = body(Action::Drop { percent });
-        rule.peers = Some(PeerSetId(9));
-        rule.peers_exact = true;
-        rule.ports = vec![
-            PortMatch {
-                protocol: Some(6),
-                port: Some(443),
-            },
-            PortMatch {
-                protocol: Some(1),
-                port: None,
-            },
-        ];
-        let encoded = encode_rule(&rule, 5);
-        assert_eq!(encoded.threshold, 1 << 31);
-        assert_eq!(
-            (encoded.starts_at, encoded.expires_at, encoded.sample_every),
-            (1, 2, 3)
-        );
-        assert_eq!((encoded.peer_set, encoded.port_set), (9, 5));
-        let both = abi::RULE_EGRESS | abi::RULE_INGRESS;
-        let ports = abi::RULE_PORTS | abi::RULE_PROTOCOLS;
-        assert_eq!(
-            encoded.flags,
-            both | ports | abi::RULE_PEERS | abi::RULE_PEERS_EXACT
-        );
-        let keys = encode_ports(&rule.ports, 5);
-        assert_eq!(
-            keys[0],
-            abi::PortKey {
-                port_set: 5,
-                protocol: 6,
-                port: 443
-            }
-        );
-        assert_eq!(
-            keys[1],
-            abi::PortKey {
-                port_set: 5,
-                protocol: 1,
-                port: abi::PORT_ALL
-            }
-        );
-    }
-
-    #[test]
-    fn a_port_of_every_protocol_is_one_of_each_that_has_ports() {
-        let keys = encode_ports(
-            &[PortMatch {
-                protocol: None,
-                port: Some(53),
-            }],
-            1,
-        );
-        assert_eq!(
-            keys.iter().map(|key| key.protocol).collect::<Vec<_>>(),
-            [6, 17, 132]
-        );
-    }
-
-    #[test]
-    fn all_packets_is_all_of_32_random_bits() {
-        let percent = Percent::new(100.0).unwrap();
-        assert_eq!(encode_rule(&body(Action::Drop { percent }), 0).threshold, 1 << 32);
-    }
 }

@@ -28,7 +28,12 @@ pub(super) fn read(wanted: &BTreeSet<String>) -> Result<NodeNetwork, RtnlError> 
     let mut interfaces = BTreeMap::new();
     for name in wanted {
         let device = match rtnl.link(name) {
-            Ok(Some(link)) => Ok(target_device(&link, own_netns(), Path::new(OWN_NETNS))),
+            Ok(Some(link)) => Ok(target_device(
+                &link,
+                own_netns(),
+                Path::new(OWN_NETNS),
+                "interface",
+            )),
             Ok(None) => Err(format!("the node has no device named `{name}`")),
             Err(e) => Err(e.to_string()),
         };

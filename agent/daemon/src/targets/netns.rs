@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use sabot_core::model::{NetnsId, TargetDevice, TargetKey};
+use sabot_core::model::{NetnsId, TargetDevice, TargetIdentity, TargetKey};
 
 use crate::kernel::netns::{NetnsError, run_in};
 use crate::kernel::nsfs::{NetnsFile, NsfsError, OWN_NETNS, netns_id};
@@ -80,11 +80,12 @@ pub fn target_devices(path: &Path) -> Result<Vec<TargetDevice>, InspectError> {
     let inspection = inspect(path)?;
     Ok(inspection
         .meant()
-        .map(|link| target_device(link, inspection.id, path))
+        .map(|link| target_device(link, inspection.id, path, &format!("netns:{}", path.display())))
         .collect())
 }
 
-pub(super) fn target_device(link: &Link, netns: NetnsId, path: &Path) -> TargetDevice {
+/// `owner` names the pod or the namespace, and with the device gives the target's identity.
+pub(super) fn target_device(link: &Link, netns: NetnsId, path: &Path, owner: &str) -> TargetDevice {
     TargetDevice {
         key: TargetKey {
             netns,
@@ -94,6 +95,7 @@ pub(super) fn target_device(link: &Link, netns: NetnsId, path: &Path) -> TargetD
         netns_path: path.to_owned(),
         mac_header: link.mac_header,
         node_device: netns == own_netns(),
+        identity: TargetIdentity::of(&format!("{owner}/{}", link.name)),
     }
 }
 

@@ -161,6 +161,7 @@ fn compose(cri: &CriState, local: &Local) -> WorldUpdate {
             namespaces,
             interfaces,
             node_addresses: local.node.addresses.clone(),
+            names: BTreeMap::new(),
         },
         runtime: cri.runtime.clone(),
         netns_failures,

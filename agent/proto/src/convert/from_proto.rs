@@ -25,6 +25,10 @@ pub fn spec_from_proto(proto: v1::FaultSpec) -> Result<spec::FaultSpec, Vec<Fiel
         peers: proto.peers.into_iter().map(peer).collect(),
         direction: keep(direction(proto.direction), &mut errors),
         ports: proto.ports.into_iter().map(port).collect(),
+        packets: None,
+        seed: None,
+        pulse: None,
+        ramp: None,
         spare_node: proto.spare_node,
         sample_every: proto.sample_every,
         action: action(proto.action.unwrap_or_default(), &mut errors),
@@ -116,6 +120,7 @@ fn port(proto: v1::Port) -> spec::Port {
     spec::Port {
         protocol: proto.protocol,
         port: proto.port,
+        ..spec::Port::default()
     }
 }
 
@@ -126,13 +131,15 @@ fn action(proto: v1::Action, errors: &mut Vec<FieldError>) -> spec::Action {
         Some(Kind::Partition(v1::Partition {})) => action.partition = Some(spec::Partition {}),
         Some(Kind::Drop(drop)) => {
             action.drop = Some(spec::Drop {
-                percent: keep(required("spec.action.drop.percent", drop.percent), errors),
+                percent: drop.percent,
+                ..spec::Drop::default()
             });
         }
         Some(Kind::Corrupt(corrupt)) => {
             action.corrupt = Some(spec::Corrupt {
                 kind: corrupt.kind,
                 percent: keep(required("spec.action.corrupt.percent", corrupt.percent), errors),
+                ..spec::Corrupt::default()
             });
         }
         Some(Kind::Delay(delay)) => {
@@ -143,9 +150,10 @@ fn action(proto: v1::Action, errors: &mut Vec<FieldError>) -> spec::Action {
                 .map(|d| duration_from_proto("spec.action.delay.jitter", d))
                 .transpose();
             action.delay = Some(spec::Delay {
-                latency: keep(latency, errors),
+                latency: Some(keep(latency, errors)),
                 jitter: keep(jitter, errors),
                 distribution: delay.distribution,
+                ..spec::Delay::default()
             });
         }
         None => {}

@@ -143,7 +143,7 @@ fn action(action: &spec::Action) -> Result<Option<v1::action::Kind>, FieldError>
     use v1::action::Kind;
     let drop = action.drop.as_ref().map(|drop| {
         Kind::Drop(v1::Drop {
-            percent: Some(drop.percent),
+            percent: drop.percent,
         })
     });
     let corrupt = action.corrupt.as_ref().map(|corrupt| {
@@ -154,7 +154,7 @@ fn action(action: &spec::Action) -> Result<Option<v1::action::Kind>, FieldError>
     });
     let delay = action.delay.as_ref().map(|delay| {
         Kind::Delay(v1::Delay {
-            latency: Some(duration_to_proto(delay.latency)),
+            latency: delay.latency.map(duration_to_proto),
             jitter: delay.jitter.map(duration_to_proto),
             distribution: delay.distribution.clone(),
         })

@@ -3,9 +3,9 @@
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::programs::TcContext;
 use sabot_abi::{
-    ACTION_CORRUPT, ACTION_DELAY, ACTION_DROP, ACTION_PARTITION, Counters, DIRECTION_EGRESS,
+    ACTION_CORRUPT_PAYLOAD, ACTION_DELAY, ACTION_DROP, ACTION_PARTITION, Counters, DIRECTION_EGRESS,
     INCIDENT_HELPER_FAILED, INCIDENT_NO_COUNTERS, MAX_TARGET_SLOTS, OUTCOME_BYPASSED, OUTCOME_CORRUPTED,
-    OUTCOME_DELAYED, OUTCOME_DROPPED, OUTCOME_PASSED, RULE_EGRESS, RULE_INGRESS, Rule, Tag, Tally, Target,
+    OUTCOME_DELAYED, OUTCOME_DROPPED, OUTCOME_PASSED, RULE_EGRESS, RULE_INGRESS, Role, Rule, Tag, Tally, Target,
 };
 
 use crate::clock;
@@ -170,16 +170,16 @@ impl Journey<'_> {
             ACTION_PARTITION => Outcome::Dropped,
             ACTION_DELAY => self.take(ctx, slot, Detour::Line),
             ACTION_DROP if rule.threshold >= EVERY_PACKET => Outcome::Dropped,
-            ACTION_DROP | ACTION_CORRUPT if rule.threshold == 0 => Outcome::Passed,
+            ACTION_DROP | ACTION_CORRUPT_PAYLOAD if rule.threshold == 0 => Outcome::Passed,
             // The wire packets in a super-packet may fare differently.
-            ACTION_DROP | ACTION_CORRUPT if self.packet.super_packet && !resumed => {
+            ACTION_DROP | ACTION_CORRUPT_PAYLOAD if self.packet.super_packet && !resumed => {
                 self.take(ctx, slot, Detour::Segmenter)
             }
             // The segmenter gave a super-packet back; it must not go round for ever.
-            ACTION_DROP | ACTION_CORRUPT if self.packet.super_packet => Outcome::Bypassed,
+            ACTION_DROP | ACTION_CORRUPT_PAYLOAD if self.packet.super_packet => Outcome::Bypassed,
             ACTION_DROP if chosen(rule) => Outcome::Dropped,
-            ACTION_CORRUPT if chosen(rule) => self.corrupt(ctx),
-            ACTION_DROP | ACTION_CORRUPT => Outcome::Passed,
+            ACTION_CORRUPT_PAYLOAD if chosen(rule) => self.corrupt(ctx),
+            ACTION_DROP | ACTION_CORRUPT_PAYLOAD => Outcome::Passed,
             _ => Outcome::Bypassed,
         }
     }
@@ -196,6 +196,7 @@ impl Journey<'_> {
             Tag {
                 slot,
                 direction: self.direction,
+                role: Role::Plain,
             },
         ) {
             Ok(()) if detour == Detour::Line => Outcome::Delayed,

@@ -2,14 +2,16 @@
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::HashMap;
-use sabot_abi::{MAX_PORTS, PORT_ALL, PortKey, RULE_PORTS, RULE_PROTOCOLS, Rule};
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use sabot_abi::{
+    MAX_PORTS, PORT_KEY_BITS, PortKey, RULE_PORTS, RULE_PROTOCOLS, Rule, SIDE_DESTINATION, SIDE_SOURCE, SIDE_WHOLE,
+};
 
 use crate::packet::Packet;
 
 /// The value has no meaning.
 #[map]
-static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(MAX_PORTS, BPF_F_NO_PREALLOC);
+static PORTS: LpmTrie<PortKey, u32> = LpmTrie::with_max_entries(MAX_PORTS, BPF_F_NO_PREALLOC);
 
 /// Whether the rule's ports include the packet.
 ///
@@ -20,22 +22,17 @@ pub fn include(rule: &Rule, packet: &Packet) -> bool {
     if rule.flags & (RULE_PORTS | RULE_PROTOCOLS) == 0 {
         return true;
     }
-    if rule.flags & RULE_PROTOCOLS != 0 && names(rule, packet, PORT_ALL) {
+    if rule.flags & RULE_PROTOCOLS != 0 && names(rule, packet, SIDE_WHOLE, 0) {
         return true;
     }
     rule.flags & RULE_PORTS != 0
         && packet.has_ports
-        && (names(rule, packet, packet.destination_port as u32)
-            || names(rule, packet, packet.source_port as u32))
+        && (names(rule, packet, SIDE_DESTINATION, packet.destination_port)
+            || names(rule, packet, SIDE_SOURCE, packet.source_port))
 }
 
 #[inline(always)]
-fn names(rule: &Rule, packet: &Packet, port: u32) -> bool {
-    let key = PortKey {
-        port_set: rule.port_set,
-        protocol: packet.protocol,
-        port,
-    };
-    // SAFETY: only presence counts.
-    unsafe { PORTS.get(key) }.is_some()
+fn names(rule: &Rule, packet: &Packet, side: u8, port: u16) -> bool {
+    let key = PortKey::new(rule.port_set, packet.protocol as u8, side, port);
+    PORTS.get(Key::new(PORT_KEY_BITS, key)).is_some()
 }

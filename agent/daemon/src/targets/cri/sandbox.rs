@@ -64,9 +64,10 @@ impl Sandbox {
             pod.host_network = true;
             return Ok(Self { pod, netns: None });
         }
+        let owner = format!("{}/{}", pod.namespace, pod.name);
         pod.devices = inspection
             .meant()
-            .map(|link| target_device(link, inspection.id, &path))
+            .map(|link| target_device(link, inspection.id, &path, &owner))
             .collect();
         let netns = Netns {
             path,
