@@ -122,7 +122,8 @@ fn a_constant_delay_is_added_to_every_packet_and_nothing_is_early() {
             let path = median(&run(&rig, way));
             rig.apply(
                 "constant",
-                way.limit(Spec::delay(rig.lab.pod(TARGET), LATENCY)).port("UDP", None),
+                way.limit(Spec::delay(rig.lab.pod(TARGET), LATENCY))
+                    .port("UDP", None),
             );
             let arrivals = run(&rig, way);
             rig.settled("constant");
@@ -141,7 +142,9 @@ fn a_constant_delay_is_added_to_every_packet_and_nothing_is_early() {
 fn a_ramp_moves_the_delay_and_then_leaves_it() {
     let rig = Rig::new(2);
     let over = Duration::from_secs(2);
-    let spec = Spec::delay(rig.lab.pod(TARGET), LATENCY).egress().port("UDP", None);
+    let spec = Spec::delay(rig.lab.pod(TARGET), LATENCY)
+        .egress()
+        .port("UDP", None);
     rig.apply("ramp", spec.ramp(over, 0.0, 100.0));
     // Four seconds of datagrams: the first half climbs.
     let mut arrivals = run(&rig, Way::Egress);
