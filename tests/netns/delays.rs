@@ -73,7 +73,8 @@ fn delays_are_distributed_and_correlated_as_asked() {
     let rig = Rig::new(2);
     let path = median(&run(&rig, Way::Egress));
     for case in cases() {
-        let shape = DelayShape::new(LATENCY, JITTER, case.distribution, case.correlation);
+        let shape = DelayShape::new(LATENCY, JITTER, &case.distribution, case.correlation);
+        let shape = shape.expect("it can be built");
         let mut seen = Vec::new();
         let fits = (0..TRIES).any(|_| {
             let spec = Spec::action(rig.lab.pod(TARGET), &case.yaml).seed(SEED);
