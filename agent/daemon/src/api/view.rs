@@ -43,6 +43,8 @@ pub(super) fn fault(view: &FaultView, ledgers: Vec<v1::LedgerEntry>) -> Result<v
             ended_at: view.ended.map(timestamp_to_proto),
             targets: view.targets.iter().map(target_status).collect(),
             ledgers,
+            seed: Some(view.fault.seed),
+            expected_loss: view.fault.expected_loss(),
             names: view.names.iter().map(learnt_name).collect(),
         }),
     })
