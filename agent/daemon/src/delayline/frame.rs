@@ -223,7 +223,7 @@ fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS};
+    use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS, Role};
 
     use super::*;
     use crate::delayline::test_frames::{FrameSpec, Transport};
@@ -240,6 +240,7 @@ mod tests {
             let tag = Tag {
                 slot: 4095,
                 direction,
+                role: Role::Plain,
             };
             let spec = FrameSpec {
                 tag,
