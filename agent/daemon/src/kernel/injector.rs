@@ -11,7 +11,7 @@ use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
 use sabot_abi as abi;
-use sabot_core::model::{Action, BootTime, TargetDevice, TargetKey};
+use sabot_core::model::{BootTime, TargetDevice, TargetKey};
 use sabot_core::plan::{Equipment, PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
 use super::entry::Entries;
@@ -23,7 +23,7 @@ use super::line::VNET_HEADER;
 use super::loader::{FaultObject, LoadError};
 use super::netns;
 use super::tables::{Counted, TableError, Tables};
-use crate::delayline::{self, DelayHistogram, DelayLine, LineTallies, SlotDelay};
+use crate::delayline::{self, DelayHistogram, DelayLine, LineTallies, SlotPolicy, Treatment};
 use crate::engine::datapath::{Datapath, DatapathError};
 use crate::engine::handle::{Ledger, LedgerDirection, Tally};
 
@@ -56,10 +56,19 @@ pub struct Injector {
     bench: Workbench,
     line: DelayLine,
     targets: Mutex<HashMap<TargetId, Arc<Target>>>,
-    /// Slots that delay, and the targets whose accounts are open for each.
-    delays: Mutex<BTreeMap<Slot, BTreeSet<TargetId>>>,
+    /// By slot; an account lives until the slot's last target is forgotten.
+    accounts: Mutex<BTreeMap<Slot, Account>>,
     #[expect(dead_code, reason = "the programs live as long as this")]
     programs: Ebpf,
+}
+
+/// A slot's entries in other places.
+#[derive(Default)]
+struct Account {
+    /// It has counters for these.
+    targets: BTreeSet<TargetId>,
+    /// Its packets go to the delay line, or did before an edit.
+    in_line: bool,
 }
 
 /// One target: what it is equipped with, which changes slowly, and what is in force on it, which changes at once.
@@ -97,7 +106,7 @@ impl Injector {
             bench,
             line,
             targets: Mutex::default(),
-            delays: Mutex::default(),
+            accounts: Mutex::default(),
             programs: object.programs,
         };
         Ok((
@@ -116,7 +125,11 @@ impl Injector {
 
     /// The delay really added, by slot.
     pub fn delay_histograms(&self) -> Vec<(Slot, DelayHistogram)> {
-        let slots: Vec<Slot> = lock(&self.delays).keys().copied().collect();
+        let slots: Vec<Slot> = lock(&self.accounts)
+            .iter()
+            .filter(|(_, account)| account.in_line)
+            .map(|(slot, _)| *slot)
+            .collect();
         slots
             .into_iter()
             .map(|slot| (slot, self.line.histogram(slot)))
@@ -126,6 +139,12 @@ impl Injector {
     /// The delay line's thread is alive.
     pub fn is_alive(&self) -> bool {
         self.line.is_alive()
+    }
+
+    fn in_line(&self, slot: Slot) -> bool {
+        lock(&self.accounts)
+            .get(&slot)
+            .is_some_and(|account| account.in_line)
     }
 
     fn target(&self, target: TargetId) -> Option<Arc<Target>> {
@@ -176,22 +195,33 @@ impl Datapath for Injector {
     }
 
     fn write_rule(&self, slot: Slot, rule: &RuleBody) -> Result<(), DatapathError> {
-        if let Action::Delay(delay) = &rule.action {
-            let delay = SlotDelay {
-                latency: delay.latency,
-                jitter: delay.jitter,
+        let treatment = Treatment::of(&rule.action).map_err(|error| DatapathError {
+            reason: error.to_string(),
+            permanent: true,
+        })?;
+        let for_line = treatment.is_some();
+        if let Some(treatment) = treatment {
+            let policy = SlotPolicy {
+                treatment,
+                starts_at: rule.starts_at,
                 expires_at: rule.expires_at,
-                seed: rand::random(),
+                ramp: rule.ramp,
+                seed: rule.seed,
             };
-            self.line.set_slot(slot, delay);
-            lock(&self.delays).entry(slot).or_default();
+            // Before the first packet that the rule sends there.
+            self.line.set_slot(slot, policy);
+            lock(&self.accounts).entry(slot).or_default().in_line = true;
         }
-        Ok(self.tables.write_rule(slot, rule)?)
+        self.tables.write_rule(slot, rule)?;
+        if !for_line && self.in_line(slot) {
+            self.line.expire_slot(slot, rule.expires_at);
+        }
+        Ok(())
     }
 
     fn clear_rule(&self, slot: Slot) -> Result<(), DatapathError> {
         self.tables.clear_rule(slot)?;
-        if lock(&self.delays).contains_key(&slot) {
+        if self.in_line(slot) {
             self.line.clear_slot(slot);
         }
         Ok(())
@@ -204,9 +234,8 @@ impl Datapath for Injector {
         })?;
         for slot in slots {
             self.tables.create_counters(*slot, target)?;
-            if let Some(targets) = lock(&self.delays).get_mut(slot) {
-                targets.insert(target);
-            }
+            let mut accounts = lock(&self.accounts);
+            accounts.entry(*slot).or_default().targets.insert(target);
         }
         let mut body = lock(&entry.body);
         body.slot_count = slots.len().min(abi::MAX_TARGET_SLOTS) as u32;
@@ -235,13 +264,15 @@ impl Datapath for Injector {
         if let Err(error) = self.tables.remove_counters(slot, target) {
             tracing::warn!(slot = slot.0, target = target.0, %error, "cannot free counters");
         }
-        let mut delays = lock(&self.delays);
-        if let Entry::Occupied(mut targets) = delays.entry(slot) {
-            targets.get_mut().remove(&target);
-            if targets.get().is_empty() {
-                targets.remove();
+        let mut accounts = lock(&self.accounts);
+        if let Entry::Occupied(mut account) = accounts.entry(slot) {
+            account.get_mut().targets.remove(&target);
+            if account.get().in_line {
+                self.line.forget(slot, target);
             }
-            self.line.forget(slot, target);
+            if account.get().targets.is_empty() {
+                account.remove();
+            }
         }
     }
 
@@ -279,9 +310,12 @@ fn ledger(counted: &Counted, held: &LineTallies) -> Ledger {
     Ledger {
         matched: counted.matched.into(),
         passed: counted.passed.into(),
-        dropped: counted.dropped.into(),
+        dropped: Tally::from(counted.dropped) + held.dropped,
         bypassed: counted.bypassed.into(),
+        rejected: held.rejected,
         released: counted.released.into(),
+        duplicated: counted.duplicated.into(),
+        replied: counted.replied.into(),
         corrupted: counted.corrupted.into(),
         delayed: counted.delayed.into(),
         held: held.held,
@@ -299,6 +333,8 @@ fn under_way(counted: &Counted, held: &LineTallies) -> (Tally, Tally) {
     for known in [
         counted.released.into(),
         held.held,
+        held.rejected,
+        held.dropped,
         held.lost_bound,
         held.lost_write,
         held.lost_late,
