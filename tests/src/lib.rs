@@ -17,6 +17,7 @@ pub mod snmp;
 pub mod spec;
 pub mod traffic;
 pub mod wait;
+pub mod way;
 pub mod wire;
 pub mod witness;
 

@@ -139,7 +139,10 @@ mod tests {
     #[test]
     fn a_made_up_name_says_what_and_whom_and_is_a_valid_one() {
         let action = Action {
-            drop: Some(Drop { percent: 5.0 }),
+            drop: Some(Drop {
+                percent: Some(5.0),
+                ..Drop::default()
+            }),
             ..Action::default()
         };
         for (form, start) in [

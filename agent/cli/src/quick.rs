@@ -20,7 +20,10 @@ pub(crate) fn parts(command: &QuickCommand) -> (Action, &FaultArgs) {
             fault
         }
         QuickCommand::Drop { percent, fault } => {
-            action.drop = Some(Drop { percent: percent.0 });
+            action.drop = Some(Drop {
+                percent: Some(percent.0),
+                ..Drop::default()
+            });
             fault
         }
         QuickCommand::Delay {
@@ -30,9 +33,10 @@ pub(crate) fn parts(command: &QuickCommand) -> (Action, &FaultArgs) {
             fault,
         } => {
             action.delay = Some(Delay {
-                latency: *latency,
+                latency: Some(*latency),
                 jitter: *jitter,
                 distribution: distribution.clone(),
+                ..Delay::default()
             });
             fault
         }
@@ -40,6 +44,7 @@ pub(crate) fn parts(command: &QuickCommand) -> (Action, &FaultArgs) {
             action.corrupt = Some(Corrupt {
                 kind: kind.clone(),
                 percent: percent.0,
+                ..Corrupt::default()
             });
             fault
         }
@@ -79,6 +84,7 @@ pub(crate) fn manifest(args: &FaultArgs, action: Action, now: SystemTime) -> Res
             spare_node: args.no_spare_node.then_some(false),
             sample_every: args.sample_every,
             action,
+            ..FaultSpec::default()
         },
     })
 }

@@ -14,13 +14,16 @@ pub(crate) fn action(action: &Action) -> String {
         parts.push("partition".to_owned());
     }
     if let Some(drop) = &action.drop {
-        parts.push(format!("drop {}%", drop.percent));
+        parts.push(format!("drop {}%", drop.percent.unwrap_or(100.0)));
     }
     if let Some(corrupt) = &action.corrupt {
         parts.push(format!("corrupt {}%", corrupt.percent));
     }
     if let Some(delay) = &action.delay {
-        let mut text = format!("delay {}", humantime::format_duration(delay.latency));
+        let mut text = format!(
+            "delay {}",
+            humantime::format_duration(delay.latency.unwrap_or_default())
+        );
         if let Some(jitter) = delay.jitter.filter(|j| !j.is_zero()) {
             text.push_str(&format!(" ±{}", humantime::format_duration(jitter)));
         }

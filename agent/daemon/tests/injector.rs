@@ -5,7 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sabot_core::model::{Action, BootTime, Direction, Percent, TargetDevice, TargetKey};
+use sabot_core::delay::Distribution;
+use sabot_core::model::{
+    Action, BootTime, Corrupt, CorruptKind, Delay, Direction, Loss, LossModel, PacketFilter, Percent,
+    TargetDevice, TargetIdentity, TargetKey,
+};
 use sabot_core::plan::{Equipment, PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 use sabot_testkit::traffic::{Bulk, ProbeServer, Prober, UdpLoad, UdpReceiver, ping};
 use sabot_testkit::{Lab, LabPod};
@@ -66,10 +70,15 @@ impl Rig {
             action,
             direction,
             ports: Vec::new(),
+            packets: PacketFilter::ALL,
             peers: peer.map(|_| set),
             peers_exact: peer.is_some(),
             peers_prefix: false,
             spare_node: false,
+            watches_dns: false,
+            pulse: None,
+            ramp: None,
+            seed: 7,
             starts_at: BootTime(0),
             expires_at: BootTime(boot_time().0 + 60_000_000_000),
             sample_every: 0,
@@ -105,11 +114,38 @@ fn device_of(pod: &LabPod) -> TargetDevice {
         netns_path: Path::new(path).to_owned(),
         mac_header: true,
         node_device: false,
+        identity: TargetIdentity::of("pod/eth0"),
     }
 }
 
 fn percent(value: f64) -> Percent {
     Percent::new(value).unwrap()
+}
+
+fn drop(value: f64) -> Action {
+    Action::Drop(Loss {
+        model: LossModel::Percent(percent(value)),
+        only: None,
+    })
+}
+
+fn corrupt(value: f64) -> Action {
+    Action::Corrupt(Corrupt {
+        percent: percent(value),
+        kind: CorruptKind::Payload,
+        bits: 1,
+        offset: (0, u32::MAX),
+    })
+}
+
+fn delay(milliseconds: u64) -> Action {
+    Action::Delay(Delay {
+        latency: Duration::from_millis(milliseconds),
+        jitter: Duration::ZERO,
+        distribution: Distribution::Uniform,
+        correlation: 0.0,
+        allow_reorder: false,
+    })
 }
 
 /// The identity of the counters, and nothing lost on the way.
@@ -170,13 +206,7 @@ fn drop_is_exact_per_wire_packet() {
     let rig = Rig::new();
     let (pod, peer) = (rig.lab.pod(0), rig.lab.pod(1));
     let receiver = UdpReceiver::start(peer.netns(), peer.ipv4()).unwrap();
-    rig.apply(
-        Action::Drop {
-            percent: percent(20.0),
-        },
-        Direction::Both,
-        Some(peer.ipv4()),
-    );
+    rig.apply(drop(20.0), Direction::Both, Some(peer.ipv4()));
     let load = UdpLoad {
         datagrams: 20_000,
         payload: 200,
@@ -191,13 +221,7 @@ fn drop_is_exact_per_wire_packet() {
     );
 
     let bulk = Bulk::listen(peer.netns(), peer.ipv4(), PATIENCE).unwrap();
-    rig.apply(
-        Action::Drop {
-            percent: percent(1.0),
-        },
-        Direction::Both,
-        Some(peer.ipv4()),
-    );
+    rig.apply(drop(1.0), Direction::Both, Some(peer.ipv4()));
     let (sent, received) = bulk.send_from(pod.netns(), 20 << 20, PATIENCE).unwrap();
     assert_eq!(sent.sha256, received.sha256);
     std::thread::sleep(Duration::from_millis(300));
@@ -223,17 +247,13 @@ fn drop_is_exact_per_wire_packet() {
 fn delay_adds_up_over_both_directions() {
     let rig = Rig::new();
     let (pod, peer) = (rig.lab.pod(0), rig.lab.pod(1));
-    let delay = Action::Delay {
-        latency: Duration::from_millis(50),
-        jitter: Duration::ZERO,
-    };
     let base = median(pod, peer);
     for (direction, added) in [
         (Direction::Egress, 50),
         (Direction::Ingress, 50),
         (Direction::Both, 100),
     ] {
-        rig.apply(delay, direction, Some(peer.ipv4()));
+        rig.apply(delay(50), direction, Some(peer.ipv4()));
         let seen = median(pod, peer).saturating_sub(base);
         let added = Duration::from_millis(added);
         assert!(
@@ -241,11 +261,7 @@ fn delay_adds_up_over_both_directions() {
             "{direction:?}: {seen:?} instead of {added:?}"
         );
     }
-    let short = Action::Delay {
-        latency: Duration::from_millis(5),
-        jitter: Duration::ZERO,
-    };
-    rig.apply(short, Direction::Egress, Some(peer.ipv4()));
+    rig.apply(delay(5), Direction::Egress, Some(peer.ipv4()));
     let bulk = Bulk::listen(peer.netns(), peer.ipv4(), PATIENCE).unwrap();
     let (sent, received) = bulk.send_from(pod.netns(), 100 << 20, PATIENCE).unwrap();
     assert_eq!(sent.sha256, received.sha256);
@@ -262,13 +278,7 @@ fn corrupt_reaches_the_application_and_nothing_else() {
     let rig = Rig::new();
     let (pod, peer) = (rig.lab.pod(0), rig.lab.pod(1));
     let receiver = UdpReceiver::start(peer.netns(), peer.ipv4()).unwrap();
-    rig.apply(
-        Action::CorruptPayload {
-            percent: percent(10.0),
-        },
-        Direction::Egress,
-        Some(peer.ipv4()),
-    );
+    rig.apply(corrupt(10.0), Direction::Egress, Some(peer.ipv4()));
     let load = UdpLoad {
         datagrams: 5_000,
         payload: 201,

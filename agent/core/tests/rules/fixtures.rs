@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use sabot_core::delay::Distribution;
 use sabot_core::model::{
-    Action, BootTime, Direction, Fault, FaultName, LabelRequirement, LabelSelector, NetnsId, Peer, Percent,
-    Pod, PodSelector, TargetDevice, TargetKey, TargetSelector, World,
+    Action, BootTime, Corrupt, CorruptKind, Delay, Direction, Fault, FaultName, LabelRequirement,
+    LabelSelector, Loss, LossModel, NetnsId, PacketFilter, Peer, Percent, Pod, PodSelector, TargetDevice,
+    TargetIdentity, TargetKey, TargetSelector, World,
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -24,6 +26,7 @@ pub(crate) fn device(ino: u64, name: &str) -> TargetDevice {
         netns_path: format!("/proc/{ino}/ns/net").into(),
         mac_header: true,
         node_device: false,
+        identity: TargetIdentity::of(&format!("{ino}/{name}")),
     }
 }
 
@@ -91,6 +94,10 @@ pub(crate) fn fault(name: &str, now: BootTime) -> Fault {
         peers: Vec::new(),
         direction: Direction::Both,
         ports: Vec::new(),
+        packets: PacketFilter::ALL,
+        pulse: None,
+        ramp: None,
+        seed: 7,
         spare_node: true,
         action: Action::Partition,
         duration,
@@ -104,8 +111,27 @@ pub(crate) fn fault(name: &str, now: BootTime) -> Fault {
 }
 
 pub(crate) fn delay() -> Action {
-    Action::Delay {
+    Action::Delay(Delay {
         latency: Duration::from_millis(50),
         jitter: Duration::ZERO,
-    }
+        distribution: Distribution::Uniform,
+        correlation: 0.0,
+        allow_reorder: false,
+    })
+}
+
+pub(crate) fn drop(percent: f64) -> Action {
+    Action::Drop(Loss {
+        model: LossModel::Percent(self::percent(percent)),
+        only: None,
+    })
+}
+
+pub(crate) fn corrupt(percent: f64) -> Action {
+    Action::Corrupt(Corrupt {
+        percent: self::percent(percent),
+        kind: CorruptKind::Payload,
+        bits: 1,
+        offset: (0, u32::MAX),
+    })
 }

@@ -9,7 +9,7 @@ use sabot_core::model::{
 use sabot_core::plan::{Equipment, PeerEntry};
 use sabot_core::{equipment, peer_entries, resolve};
 
-use crate::fixtures::{cidr, delay, device, fault, labelled, percent, pod, pods_target, world};
+use crate::fixtures::{cidr, corrupt, delay, device, drop, fault, labelled, pod, pods_target, world};
 
 const NOW: BootTime = BootTime(0);
 
@@ -107,14 +107,8 @@ fn a_device_without_mac_header_refuses_what_takes_packets_aside() {
         action,
         ..with_target(TargetSelector::Interface("tun0".to_owned()))
     };
-    let drop = |value| Action::Drop {
-        percent: percent(value),
-    };
-    let corrupt = |value| Action::CorruptPayload {
-        percent: percent(value),
-    };
     for action in [delay(), drop(20.0), corrupt(20.0), corrupt(100.0)] {
-        let found = resolve(&on(action), &world);
+        let found = resolve(&on(action.clone()), &world);
         assert_eq!((found.targets.len(), found.refused.len()), (0, 1), "{action:?}");
         assert!(
             found.refused[0]
@@ -124,33 +118,37 @@ fn a_device_without_mac_header_refuses_what_takes_packets_aside() {
         );
     }
     for action in [Action::Partition, drop(0.0), drop(100.0), corrupt(0.0)] {
-        let found = resolve(&on(action), &world);
+        let found = resolve(&on(action.clone()), &world);
         assert_eq!((found.targets.len(), found.refused.len()), (1, 0), "{action:?}");
     }
 }
 
 #[test]
 fn equipment_is_what_the_action_needs_and_no_more() {
-    let partial = Action::Drop {
-        percent: percent(5.0),
+    let need = |action, direction| {
+        equipment(&Fault {
+            action,
+            direction,
+            ..fault("cut", NOW)
+        })
     };
     let egress = Equipment {
         egress: true,
         ..Equipment::default()
     };
-    assert_eq!(equipment(&Action::Partition, Direction::Egress), egress);
+    assert_eq!(need(Action::Partition, Direction::Egress), egress);
     assert_eq!(
-        equipment(&delay(), Direction::Egress),
+        need(delay(), Direction::Egress),
         Equipment { line: true, ..egress }
     );
     assert_eq!(
-        equipment(&partial, Direction::Egress),
+        need(drop(5.0), Direction::Egress),
         Equipment {
             segmenter: true,
             ..egress
         }
     );
-    assert_eq!(equipment(&Action::Partition, Direction::Both), Equipment::HOOKS);
+    assert_eq!(need(Action::Partition, Direction::Both), Equipment::HOOKS);
 }
 
 #[test]
@@ -223,7 +221,7 @@ fn user_means(peers: &[Peer], address: IpAddr) -> bool {
     peers.iter().any(|peer| match peer {
         Peer::Address(one) => *one == address,
         Peer::Cidr { net, except } => net.contains(&address) && !except.iter().any(|e| e.contains(&address)),
-        Peer::Pods(_) => false,
+        Peer::Pods(_) | Peer::Host(_) => false,
     })
 }
 

@@ -241,7 +241,7 @@ fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS};
+    use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS, Role};
 
     use super::*;
     use crate::delayline::test_frames::{FrameSpec, Transport};

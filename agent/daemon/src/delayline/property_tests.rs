@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS, Tag};
+use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS, Role, Tag};
 use sabot_core::plan::{Slot, TargetId};
 
 use super::test_frames::FrameSpec;
@@ -94,7 +94,11 @@ impl Run {
                     DIRECTION_EGRESS
                 };
                 let spec = FrameSpec {
-                    tag: Tag { slot, direction },
+                    tag: Tag {
+                        slot,
+                        direction,
+                        role: Role::Plain,
+                    },
                     source_port: port,
                     payload,
                     id: self.sent.len() as u64,

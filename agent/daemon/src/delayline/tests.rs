@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use sabot_abi::{DIRECTION_INGRESS, Tag};
+use sabot_abi::{DIRECTION_INGRESS, Role, Tag};
 use sabot_core::model::BootTime;
 use sabot_core::plan::{Slot, TargetId};
 
@@ -339,6 +339,7 @@ fn tallies_tell_targets_and_directions_apart_until_forgotten() {
     let ingress = Tag {
         slot: 1,
         direction: DIRECTION_INGRESS,
+        role: Role::Plain,
     };
     far.send(&FrameSpec {
         tag: ingress,

@@ -130,7 +130,7 @@ fn a_port_is_of_its_protocol_and_of_either_end() {
 fn a_port_of_every_protocol_is_of_those_that_have_ports() {
     let every = PortMatch {
         protocol: None,
-        port: Some(53),
+        what: crate::rig::range(Some(53)),
     };
     check_ports(
         &[every],

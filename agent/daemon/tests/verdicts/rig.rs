@@ -7,7 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sabot_abi as abi;
-use sabot_core::model::{Action, BootTime, Direction, Percent, PortMatch};
+use sabot_core::delay::Distribution;
+use sabot_core::model::{
+    Action, BootTime, Corrupt, CorruptKind, Delay, Direction, Loss, LossModel, PacketFilter, Percent,
+    PortMatch, PortRange, PortSide,
+};
 use sabot_core::plan::{PeerEntry, RuleBody, Slot, TargetId};
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::boot_time;
@@ -51,6 +55,7 @@ impl Rig {
             flags: abi::TARGET_MAC_HEADER,
             slot_count: 0,
             reserved: 0,
+            identity: 0x1dea,
             slots: [0; abi::MAX_TARGET_SLOTS],
         };
         let mut rig = Self {
@@ -223,10 +228,15 @@ pub(crate) fn rule(action: Action) -> RuleBody {
         action,
         direction: Direction::Both,
         ports: Vec::new(),
+        packets: PacketFilter::ALL,
         peers: None,
         peers_exact: false,
         peers_prefix: false,
         spare_node: false,
+        watches_dns: false,
+        pulse: None,
+        ramp: None,
+        seed: 7,
         starts_at: BootTime(0),
         expires_at: boot_time().after(Duration::from_secs(3600)),
         sample_every: 0,
@@ -238,22 +248,29 @@ pub(crate) fn partition() -> RuleBody {
 }
 
 pub(crate) fn drop(percent: f64) -> Action {
-    Action::Drop {
-        percent: share(percent),
-    }
+    Action::Drop(Loss {
+        model: LossModel::Percent(share(percent)),
+        only: None,
+    })
 }
 
 pub(crate) fn corrupt(percent: f64) -> Action {
-    Action::CorruptPayload {
+    Action::Corrupt(Corrupt {
         percent: share(percent),
-    }
+        kind: CorruptKind::Payload,
+        bits: 1,
+        offset: (0, u32::MAX),
+    })
 }
 
 pub(crate) fn delay() -> Action {
-    Action::Delay {
+    Action::Delay(Delay {
         latency: Duration::from_millis(50),
         jitter: Duration::ZERO,
-    }
+        distribution: Distribution::Uniform,
+        correlation: 0.0,
+        allow_reorder: false,
+    })
 }
 
 /// A peer as `10.0.0.0/8` or `10.0.0.1`; with `!` in front it is excepted.
@@ -280,8 +297,17 @@ pub(crate) fn peers(texts: &[&str]) -> Vec<PeerEntry> {
 pub(crate) fn port(protocol: u8, port: impl Into<Option<u16>>) -> PortMatch {
     PortMatch {
         protocol: Some(protocol),
-        port: port.into(),
+        what: range(port.into()),
     }
+}
+
+/// Every port, or one at either end.
+pub(crate) fn range(port: Option<u16>) -> PortRange {
+    port.map_or(PortRange::All, |port| PortRange::Ports {
+        first: port,
+        last: port,
+        side: PortSide::Either,
+    })
 }
 
 fn share(percent: f64) -> Percent {

@@ -9,7 +9,7 @@ use sabot_core::model::{
 use sabot_core::plan::{Observed, Policy};
 
 use super::simulation::{POLICY, Simulation};
-use crate::fixtures::{cidr, delay, device, fault, labelled, percent, pod, pods_target};
+use crate::fixtures::{cidr, corrupt, delay, device, drop, fault, labelled, pod, pods_target};
 
 const NETNS: &str = "/run/netns/lab";
 /// Its pods are on the node's network.
@@ -94,15 +94,9 @@ fn build(name: u8, shape: &Shape, now: BootTime) -> Fault {
     };
     built.action = match shape.action {
         0 | 1 => Action::Partition,
-        2 => Action::Drop {
-            percent: percent(20.0),
-        },
-        3 => Action::Drop {
-            percent: percent(100.0),
-        },
-        4 => Action::CorruptPayload {
-            percent: percent(10.0),
-        },
+        2 => drop(20.0),
+        3 => drop(100.0),
+        4 => corrupt(10.0),
         _ => delay(),
     };
     built.direction = [Direction::Both, Direction::Egress, Direction::Ingress][usize::from(shape.direction)];

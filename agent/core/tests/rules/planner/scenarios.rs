@@ -7,7 +7,7 @@ use sabot_core::plan::{Equipment, Operation, PeerEntry, Policy, Slot, TargetId};
 use sabot_core::planner::SLOT_REST;
 
 use super::simulation::{POLICY, Simulation};
-use crate::fixtures::{cidr, delay, fault, labelled, percent, pod, world};
+use crate::fixtures::{cidr, corrupt, delay, drop, fault, labelled, pod, world};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -213,9 +213,7 @@ fn a_refused_line_does_not_keep_other_faults_from_the_target() {
         ..fault("slow", now)
     });
     simulation.apply(Fault {
-        action: Action::Drop {
-            percent: percent(20.0),
-        },
+        action: drop(20.0),
         ..fault("lossy", now)
     });
     settle(&mut simulation);
@@ -283,16 +281,12 @@ fn a_busy_target_gets_the_faults_that_it_is_equipped_for() {
 fn slots_are_evaluated_by_action_and_then_by_number() {
     let mut simulation = with_pods(1);
     let now = simulation.now;
-    let drop = Action::Drop {
-        percent: percent(20.0),
-    };
-    let corrupt = Action::CorruptPayload {
-        percent: percent(20.0),
-    };
+    let drop = drop(20.0);
+    let corrupt = corrupt(20.0);
     for (name, action) in [
         ("a", delay()),
         ("b", corrupt),
-        ("c", drop),
+        ("c", drop.clone()),
         ("d", Action::Partition),
         ("e", drop),
     ] {

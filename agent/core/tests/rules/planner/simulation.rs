@@ -268,7 +268,7 @@ impl Simulation {
 
     fn check_rule(&self, slot: Slot, fault: &Fault) {
         let rule = &self.kernel.rules[&slot];
-        assert_eq!((rule.action, rule.direction), (fault.action, fault.direction));
+        assert_eq!((&rule.action, rule.direction), (&fault.action, fault.direction));
         assert_eq!(
             (rule.starts_at, rule.expires_at),
             (fault.starts_at, fault.expires_at)
@@ -296,7 +296,7 @@ impl Simulation {
     fn check_targets(&self, live: &BTreeMap<&FaultName, &Arc<Fault>>, owners: &BTreeMap<&FaultName, Slot>) {
         let mut expected: BTreeMap<TargetKey, Vec<(u8, Slot)>> = BTreeMap::new();
         for (name, fault) in live {
-            let need = equipment(&fault.action, fault.direction);
+            let need = equipment(fault);
             for device in super::properties::devices_meant(fault, &self.world) {
                 let refused = need.line && self.lineless.contains(&device.key);
                 let aside = need.line || need.segmenter;

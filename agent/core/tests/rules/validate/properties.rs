@@ -95,31 +95,45 @@ fn peer() -> impl Strategy<Value = spec::Peer> {
             cidr,
             except,
             pods,
+            host: None,
         })
 }
 
 fn action() -> impl Strategy<Value = spec::Action> {
     use prop::option::of;
-    let corrupt = (of(text()), number()).prop_map(|(kind, percent)| spec::Corrupt { kind, percent });
+    let corrupt = (of(text()), number()).prop_map(|(kind, percent)| spec::Corrupt {
+        kind,
+        percent,
+        ..spec::Corrupt::default()
+    });
     let delay =
         (duration(), of(duration()), of(text())).prop_map(|(latency, jitter, distribution)| spec::Delay {
-            latency,
+            latency: Some(latency),
             jitter,
             distribution,
+            ..spec::Delay::default()
         });
     (any::<bool>(), of(number()), of(corrupt), of(delay)).prop_map(|(partition, drop, corrupt, delay)| {
         spec::Action {
             partition: partition.then_some(spec::Partition {}),
-            drop: drop.map(|percent| spec::Drop { percent }),
+            drop: drop.map(|percent| spec::Drop {
+                percent: Some(percent),
+                ..spec::Drop::default()
+            }),
             corrupt,
             delay,
+            ..spec::Action::default()
         }
     })
 }
 
 fn any_manifest() -> impl Strategy<Value = Manifest> {
     use prop::option::of;
-    let port = (of(text()), of(any::<u32>())).prop_map(|(protocol, port)| spec::Port { protocol, port });
+    let port = (of(text()), of(any::<u32>())).prop_map(|(protocol, port)| spec::Port {
+        protocol,
+        port,
+        ..spec::Port::default()
+    });
     let start = of(prop_oneof![any::<SystemTime>(), Just(SystemTime::now())]);
     let traffic = (
         prop::collection::vec(peer(), 0..4),
@@ -145,11 +159,10 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
                         starts_at,
                         target,
                         peers,
-                        direction: None,
                         ports,
-                        spare_node: None,
                         sample_every,
                         action,
+                        ..FaultSpec::default()
                     },
                 }
             },
@@ -164,21 +177,25 @@ fn valid_manifest() -> impl Strategy<Value = Manifest> {
             ..spec::Action::default()
         }),
         amount.clone().prop_map(|percent| spec::Action {
-            drop: Some(spec::Drop { percent }),
+            drop: Some(spec::Drop {
+                percent: Some(percent),
+                ..spec::Drop::default()
+            }),
             ..spec::Action::default()
         }),
         (amount, any::<bool>()).prop_map(|(percent, kind)| spec::Action {
             corrupt: Some(spec::Corrupt {
                 kind: kind.then(|| "payload".to_owned()),
-                percent
+                percent,
+                ..spec::Corrupt::default()
             }),
             ..spec::Action::default()
         }),
         (1..60_000_000_000_u64, any::<bool>()).prop_map(|(nanos, jitter)| spec::Action {
             delay: Some(spec::Delay {
-                latency: Duration::from_nanos(nanos),
+                latency: Some(Duration::from_nanos(nanos)),
                 jitter: jitter.then(|| Duration::from_nanos(nanos / 3)),
-                distribution: None,
+                ..spec::Delay::default()
             }),
             ..spec::Action::default()
         }),
@@ -187,7 +204,7 @@ fn valid_manifest() -> impl Strategy<Value = Manifest> {
         ip: (!range).then(|| format!("10.{second}.0.1")),
         cidr: range.then(|| format!("10.{second}.0.0/16")),
         except: range.then(|| format!("10.{second}.7.0/24")).into_iter().collect(),
-        pods: None,
+        ..spec::Peer::default()
     });
     let ahead = prop::option::of(0..3_000_000_000_000_u64);
     (
@@ -221,7 +238,7 @@ proptest! {
         let limits = Limits { max_duration: max, max_latency: max, ..Limits::default() };
         match validate(&manifest.metadata, &manifest.spec, &limits) {
             Ok(valid) => {
-                valid.fix(Instants { boot: BootTime(u64::MAX), wall: SystemTime::now() });
+                valid.fix(Instants { boot: BootTime(u64::MAX), wall: SystemTime::now() }, 7);
             }
             Err(violations) => {
                 prop_assert!(!violations.is_empty());
