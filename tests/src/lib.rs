@@ -15,6 +15,7 @@ mod qdisc;
 pub mod rig;
 pub mod snmp;
 pub mod spec;
+pub mod statistics;
 pub mod traffic;
 pub mod wait;
 pub mod way;
