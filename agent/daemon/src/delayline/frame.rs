@@ -398,7 +398,7 @@ mod tests {
             let _ = parse(&bytes, vnet, 7);
             let mut frame = FrameSpec { ipv6: true, payload: 60, gso_size: 10, ..FrameSpec::default() }.build(VNET);
             for (index, byte) in bytes.iter().enumerate().filter(|(_, byte)| **byte > 200) {
-                if index < frame.len() && !(VNET + 12..VNET + 14).contains(&index) {
+                if index < frame.len() && !(VNET + 12..VNET + 16).contains(&index) {
                     frame[index] = *byte;
                 }
             }

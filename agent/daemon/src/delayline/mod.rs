@@ -35,6 +35,8 @@ mod test_rig;
 mod tests;
 #[cfg(test)]
 mod treat_tests;
+#[cfg(test)]
+mod treatment_tests;
 
 use std::collections::HashSet;
 use std::io;

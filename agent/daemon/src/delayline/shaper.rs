@@ -115,7 +115,9 @@ mod tests {
         for queue in [time, QueueBound::Bytes(2500)] {
             let limit = limit(8_000_000, 1000, queue);
             let mut shaper = Shaper::default();
-            let sent: Vec<_> = (0..6).map(|_| shaper.send(SECOND, 1000, &limit).is_some()).collect();
+            let sent: Vec<_> = (0..6)
+                .map(|_| shaper.send(SECOND, 1000, &limit).is_some())
+                .collect();
             assert_eq!(sent, [true, true, true, false, false, false], "{queue:?}");
             assert!(
                 shaper.send(SECOND, 500, &limit).is_some(),
@@ -129,7 +131,14 @@ mod tests {
     /// A full queue for ten seconds: what left is the rate, to a millionth.
     #[test]
     fn the_rate_is_exact_from_a_kilobit_to_ten_gigabits() {
-        for rate in [1_000, 999_983, 1_000_000, 1_000_000_000, 9_999_999_967, 10_000_000_000] {
+        for rate in [
+            1_000,
+            999_983,
+            1_000_000,
+            1_000_000_000,
+            9_999_999_967,
+            10_000_000_000,
+        ] {
             for size in [60, 1514, 66_000] {
                 let limit = patient(rate, 0);
                 let mut shaper = Shaper::default();
@@ -152,7 +161,11 @@ mod tests {
         let departure = shaper.send(SECOND, 1000, &patient(80_000_000, 0));
         assert_eq!(departure, Some(SECOND + 1_000_000 + 100_000));
         let departure = shaper.send(SECOND, 1000, &patient(80_000_000, 10_000));
-        assert_eq!(departure, Some(SECOND + 1_100_000), "no overtaking by a larger burst");
+        assert_eq!(
+            departure,
+            Some(SECOND + 1_100_000),
+            "no overtaking by a larger burst"
+        );
     }
 
     #[test]

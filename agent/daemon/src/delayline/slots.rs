@@ -165,7 +165,11 @@ mod tests {
     #[test]
     fn an_edit_tells_when_it_brings_the_expiry_forward() {
         let mut slots = Slots::default();
-        assert_eq!(slots.edit(SLOT, Edit::Expire(BootTime(5))), None, "nothing is set");
+        assert_eq!(
+            slots.edit(SLOT, Edit::Expire(BootTime(5))),
+            None,
+            "nothing is set"
+        );
         assert_eq!(slots.edit(SLOT, Edit::Set(policy(100))), None);
         assert_eq!(slots.edit(SLOT, Edit::Set(policy(200))), None);
         assert_eq!(slots.edit(SLOT, Edit::Set(policy(50))), Some(BootTime(50)));

@@ -193,6 +193,12 @@ impl Store {
             .map_or(0, |line| line.held)
     }
 
+    /// Some flow has an entry.
+    #[cfg(test)]
+    pub(super) fn knows_flows(&self) -> bool {
+        !self.flows.is_empty()
+    }
+
     pub(super) fn holds_slot(&self, slot: Slot) -> bool {
         self.groups
             .iter()
@@ -259,7 +265,9 @@ impl Store {
         };
         let (last, behind) = match arrival.order {
             Order::Free | Order::Overtaken(_) => (0, false),
-            Order::Flow => flow.as_ref().map_or((0, false), |flow| (flow.last, flow.ordered > 0)),
+            Order::Flow => flow
+                .as_ref()
+                .map_or((0, false), |flow| (flow.last, flow.ordered > 0)),
             Order::Group => (flow.as_ref().map_or(0, |flow| flow.last), !group.held.is_empty()),
         };
         let deadline = arrival.deadline.max(last);

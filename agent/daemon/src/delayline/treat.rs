@@ -18,7 +18,10 @@ use super::slots::{Entry, SlotPolicy, Treatment};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It goes on at `deadline` (ns), now at the earliest.
-    Hold { deadline: u64, order: Order },
+    Hold {
+        deadline: u64,
+        order: Order,
+    },
     /// The shaper's queue is full.
     Drop,
     Reject(RejectCode),
@@ -79,10 +82,7 @@ impl State {
             return at_once;
         }
         let (delay, order) = match &policy.treatment {
-            Treatment::Delay {
-                shape,
-                allow_reorder,
-            } => {
+            Treatment::Delay { shape, allow_reorder } => {
                 let delay = scaled(self.stream.next_delay(shape), policy, now);
                 let free = *allow_reorder || role == Role::Copy;
                 (delay, if free { Order::Free } else { Order::Flow })

@@ -45,12 +45,7 @@ impl Engine {
         }
     }
 
-    fn open(
-        &mut self,
-        target: TargetId,
-        identity: TargetIdentity,
-        tap: OwnedFd,
-    ) -> Result<(), LineError> {
+    fn open(&mut self, target: TargetId, identity: TargetIdentity, tap: OwnedFd) -> Result<(), LineError> {
         if self.stopping.is_some() {
             return Err(LineError::Stopped);
         }

@@ -45,11 +45,7 @@ impl<'a> Packet<'a> {
             return None;
         }
         let bytes = &frame[network.start..];
-        let (addresses, length) = if network.ipv6 {
-            ipv6(bytes)?
-        } else {
-            ipv4(bytes)?
-        };
+        let (addresses, length) = if network.ipv6 { ipv6(bytes)? } else { ipv4(bytes)? };
         let end = (network.start + length).min(frame.len());
         Some(Self {
             frame,

@@ -56,7 +56,8 @@ impl Segment {
         }
         let payload = packet.transport.len().checked_sub(header_length)?;
         let flags = header[13];
-        let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word =
+            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         Some(Self {
             ports: [header[0], header[1], header[2], header[3]],
             sequence: word(4),
