@@ -6,7 +6,7 @@ use std::time::Duration;
 use sabot_proto::sabot::v1::Direction;
 use sabot_testkit::prediction::{Chain, SeededStream};
 use sabot_testkit::rig::PATIENCE;
-use sabot_testkit::statistics::{ChiSquare, binomial_sigmas, bursts, geometric, gilbert_sigmas};
+use sabot_testkit::statistics::{Bins, ChiSquare, binomial_sigmas, bursts, geometric, gilbert_sigmas};
 use sabot_testkit::traffic::{Bulk, Echo, UdpLoad, UdpReceiver, echo_once};
 use sabot_testkit::way::{PEER, TARGET, Way, send};
 use sabot_testkit::{LabPod, Rig, Spec};
@@ -45,8 +45,9 @@ fn lost(rig: &Rig, way: Way, action: &str) -> Vec<u64> {
 
 /// The lengths of the bursts are spread as a geometric distribution of this mean.
 fn assert_bursts(lost: &[u64], length: f64) {
-    let lengths = bursts(lost);
-    let bins = geometric(&lengths, length);
+    let mut flags = vec![false; LOAD.datagrams as usize];
+    lost.iter().for_each(|&number| flags[number as usize] = true);
+    let bins = Bins::of(&bursts(flags), geometric(length));
     let fit = ChiSquare::of(&bins.observed, &bins.expected);
     assert!(
         fit.probability() > LEAST_PROBABILITY,

@@ -76,7 +76,8 @@ impl DelayModel {
     }
 }
 
-/// Steele, Lea and Flood's generator: eight bytes of state and statistically good, which is what jitter needs.
+/// Steele, Lea and Flood's generator: eight bytes of state and statistically good, which is what jitter needs. The
+/// kernel's side draws the same sequence from a key.
 #[derive(Clone, Copy, Debug)]
 struct SplitMix64(u64);
 

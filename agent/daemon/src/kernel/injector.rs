@@ -1,7 +1,6 @@
 //! The engine's door to the kernel.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use sabot_abi as abi;
 use sabot_core::model::{BootTime, TargetDevice, TargetKey};
 use sabot_core::plan::{Equipment, PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
+use super::accounts::Accounts;
 use super::entry::Entries;
 use super::equipment::{DeviceDrops, EquipError, Equipped, Workbench};
 use super::gate::Gate;
@@ -23,6 +23,7 @@ use super::line::VNET_HEADER;
 use super::loader::{FaultObject, LoadError};
 use super::netns;
 use super::tables::{Counted, TableError, Tables};
+use super::watches::Watches;
 use crate::delayline::{self, DelayHistogram, DelayLine, LineTallies, SlotPolicy, Treatment};
 use crate::engine::datapath::{Datapath, DatapathError};
 use crate::engine::handle::{Ledger, LedgerDirection, Tally};
@@ -46,6 +47,8 @@ pub struct InjectorOptions {
 /// What the observers take over from the fault object.
 pub struct Taps {
     pub packet_events: RingBuf<MapData>,
+    /// Of [`sabot_abi::DnsAnswer`].
+    pub dns_answers: RingBuf<MapData>,
     pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -56,19 +59,10 @@ pub struct Injector {
     bench: Workbench,
     line: DelayLine,
     targets: Mutex<HashMap<TargetId, Arc<Target>>>,
-    /// By slot; an account lives until the slot's last target is forgotten.
-    accounts: Mutex<BTreeMap<Slot, Account>>,
+    accounts: Accounts,
+    watches: Watches,
     #[expect(dead_code, reason = "the programs live as long as this")]
     programs: Ebpf,
-}
-
-/// A slot's entries in other places.
-#[derive(Default)]
-struct Account {
-    /// It has counters for these.
-    targets: BTreeSet<TargetId>,
-    /// Its packets go to the delay line, or did before an edit.
-    in_line: bool,
 }
 
 /// One target: what it is equipped with, which changes slowly, and what is in force on it, which changes at once.
@@ -106,13 +100,15 @@ impl Injector {
             bench,
             line,
             targets: Mutex::default(),
-            accounts: Mutex::default(),
+            accounts: Accounts::default(),
+            watches: Watches::default(),
             programs: object.programs,
         };
         Ok((
             Arc::new(injector),
             Taps {
                 packet_events: object.events,
+                dns_answers: object.dns_answers,
                 logger: object.logger,
             },
         ))
@@ -125,11 +121,7 @@ impl Injector {
 
     /// The delay really added, by slot.
     pub fn delay_histograms(&self) -> Vec<(Slot, DelayHistogram)> {
-        let slots: Vec<Slot> = lock(&self.accounts)
-            .iter()
-            .filter(|(_, account)| account.in_line)
-            .map(|(slot, _)| *slot)
-            .collect();
+        let slots = self.accounts.in_line();
         slots
             .into_iter()
             .map(|slot| (slot, self.line.histogram(slot)))
@@ -141,14 +133,35 @@ impl Injector {
         self.line.is_alive()
     }
 
-    fn in_line(&self, slot: Slot) -> bool {
-        lock(&self.accounts)
-            .get(&slot)
-            .is_some_and(|account| account.in_line)
-    }
-
     fn target(&self, target: TargetId) -> Option<Arc<Target>> {
         lock(&self.targets).get(&target).cloned()
+    }
+
+    fn put_in_force(&self, target: TargetId, body: &mut abi::Target) -> Result<(), TableError> {
+        self.watches.mark(body);
+        self.tables.write_target(target, body)
+    }
+
+    /// Watches the lookups of the targets that list a slot, or no longer does.
+    fn watch(&self, slot: Slot, watches: bool) -> Result<(), TableError> {
+        let is_new = self.watches.note(slot, watches);
+        if !is_new && !watches {
+            return Ok(());
+        }
+        let targets: Vec<_> = lock(&self.targets)
+            .iter()
+            .map(|(id, target)| (*id, Arc::clone(target)))
+            .collect();
+        for (id, target) in targets {
+            let mut body = lock(&target.body);
+            let mut marked = *body;
+            self.watches.mark(&mut marked);
+            if marked != *body {
+                self.tables.write_target(id, &marked)?;
+                *body = marked;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -168,7 +181,7 @@ impl Datapath for Injector {
         // What is in force may have changed meanwhile, and may change again as soon as this lock is open.
         let mut body = lock(&entry.body);
         *body = equipped.body(&body.slots.map(Slot)[..body.slot_count as usize]);
-        self.tables.write_target(target, &body)?;
+        self.put_in_force(target, &mut body)?;
         Ok(added?)
     }
 
@@ -210,18 +223,19 @@ impl Datapath for Injector {
             };
             // Before the first packet that the rule sends there.
             self.line.set_slot(slot, policy);
-            lock(&self.accounts).entry(slot).or_default().in_line = true;
+            self.accounts.send_to_line(slot);
         }
         self.tables.write_rule(slot, rule)?;
-        if !for_line && self.in_line(slot) {
+        if !for_line && self.accounts.is_in_line(slot) {
             self.line.expire_slot(slot, rule.expires_at);
         }
-        Ok(())
+        Ok(self.watch(slot, rule.watches_dns)?)
     }
 
     fn clear_rule(&self, slot: Slot) -> Result<(), DatapathError> {
         self.tables.clear_rule(slot)?;
-        if self.in_line(slot) {
+        self.watch(slot, false)?;
+        if self.accounts.is_in_line(slot) {
             self.line.clear_slot(slot);
         }
         Ok(())
@@ -234,15 +248,14 @@ impl Datapath for Injector {
         })?;
         for slot in slots {
             self.tables.create_counters(*slot, target)?;
-            let mut accounts = lock(&self.accounts);
-            accounts.entry(*slot).or_default().targets.insert(target);
+            self.accounts.add(*slot, target);
         }
         let mut body = lock(&entry.body);
         body.slot_count = slots.len().min(abi::MAX_TARGET_SLOTS) as u32;
         for (place, slot) in body.slots.iter_mut().zip(slots) {
             *place = slot.0;
         }
-        Ok(self.tables.write_target(target, &body)?)
+        Ok(self.put_in_force(target, &mut body)?)
     }
 
     fn ledger(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> Ledger {
@@ -264,15 +277,8 @@ impl Datapath for Injector {
         if let Err(error) = self.tables.remove_counters(slot, target) {
             tracing::warn!(slot = slot.0, target = target.0, %error, "cannot free counters");
         }
-        let mut accounts = lock(&self.accounts);
-        if let Entry::Occupied(mut account) = accounts.entry(slot) {
-            account.get_mut().targets.remove(&target);
-            if account.get().in_line {
-                self.line.forget(slot, target);
-            }
-            if account.get().targets.is_empty() {
-                account.remove();
-            }
+        if self.accounts.remove(slot, target) {
+            self.line.forget(slot, target);
         }
     }
 

@@ -158,7 +158,7 @@ fn two_kinds_of_one_thing_are_refused_towards_the_wire() {
     assert_eq!(fields(&errors), ["spec.target", "spec.peers[1]", "spec.action"]);
     assert_eq!(
         errors[0].description,
-        "`pods` and `interface` are given; exactly one of `pods`, `netns`, `interface` is allowed"
+        "`pods` and `interface` are given; one of `pods`, `netns`, `interface` is allowed"
     );
 }
 
