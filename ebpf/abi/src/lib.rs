@@ -5,6 +5,7 @@
 #![no_std]
 
 mod counters;
+mod dns;
 mod event;
 mod random;
 mod rule;
@@ -13,6 +14,7 @@ mod tag;
 mod target;
 
 pub use counters::*;
+pub use dns::*;
 pub use event::*;
 pub use random::*;
 pub use rule::*;

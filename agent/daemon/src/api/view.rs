@@ -1,6 +1,7 @@
 //! What the engine knows of faults, as the API says it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use sabot_core::model::FaultName;
 use sabot_proto::convert::{metadata_to_proto, spec_to_proto, timestamp_to_proto};
@@ -44,6 +45,7 @@ pub(super) fn fault(view: &FaultView, ledgers: Vec<v1::LedgerEntry>) -> Result<v
             ledgers,
             seed: Some(view.fault.seed),
             expected_loss: view.fault.expected_loss(),
+            names: view.names.iter().map(learnt_name).collect(),
         }),
     })
 }
@@ -97,6 +99,13 @@ fn target_status(view: &TargetView) -> v1::TargetStatus {
         target: Some(target_ref(view)),
         phase: phase.into(),
         reason,
+    }
+}
+
+fn learnt_name((name, addresses): (&String, &BTreeSet<IpAddr>)) -> v1::LearntName {
+    v1::LearntName {
+        name: name.clone(),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
     }
 }
 

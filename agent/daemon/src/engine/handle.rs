@@ -1,6 +1,7 @@
 //! What the rest of the daemon sees of the engine: commands in, snapshots out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -57,6 +58,8 @@ pub struct FaultView {
     pub message: String,
     pub slot: Option<Slot>,
     pub targets: Vec<TargetView>,
+    /// The names among its peers, and the addresses that are known of each now.
+    pub names: BTreeMap<String, BTreeSet<IpAddr>>,
     /// When it was first in force on all its targets.
     pub injected: Option<SystemTime>,
     /// When it expired or was deleted.

@@ -23,6 +23,7 @@ use super::line::VNET_HEADER;
 use super::loader::{FaultObject, LoadError};
 use super::netns;
 use super::tables::{Counted, TableError, Tables};
+use super::watches::Watches;
 use crate::delayline::{self, DelayHistogram, DelayLine, LineTallies, SlotDelay};
 use crate::engine::datapath::{Datapath, DatapathError};
 use crate::engine::handle::{Ledger, LedgerDirection, Tally};
@@ -46,6 +47,8 @@ pub struct InjectorOptions {
 /// What the observers take over from the fault object.
 pub struct Taps {
     pub packet_events: RingBuf<MapData>,
+    /// Of [`sabot_abi::DnsAnswer`].
+    pub dns_answers: RingBuf<MapData>,
     pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -58,6 +61,7 @@ pub struct Injector {
     targets: Mutex<HashMap<TargetId, Arc<Target>>>,
     /// Slots that delay, and the targets whose accounts are open for each.
     delays: Mutex<BTreeMap<Slot, BTreeSet<TargetId>>>,
+    watches: Watches,
     #[expect(dead_code, reason = "the programs live as long as this")]
     programs: Ebpf,
 }
@@ -98,12 +102,14 @@ impl Injector {
             line,
             targets: Mutex::default(),
             delays: Mutex::default(),
+            watches: Watches::default(),
             programs: object.programs,
         };
         Ok((
             Arc::new(injector),
             Taps {
                 packet_events: object.events,
+                dns_answers: object.dns_answers,
                 logger: object.logger,
             },
         ))
@@ -131,6 +137,33 @@ impl Injector {
     fn target(&self, target: TargetId) -> Option<Arc<Target>> {
         lock(&self.targets).get(&target).cloned()
     }
+
+    fn put_in_force(&self, target: TargetId, body: &mut abi::Target) -> Result<(), TableError> {
+        self.watches.mark(body);
+        self.tables.write_target(target, body)
+    }
+
+    /// Watches the lookups of the targets that list a slot, or no longer does.
+    fn watch(&self, slot: Slot, watches: bool) -> Result<(), TableError> {
+        let is_new = self.watches.note(slot, watches);
+        if !is_new && !watches {
+            return Ok(());
+        }
+        let targets: Vec<_> = lock(&self.targets)
+            .iter()
+            .map(|(id, target)| (*id, Arc::clone(target)))
+            .collect();
+        for (id, target) in targets {
+            let mut body = lock(&target.body);
+            let mut marked = *body;
+            self.watches.mark(&mut marked);
+            if marked != *body {
+                self.tables.write_target(id, &marked)?;
+                *body = marked;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Datapath for Injector {
@@ -149,7 +182,7 @@ impl Datapath for Injector {
         // What is in force may have changed meanwhile, and may change again as soon as this lock is open.
         let mut body = lock(&entry.body);
         *body = equipped.body(&body.slots.map(Slot)[..body.slot_count as usize]);
-        self.tables.write_target(target, &body)?;
+        self.put_in_force(target, &mut body)?;
         Ok(added?)
     }
 
@@ -186,11 +219,13 @@ impl Datapath for Injector {
             self.line.set_slot(slot, delay);
             lock(&self.delays).entry(slot).or_default();
         }
-        Ok(self.tables.write_rule(slot, rule)?)
+        self.tables.write_rule(slot, rule)?;
+        Ok(self.watch(slot, rule.watches_dns)?)
     }
 
     fn clear_rule(&self, slot: Slot) -> Result<(), DatapathError> {
         self.tables.clear_rule(slot)?;
+        self.watch(slot, false)?;
         if lock(&self.delays).contains_key(&slot) {
             self.line.clear_slot(slot);
         }
@@ -213,7 +248,7 @@ impl Datapath for Injector {
         for (place, slot) in body.slots.iter_mut().zip(slots) {
             *place = slot.0;
         }
-        Ok(self.tables.write_target(target, &body)?)
+        Ok(self.put_in_force(target, &mut body)?)
     }
 
     fn ledger(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> Ledger {

@@ -27,6 +27,7 @@ pub mod syscalls;
 mod tables;
 mod tables_encode;
 pub mod trial;
+mod watches;
 
 pub use hook::HookKind;
 pub use injector::{Injector, InjectorOptions, Taps, boot_time};

@@ -9,6 +9,7 @@ mod clock;
 mod corrupt;
 mod counters;
 mod detour;
+mod dns;
 mod events;
 mod packet;
 mod peers;
@@ -87,6 +88,9 @@ fn try_arrive(ctx: &TcContext, direction: u32) -> Result<Step, Trouble> {
         return Ok(Step::Continue);
     }
     let packet = Packet::parse(ctx, target.flags)?;
+    if direction == DIRECTION_INGRESS && dns::is_watched(target, packet) {
+        dns::copy(ctx, packet);
+    }
     Ok(pipeline::run(ctx, target, packet, direction, Entrance::Start))
 }
 
