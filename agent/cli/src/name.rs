@@ -61,6 +61,15 @@ pub(crate) fn generate(action: &Action, target: &Target) -> String {
     let action = match action {
         Action { drop: Some(_), .. } => "drop",
         Action { corrupt: Some(_), .. } => "corrupt",
+        Action {
+            duplicate: Some(_), ..
+        } => "duplicate",
+        Action { reorder: Some(_), .. } => "reorder",
+        Action {
+            rate_limit: Some(_), ..
+        } => "rate-limit",
+        Action { reject: Some(_), .. } => "reject",
+        Action { reset: Some(_), .. } => "reset",
         Action { delay: Some(_), .. } => "delay",
         _ => "partition",
     };
