@@ -3,7 +3,6 @@
 //! The way of a fault through this crate: [`manifest`] or [`quick`] read what a user writes into a [`spec`], [`validate`]
 //! turns that into a [`model::Fault`], [`resolve`] says which devices and addresses it means in a [`model::World`], and
 //! the [`planner`] compares all of that with [`plan::Observed`] and says which [`plan::Operation`]s close the gap.
-//! [`delay`] and [`loss`] hold the models of chance that an action can have, as values.
 
 pub mod action;
 pub mod delay;

@@ -126,7 +126,10 @@ fn ledger(ledger: &Ledger) -> v1::Ledger {
         passed,
         dropped,
         bypassed,
+        rejected,
         released,
+        duplicated,
+        replied,
         corrupted,
         delayed,
         held,
@@ -150,6 +153,9 @@ fn ledger(ledger: &Ledger) -> v1::Ledger {
         lost_bound: tally(lost_bound),
         lost_write: tally(lost_write),
         lost_late: tally(lost_late),
+        duplicated: tally(duplicated),
+        rejected: tally(rejected),
+        replied: tally(replied),
     }
 }
 

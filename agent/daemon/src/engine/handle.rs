@@ -101,14 +101,21 @@ pub struct Tally {
 
 /// The counters of one fault on one target in one direction.
 ///
-/// At quiescence `matched = passed + dropped + bypassed + released + lost()`.
+/// At quiescence `matched + duplicated = passed + dropped + bypassed + rejected + released + lost()`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     pub matched: Tally,
     pub passed: Tally,
+    /// By the fault's choice, or because a shaper's queue was full.
     pub dropped: Tally,
     pub bypassed: Tally,
+    /// Answered, or just consumed, by `reject` or `reset`.
+    pub rejected: Tally,
     pub released: Tally,
+    /// Copies that the fault made.
+    pub duplicated: Tally,
+    /// Answers to rejected packets that went on; beside the identity.
+    pub replied: Tally,
     pub corrupted: Tally,
     pub delayed: Tally,
     /// In the delay line now.

@@ -5,6 +5,7 @@
 //! delay line's TAP) and `segmenter`; `entry` writes the programs that lead a packet through the gate. [`trial`] runs the
 //! classifier on one frame without sending it.
 
+mod accounts;
 mod devices;
 mod entry;
 mod equipment;
