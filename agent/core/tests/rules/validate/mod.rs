@@ -1,5 +1,8 @@
+mod actions;
 mod cases;
 mod properties;
+mod values;
+mod vocabulary;
 
 use std::time::{Duration, SystemTime};
 
