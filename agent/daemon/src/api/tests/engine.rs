@@ -289,6 +289,7 @@ fn view(metadata: Metadata, spec: FaultSpec) -> FaultView {
                 ..target()
             },
         ],
+        names: [("api.shop.test".to_owned(), [IpAddr::from([192, 0, 2, 7])].into())].into(),
         injected: Some(now),
         ended: None,
     }
