@@ -388,8 +388,10 @@ impl Engine {
                 let delay = measured.then(|| now.saturating_sub(arrival.read_at));
                 self.write_back(arrival.group, &scratch[..length], arrival.wire, delay);
                 self.scratch = scratch;
-                while let Some(overtaken) = self.store.pop_overtaken(&arrival) {
-                    self.release_one(overtaken, now);
+                if self.store.pass(&arrival) {
+                    while let Some(overtaken) = self.store.pop_overtaken(&arrival) {
+                        self.release_one(overtaken, now);
+                    }
                 }
             }
         }

@@ -8,6 +8,7 @@
 
 mod arena;
 mod engine;
+mod flows;
 mod frame;
 mod mailbox;
 mod poller;
@@ -30,9 +31,13 @@ mod tap_tests;
 #[cfg(test)]
 mod test_frames;
 #[cfg(test)]
+mod test_line;
+#[cfg(test)]
 mod test_rig;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod treat_property_tests;
 #[cfg(test)]
 mod treat_tests;
 #[cfg(test)]
