@@ -247,6 +247,7 @@ impl Store {
         held.packets = arrival.wire.packets;
         held.bytes = arrival.wire.bytes;
         held.group = arrival.group;
+        held.line = group.line;
         let index = self.arena.insert(held);
         self.wheel.insert(&mut self.arena, index);
         group.held.push_back(&mut self.arena, index);
@@ -274,12 +275,12 @@ impl Store {
 
     /// The next frame that is due.
     pub(super) fn pop_due(&mut self) -> Option<Released> {
-        let index = self.wheel.first_due()?;
+        let index = self.wheel.next_due(&self.arena)?;
         Some(self.take(index))
     }
 
     pub(super) fn has_due(&self) -> bool {
-        self.wheel.first_due().is_some()
+        self.wheel.has_due()
     }
 
     /// When [`Store::advance`] has work to do next, in ns.
