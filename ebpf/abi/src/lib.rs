@@ -6,6 +6,7 @@
 
 mod counters;
 mod event;
+mod peer;
 mod random;
 mod rule;
 mod syscalls;
@@ -14,6 +15,7 @@ mod target;
 
 pub use counters::*;
 pub use event::*;
+pub use peer::*;
 pub use random::*;
 pub use rule::*;
 pub use syscalls::*;

@@ -10,6 +10,7 @@ mod corrupt;
 mod counters;
 mod detour;
 mod events;
+mod headers;
 mod packet;
 mod peers;
 mod pipeline;

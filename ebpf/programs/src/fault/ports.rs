@@ -4,7 +4,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use sabot_abi::{
-    MAX_PORTS, PORT_KEY_BITS, PortKey, RULE_PORTS, RULE_PROTOCOLS, Rule, SIDE_DESTINATION, SIDE_SOURCE, SIDE_WHOLE,
+    MAX_PORTS, PORT_KEY_BITS, PortKey, RULE_PORTS, RULE_PROTOCOLS, Rule, SIDE_DESTINATION, SIDE_SOURCE,
+    SIDE_WHOLE,
 };
 
 use crate::packet::Packet;
