@@ -10,6 +10,7 @@ pub mod lab;
 pub mod leaks;
 pub mod metrics;
 pub mod netns;
+pub mod prediction;
 mod qdisc;
 pub mod rig;
 pub mod snmp;

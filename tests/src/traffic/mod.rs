@@ -4,6 +4,7 @@ mod bulk;
 mod echo;
 mod ping;
 mod probe;
+mod stamped;
 mod stream;
 mod udp;
 
@@ -11,6 +12,7 @@ pub use bulk::{Bulk, Received, Sent};
 pub use echo::{Echo, echo_once};
 pub use ping::{PingReport, ping};
 pub use probe::{INTERVAL, Outage, Passage, ProbeServer, Prober, Sample};
+pub use stamped::{Arrival, StampedLoad};
 pub use stream::Stream;
 pub use udp::{MIN_PAYLOAD, UdpLoad, UdpReceiver, UdpReport};
 

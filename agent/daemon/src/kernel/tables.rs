@@ -20,7 +20,7 @@ use sabot_abi as abi;
 use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
 use self::peers::Peers;
-use super::tables_encode::{encode_ports, encode_rule, mapped};
+use super::tables_encode::{PortBlock, encode_ports, encode_rule, mapped};
 use crate::engine::handle::{LedgerDirection, Tally};
 
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,8 @@ pub enum TableError {
     Map { what: &'static str, source: MapError },
     #[error("the table of peers is full ({0} entries)")]
     PeersFull(u32),
+    #[error("the table of ports is full ({0} entries)")]
+    PortsFull(u32),
     #[error("the table of counters is full")]
     CountersFull,
 }
@@ -50,11 +52,14 @@ struct Inner {
     ports: LpmTrie<MapData, abi::PortKey, u32>,
     node_addresses: KernelHash<MapData, [u8; 16], u32>,
     counters: PerCpuHashMap<MapData, abi::CounterKey, abi::Counters>,
+    streams: KernelHash<MapData, abi::CounterKey, abi::Stream>,
+    /// The id of the next stream that is made.
+    next_stream: u64,
     incidents: PerCpuArray<MapData, u64>,
     /// What the state words say, to know which body is free.
     slot_words: HashMap<Slot, u32>,
     /// The entries of each slot's valid port set.
-    slot_ports: HashMap<Slot, Vec<abi::PortKey>>,
+    slot_ports: HashMap<Slot, Vec<PortBlock>>,
     target_words: HashMap<TargetId, u32>,
     spared: BTreeSet<IpAddr>,
 }
@@ -76,6 +81,8 @@ impl Tables {
             ports: take(ebpf, "PORTS")?,
             node_addresses: take(ebpf, "NODE_ADDRESSES")?,
             counters: take(ebpf, "COUNTERS")?,
+            streams: take(ebpf, "STREAMS")?,
+            next_stream: 0,
             incidents: take(ebpf, "INCIDENTS")?,
             slot_words: HashMap::new(),
             slot_ports: HashMap::new(),
@@ -93,11 +100,9 @@ impl Tables {
         let mut inner = self.lock();
         let word = other_word(inner.slot_words.get(&slot).copied(), slot.0);
         let ports = encode_ports(&rule.ports, word);
-        for port in &ports {
-            inner
-                .ports
-                .insert(&Key::new(abi::PORT_KEY_BITS, *port), 1, 0)
-                .map_err(on("add a port"))?;
+        if let Err(error) = inner.add_ports(&ports) {
+            inner.remove_ports(&ports)?;
+            return Err(error);
         }
         inner
             .rules
@@ -175,22 +180,22 @@ impl Tables {
         Ok(())
     }
 
-    /// Makes sure that a slot has counters on a target; those that are there go on.
+    /// Makes sure that a slot has counters and streams on a target; those that are there go on.
     pub(super) fn create_counters(&self, slot: Slot, target: TargetId) -> Result<(), TableError> {
         let mut inner = self.lock();
         for direction in [LedgerDirection::Egress, LedgerDirection::Ingress] {
+            let key = counter_key(slot, target, direction);
             let zero = PerCpuValues::try_from(vec![abi::Counters::default(); self.cpus])
                 .map_err(|source| on("shape counters")(MapError::IoError(source)))?;
-            match inner.counters.insert(
-                counter_key(slot, target, direction),
-                zero,
-                u64::from(abi::BPF_NOEXIST),
-            ) {
-                Ok(()) => {}
-                Err(error) if errno(&error) == Some(libc::EEXIST) => {}
-                Err(error) if is_full(&error) => return Err(TableError::CountersFull),
-                Err(error) => return Err(on("create counters")(error)),
-            }
+            let created = inner.counters.insert(key, zero, u64::from(abi::BPF_NOEXIST));
+            unless_present(created, "create counters")?;
+            let stream = abi::Stream {
+                word: 0,
+                id: inner.next_stream,
+            };
+            let created = inner.streams.insert(key, stream, u64::from(abi::BPF_NOEXIST));
+            unless_present(created, "create a stream")?;
+            inner.next_stream += 1;
         }
         Ok(())
     }
@@ -198,8 +203,9 @@ impl Tables {
     pub(super) fn remove_counters(&self, slot: Slot, target: TargetId) -> Result<(), TableError> {
         let mut inner = self.lock();
         for direction in [LedgerDirection::Egress, LedgerDirection::Ingress] {
-            unless_absent(inner.counters.remove(&counter_key(slot, target, direction)))
-                .map_err(on("remove counters"))?;
+            let key = counter_key(slot, target, direction);
+            unless_absent(inner.counters.remove(&key)).map_err(on("remove counters"))?;
+            unless_absent(inner.streams.remove(&key)).map_err(on("remove a stream"))?;
         }
         Ok(())
     }
@@ -235,10 +241,24 @@ impl Tables {
 }
 
 impl Inner {
-    fn remove_ports(&mut self, ports: &[abi::PortKey]) -> Result<(), TableError> {
-        ports
+    fn add_ports(&mut self, blocks: &[PortBlock]) -> Result<(), TableError> {
+        for block in blocks {
+            let key = Key::new(block.prefix, block.key);
+            self.ports.insert(&key, 1, 0).map_err(|error| {
+                if is_full(&error) {
+                    TableError::PortsFull(abi::MAX_PORTS)
+                } else {
+                    on("add a port")(error)
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn remove_ports(&mut self, blocks: &[PortBlock]) -> Result<(), TableError> {
+        blocks
             .iter()
-            .try_for_each(|port| unless_absent(self.ports.remove(&Key::new(abi::PORT_KEY_BITS, *port))))
+            .try_for_each(|block| unless_absent(self.ports.remove(&Key::new(block.prefix, block.key))))
             .map_err(on("remove a port"))
     }
 }
@@ -292,6 +312,14 @@ fn errno(error: &MapError) -> Option<i32> {
 
 fn is_full(error: &MapError) -> bool {
     matches!(errno(error), Some(libc::E2BIG | libc::ENOSPC | libc::ENOMEM))
+}
+
+fn unless_present(result: Result<(), MapError>, what: &'static str) -> Result<(), TableError> {
+    match result {
+        Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
+        Err(error) if is_full(&error) => Err(TableError::CountersFull),
+        other => other.map_err(on(what)),
+    }
 }
 
 fn unless_absent(result: Result<(), MapError>) -> Result<(), MapError> {

@@ -7,7 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sabot_abi as abi;
-use sabot_core::model::{Action, BootTime, Direction, Percent, PortMatch};
+use sabot_core::delay::Distribution;
+use sabot_core::model::{
+    Action, BootTime, Corrupt, CorruptKind, Delay, Direction, Loss, LossModel, PacketFilter, Percent,
+    PortMatch, PortRange, PortSide,
+};
 use sabot_core::plan::{PeerEntry, RuleBody, Slot, TargetId};
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::boot_time;
@@ -20,6 +24,8 @@ pub(crate) use sabotd::engine::handle::LedgerDirection::{Egress, Ingress};
 pub(crate) const TARGET: TargetId = TargetId(5);
 /// The slot of tests that need only one.
 pub(crate) const SLOT: Slot = Slot(7);
+pub(crate) const IDENTITY: u64 = 0x0123_4567_89ab_cdef;
+pub(crate) const SEED: u64 = 42;
 pub(crate) const LINE_IFINDEX: u32 = 901;
 pub(crate) const SEGMENTER_IFINDEX: u32 = 902;
 pub(crate) const HEARTBEAT_BOUND: Duration = Duration::from_secs(10);
@@ -51,6 +57,7 @@ impl Rig {
             flags: abi::TARGET_MAC_HEADER,
             slot_count: 0,
             reserved: 0,
+            identity: IDENTITY,
             slots: [0; abi::MAX_TARGET_SLOTS],
         };
         let mut rig = Self {
@@ -223,10 +230,15 @@ pub(crate) fn rule(action: Action) -> RuleBody {
         action,
         direction: Direction::Both,
         ports: Vec::new(),
+        packets: PacketFilter::ALL,
         peers: None,
         peers_exact: false,
         peers_prefix: false,
         spare_node: false,
+        watches_dns: false,
+        pulse: None,
+        ramp: None,
+        seed: SEED,
         starts_at: BootTime(0),
         expires_at: boot_time().after(Duration::from_secs(3600)),
         sample_every: 0,
@@ -238,22 +250,39 @@ pub(crate) fn partition() -> RuleBody {
 }
 
 pub(crate) fn drop(percent: f64) -> Action {
-    Action::Drop {
-        percent: share(percent),
-    }
+    lose(LossModel::Percent(share(percent)))
+}
+
+pub(crate) fn lose(model: LossModel) -> Action {
+    Action::Drop(Loss { model, only: None })
 }
 
 pub(crate) fn corrupt(percent: f64) -> Action {
-    Action::CorruptPayload {
+    Action::Corrupt(corruption(percent, CorruptKind::Payload))
+}
+
+/// One bit anywhere in the payload.
+pub(crate) fn corruption(percent: f64, kind: CorruptKind) -> Corrupt {
+    Corrupt {
         percent: share(percent),
+        kind,
+        bits: 1,
+        offset: (0, u32::MAX),
     }
 }
 
 pub(crate) fn delay() -> Action {
-    Action::Delay {
+    jittering(Duration::ZERO)
+}
+
+pub(crate) fn jittering(jitter: Duration) -> Action {
+    Action::Delay(Delay {
         latency: Duration::from_millis(50),
-        jitter: Duration::ZERO,
-    }
+        jitter,
+        distribution: Distribution::Uniform,
+        correlation: 0.0,
+        allow_reorder: false,
+    })
 }
 
 /// A peer as `10.0.0.0/8` or `10.0.0.1`; with `!` in front it is excepted.
@@ -280,10 +309,17 @@ pub(crate) fn peers(texts: &[&str]) -> Vec<PeerEntry> {
 pub(crate) fn port(protocol: u8, port: impl Into<Option<u16>>) -> PortMatch {
     PortMatch {
         protocol: Some(protocol),
-        port: port.into(),
+        what: match port.into() {
+            Some(port) => range(port, port, PortSide::Either),
+            None => PortRange::All,
+        },
     }
 }
 
-fn share(percent: f64) -> Percent {
+pub(crate) fn range(first: u16, last: u16, side: PortSide) -> PortRange {
+    PortRange::Ports { first, last, side }
+}
+
+pub(crate) fn share(percent: f64) -> Percent {
     Percent::new(percent).expect("0 to 100")
 }

@@ -55,7 +55,7 @@ fn on_the_wire(frame: &Frame) -> Tally {
 fn check(action: Action, detours: bool, verdict: impl Fn(bool) -> Verdict, counted: fn(Tally) -> Counters) {
     for payload in [301, 600, 601, 3000] {
         for frame in frames(payload) {
-            let mut rig = Rig::with_rule(&rule(action));
+            let mut rig = Rig::with_rule(&rule(action.clone()));
             if detours {
                 rig.equip(|target| {
                     target.line_ifindex = LINE_IFINDEX;

@@ -19,6 +19,12 @@ const MAX_EXTENSION_HEADERS: usize = 8;
 
 const LEAST_TCP_HEADER: u32 = 20;
 const UDP_HEADER: u32 = 8;
+const SCTP_HEADER: u32 = 12;
+const ICMP_HEADER: u32 = 8;
+
+pub const TCP_SYN: u8 = 0x02;
+pub const TCP_RST: u8 = 0x04;
+pub const TCP_ACK: u8 = 0x10;
 
 pub const ICMP: u32 = 1;
 pub const TCP: u32 = 6;
@@ -54,6 +60,13 @@ pub struct Packet {
     pub destination_port: u16,
     /// The ports are known: not in a later fragment, not in a protocol without ports.
     pub has_ports: bool,
+    /// 0 in everything but TCP.
+    pub tcp_flags: u8,
+    pub tcp_sequence: u32,
+    /// Of ICMP and ICMPv6, where it is known: the type (high byte) and the code.
+    pub icmp: Option<u16>,
+    /// The DiffServ code point.
+    pub dscp: u8,
     /// Part of a datagram that is not whole.
     pub fragment: bool,
     /// A later fragment has no transport header.
@@ -66,6 +79,10 @@ pub struct Packet {
     pub payload: u32,
     /// Where the IP packet ends; link padding may follow.
     pub end: u32,
+    /// Bytes of the IP packet; of a super-packet's, each wire packet but the last one.
+    pub ip_length: u32,
+    /// Of the last wire packet.
+    pub last_ip_length: u32,
     pub wire: Tally,
     headers: Headers,
 }
@@ -95,11 +112,20 @@ impl Packet {
         Ok(packet)
     }
 
+    /// The packet that was parsed last on this CPU.
+    #[inline(always)]
+    pub fn current() -> Option<&'static Self> {
+        // SAFETY: as in `parse`, whose caller's reference is as shared as this one.
+        PACKET.get_ptr(0).map(|packet| unsafe { &*packet })
+    }
+
     #[inline(always)]
     fn reset(&mut self, ctx: &TcContext) {
         self.source_port = 0;
         self.destination_port = 0;
         self.has_ports = false;
+        self.tcp_flags = 0;
+        self.icmp = None;
         self.fragment = false;
         self.later_fragment = false;
         self.super_packet = false;
@@ -111,8 +137,9 @@ impl Packet {
 
     #[inline(always)]
     fn parse_ipv4(&mut self, ctx: &TcContext, offset: usize, word: usize) -> Result<(), ParseError> {
-        let [start, identification, middle, source, destination] = self.headers.words(word, offset as u32)?;
-        let [version, _, length @ ..] = start.to_ne_bytes();
+        let [start, identification, middle, source, destination] =
+            self.headers.words(word, offset as u32)?;
+        let [version, traffic_class, length @ ..] = start.to_ne_bytes();
         let [_, _, fragment_field @ ..] = identification.to_ne_bytes();
         let [_, protocol, _, _] = middle.to_ne_bytes();
         let header_length = (version & 0x0f) as usize * 4;
@@ -122,6 +149,7 @@ impl Packet {
         self.source = mapped(source);
         self.destination = mapped(destination);
         self.protocol = protocol as u32;
+        self.dscp = traffic_class >> 2;
         self.transport = (offset + header_length) as u32;
         self.ends_at(ctx, offset, u16::from_be_bytes(length) as usize);
         let fragment_field = u16::from_be_bytes(fragment_field);
@@ -133,7 +161,7 @@ impl Packet {
     #[inline(always)]
     fn parse_ipv6(&mut self, ctx: &TcContext, offset: usize, word: usize) -> Result<(), ParseError> {
         let [start, length, a, b, c, d, e, f, g, h] = self.headers.words(word, offset as u32)?;
-        let [version, ..] = start.to_ne_bytes();
+        let [version, flow_label, ..] = start.to_ne_bytes();
         let [length @ .., protocol, _] = length.to_ne_bytes();
         if version >> 4 != 6 {
             return Err(ParseError::Malformed);
@@ -141,6 +169,7 @@ impl Packet {
         self.source = address([a, b, c, d]);
         self.destination = address([e, f, g, h]);
         self.protocol = protocol as u32;
+        self.dscp = (version << 4 | flow_label >> 4) >> 2;
         self.transport = (offset + 40) as u32;
         // A jumbogram, or a super-packet beyond 64 KiB, says 0.
         let length = u16::from_be_bytes(length) as usize;
@@ -185,47 +214,72 @@ impl Packet {
         let end = (offset + total) as u32;
         self.end = if total == 0 || end > frame { frame } else { end };
         self.payload = self.end;
+        self.ip_length = self.end.wrapping_sub(offset as u32);
+        self.last_ip_length = self.ip_length;
     }
 
-    /// Ports and the start of the payload. A transport header that is cut short leaves a packet without ports and payload.
+    /// Ports and their like, and the start of the payload. A transport header that is cut short leaves a packet without
+    /// ports and payload.
     #[inline(always)]
     fn parse_transport(&mut self, ctx: &TcContext) -> Result<(), ParseError> {
         let at = self.transport;
         let header = match self.protocol {
-            TCP => match self.headers.bytes::<1>(ctx, at + 12) {
-                Ok([offset]) => (offset >> 4) as u32 * 4,
+            TCP => match self.headers.bytes::<14>(ctx, at) {
+                Ok(start) => {
+                    self.set_ports(start[0], start[1], start[2], start[3]);
+                    self.tcp_sequence = u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
+                    self.tcp_flags = start[13];
+                    (start[12] >> 4) as u32 * 4
+                }
                 Err(_) => return Ok(()),
             },
-            UDP => {
-                self.ends_with_datagram(ctx);
-                UDP_HEADER
+            UDP | SCTP => {
+                if self.protocol == UDP {
+                    self.ends_with_datagram(ctx);
+                }
+                let Ok([a, b, c, d]) = self.headers.bytes::<4>(ctx, at) else {
+                    return Ok(());
+                };
+                self.set_ports(a, b, c, d);
+                if self.protocol == UDP {
+                    UDP_HEADER
+                } else {
+                    SCTP_HEADER
+                }
             }
-            ICMP => 8,
-            ICMPV6 => {
-                if self
-                    .headers
-                    .bytes::<1>(ctx, at)
-                    .is_ok_and(|[kind]| NEIGHBOUR_DISCOVERY.contains(&kind))
-                {
+            ICMP | ICMPV6 => {
+                let Ok([kind, code]) = self.headers.bytes::<2>(ctx, at) else {
+                    return Ok(());
+                };
+                if self.protocol == ICMPV6 && NEIGHBOUR_DISCOVERY.contains(&kind) {
                     return Err(ParseError::NotIp);
                 }
-                8
+                self.icmp = Some(u16::from_be_bytes([kind, code]));
+                ICMP_HEADER
             }
-            SCTP => 12,
             _ => return Ok(()),
         };
-        if matches!(self.protocol, TCP | UDP | SCTP) {
-            let Ok(ports) = self.headers.bytes::<4>(ctx, at) else {
-                return Ok(());
-            };
-            self.source_port = u16::from_be_bytes([ports[0], ports[1]]);
-            self.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
-            self.has_ports = true;
-        }
         if (self.protocol != TCP || header >= LEAST_TCP_HEADER) && self.transport + header <= self.end {
             self.payload = self.transport + header;
         }
         Ok(())
+    }
+
+    /// The ports as all packets of a connection have them: a later fragment has none, so that no fragment has.
+    #[inline(always)]
+    pub fn stable_ports(&self) -> (u16, u16) {
+        if self.fragment {
+            (0, 0)
+        } else {
+            (self.source_port, self.destination_port)
+        }
+    }
+
+    #[inline(always)]
+    fn set_ports(&mut self, a: u8, b: u8, c: u8, d: u8) {
+        self.source_port = u16::from_be_bytes([a, b]);
+        self.destination_port = u16::from_be_bytes([c, d]);
+        self.has_ports = true;
     }
 
     /// A datagram may end before its IP packet does; its checksum ends there too. The length of a super-packet, which may
@@ -256,6 +310,10 @@ impl Packet {
         let packets = payload.div_ceil(segment);
         if packets > 1 {
             self.super_packet = true;
+            let network = self.end.wrapping_sub(self.ip_length) as u64;
+            let ip_headers = headers.wrapping_sub(network);
+            self.ip_length = (ip_headers + segment) as u32;
+            self.last_ip_length = (ip_headers + payload - (packets - 1) * segment) as u32;
             self.wire = Tally {
                 packets,
                 bytes: payload + packets * headers,
