@@ -137,8 +137,7 @@ impl Packet {
 
     #[inline(always)]
     fn parse_ipv4(&mut self, ctx: &TcContext, offset: usize, word: usize) -> Result<(), ParseError> {
-        let [start, identification, middle, source, destination] =
-            self.headers.words(word, offset as u32)?;
+        let [start, identification, middle, source, destination] = self.headers.words(word, offset as u32)?;
         let [version, traffic_class, length @ ..] = start.to_ne_bytes();
         let [_, _, fragment_field @ ..] = identification.to_ne_bytes();
         let [_, protocol, _, _] = middle.to_ne_bytes();
