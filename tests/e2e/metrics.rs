@@ -377,7 +377,7 @@ fn assert_node(scene: &Scene) {
             "{name}"
         );
     }
-    for stream in ["packets", "syscalls", "subscribers"] {
+    for stream in ["dns", "packets", "syscalls", "subscribers"] {
         assert_eq!(
             scrape.value("sabot_events_lost_total", &[("stream", stream)]),
             Some(0.0),

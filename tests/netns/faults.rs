@@ -6,67 +6,21 @@ use std::time::Duration;
 use sabot_proto::sabot::v1::Direction;
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::snmp::snmp;
-use sabot_testkit::traffic::{Bulk, PingReport, UdpLoad, UdpReceiver, UdpReport, ping};
-use sabot_testkit::{Books, LabPod, Rig, Spec};
-
-const TARGET: usize = 0;
-const PEER: usize = 1;
+use sabot_testkit::traffic::{Bulk, PingReport, UdpLoad, UdpReport, ping};
+use sabot_testkit::way::{self, PEER, TARGET, Way};
+use sabot_testkit::{LabPod, Rig, Spec};
 
 const TRIES: usize = 3;
 const TOLERANCE: Duration = Duration::from_millis(1);
-const QUIET: Duration = Duration::from_millis(500);
 const LOAD: UdpLoad = UdpLoad {
     datagrams: 20_000,
     payload: 200,
     per_second: 20_000,
 };
 
-/// Both ways to send: from the target, and towards it.
-#[derive(Clone, Copy, Debug)]
-enum Way {
-    Egress,
-    Ingress,
-}
-
-impl Way {
-    const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
-
-    fn direction(self) -> Direction {
-        match self {
-            Self::Egress => Direction::Egress,
-            Self::Ingress => Direction::Ingress,
-        }
-    }
-
-    /// Sender and receiver.
-    fn ends(self, rig: &Rig) -> (&LabPod, &LabPod) {
-        let (target, peer) = (rig.lab.pod(TARGET), rig.lab.pod(PEER));
-        match self {
-            Self::Egress => (target, peer),
-            Self::Ingress => (peer, target),
-        }
-    }
-
-    fn limit(self, spec: Spec) -> Spec {
-        match self {
-            Self::Egress => spec.egress(),
-            Self::Ingress => spec.ingress(),
-        }
-    }
-
-    fn pick(self, [egress, ingress]: [Books; 2]) -> Books {
-        match self {
-            Self::Egress => egress,
-            Self::Ingress => ingress,
-        }
-    }
-}
-
-/// Sends a load and says what arrived.
+/// Sends a load, and sees that nothing arrives twice.
 fn send(load: UdpLoad, from: &LabPod, to: &LabPod, ip: IpAddr) -> UdpReport {
-    let receiver = UdpReceiver::start(to.netns(), ip).expect("it binds");
-    load.send(from.netns(), receiver.address()).expect("it is sent");
-    let report = receiver.finish(load.datagrams, QUIET);
+    let report = way::send(load, from, to, ip);
     assert_eq!(report.duplicates, 0);
     report
 }

@@ -15,6 +15,9 @@ pub struct Books {
     pub dropped: Count,
     pub bypassed: Count,
     pub released: Count,
+    pub duplicated: Count,
+    pub rejected: Count,
+    pub replied: Count,
     pub corrupted: Count,
     pub delayed: Count,
     pub held: Count,
@@ -53,9 +56,9 @@ impl Books {
     pub fn assert_balanced(&self) {
         assert_eq!(self.held, Count::default(), "packets are still held: {self:#?}");
         assert_eq!(
-            self.matched,
-            self.went_on() + self.dropped + self.lost(),
-            "matched isn't what became of it: {self:#?}"
+            self.matched + self.duplicated,
+            self.went_on() + self.dropped + self.rejected + self.lost(),
+            "matched and duplicated aren't what became of them: {self:#?}"
         );
     }
 }
@@ -75,6 +78,9 @@ impl From<&Ledger> for Books {
             dropped: count(ledger.dropped),
             bypassed: count(ledger.bypassed),
             released: count(ledger.released),
+            duplicated: count(ledger.duplicated),
+            rejected: count(ledger.rejected),
+            replied: count(ledger.replied),
             corrupted: count(ledger.corrupted),
             delayed: count(ledger.delayed),
             held: count(ledger.held),
@@ -97,6 +103,9 @@ impl Add for Books {
             dropped: self.dropped + other.dropped,
             bypassed: self.bypassed + other.bypassed,
             released: self.released + other.released,
+            duplicated: self.duplicated + other.duplicated,
+            rejected: self.rejected + other.rejected,
+            replied: self.replied + other.replied,
             corrupted: self.corrupted + other.corrupted,
             delayed: self.delayed + other.delayed,
             held: self.held + other.held,

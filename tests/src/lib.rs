@@ -15,8 +15,10 @@ mod qdisc;
 pub mod rig;
 pub mod snmp;
 pub mod spec;
+pub mod statistics;
 pub mod traffic;
 pub mod wait;
+pub mod way;
 pub mod wire;
 pub mod witness;
 

@@ -27,3 +27,18 @@ pub fn snmp(netns: &NetnsRef, protocol: &str, counter: &str) -> Result<u64> {
     let value = value.with_context(|| format!("{protocol} has no {counter}"))?;
     value.parse().with_context(|| format!("`{value}` is no number"))
 }
+
+/// One of the counters in `/proc/net/snmp6`, as `Udp6InCsumErrors`.
+///
+/// # Errors
+///
+/// The kernel has no such counter.
+pub fn snmp6(netns: &NetnsRef, counter: &str) -> Result<u64> {
+    let text = netns.run(|| fs::read_to_string("/proc/thread-self/net/snmp6"))?;
+    let value = text.lines().find_map(|line| {
+        let (name, value) = line.split_once(char::is_whitespace)?;
+        (name == counter).then(|| value.trim())
+    });
+    let value = value.with_context(|| format!("no {counter}"))?;
+    value.parse().with_context(|| format!("`{value}` is no number"))
+}

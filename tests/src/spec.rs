@@ -1,11 +1,13 @@
 //! Faults on a pod of a lab, as tests write them.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use sabot_proto::sabot::v1::{
-    Action, Corrupt, Delay, Direction, Drop, FaultSpec, Partition, Peer, Port, Target, action, peer, target,
+use sabot_core::spec::{
+    Action, Corrupt, Delay, Direction, Drop, FaultSpec, Packets, Partition, Peer, Port, Pulse, Ramp, Target,
 };
+use sabot_proto::convert::spec_to_proto;
+use sabot_proto::sabot::v1;
 
 use crate::lab::LabPod;
 
@@ -17,56 +19,95 @@ const LIFETIME: Duration = Duration::from_secs(120);
 pub struct Spec(FaultSpec);
 
 impl Spec {
+    /// An action as a manifest has it, in YAML: `drop: {burst: {percent: 2, length: 8}}`.
+    ///
+    /// # Panics
+    ///
+    /// It isn't one.
+    pub fn action(target: &LabPod, yaml: &str) -> Self {
+        let action = serde_norway::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"));
+        Self::new(target, action)
+    }
+
     pub fn partition(target: &LabPod) -> Self {
-        Self::new(target, action::Kind::Partition(Partition {}))
+        let action = Action {
+            partition: Some(Partition {}),
+            ..Action::default()
+        };
+        Self::new(target, action)
     }
 
     pub fn drop(target: &LabPod, percent: f64) -> Self {
-        let percent = Some(percent);
-        Self::new(target, action::Kind::Drop(Drop { percent }))
+        let drop = Drop {
+            percent: Some(percent),
+            ..Drop::default()
+        };
+        let action = Action {
+            drop: Some(drop),
+            ..Action::default()
+        };
+        Self::new(target, action)
     }
 
     pub fn corrupt(target: &LabPod, percent: f64) -> Self {
-        let percent = Some(percent);
-        Self::new(target, action::Kind::Corrupt(Corrupt { kind: None, percent }))
+        let corrupt = Corrupt {
+            percent,
+            ..Corrupt::default()
+        };
+        let action = Action {
+            corrupt: Some(corrupt),
+            ..Action::default()
+        };
+        Self::new(target, action)
     }
 
     pub fn delay(target: &LabPod, latency: Duration) -> Self {
-        Self::new(target, action::Kind::Delay(delay(latency)))
+        Self::new(target, delay(latency, None))
     }
 
     pub fn delay_with_jitter(target: &LabPod, latency: Duration, jitter: Duration) -> Self {
-        let delay = Delay {
-            jitter: jitter.try_into().ok(),
-            ..delay(latency)
-        };
-        Self::new(target, action::Kind::Delay(delay))
+        Self::new(target, delay(latency, Some(jitter)))
     }
 
-    fn new(target: &LabPod, action: action::Kind) -> Self {
+    fn new(target: &LabPod, action: Action) -> Self {
         let path = target.netns().path().display().to_string();
         Self(FaultSpec {
-            duration: LIFETIME.try_into().ok(),
-            target: Some(Target {
-                kind: Some(target::Kind::Netns(path)),
-            }),
-            action: Some(Action { kind: Some(action) }),
+            duration: Some(LIFETIME),
+            starts_at: None,
+            target: Target {
+                netns: Some(path),
+                ..Target::default()
+            },
+            peers: Vec::new(),
+            direction: None,
+            ports: Vec::new(),
+            packets: None,
+            spare_node: None,
             sample_every: Some(0),
-            ..FaultSpec::default()
+            seed: None,
+            pulse: None,
+            ramp: None,
+            action,
         })
     }
 
     #[must_use]
     pub fn lasting(mut self, duration: Duration) -> Self {
-        self.0.duration = duration.try_into().ok();
+        self.0.duration = Some(duration);
+        self
+    }
+
+    #[must_use]
+    pub fn starting(mut self, at: SystemTime) -> Self {
+        self.0.starts_at = Some(at);
         self
     }
 
     #[must_use]
     pub fn peer(mut self, ip: IpAddr) -> Self {
         self.0.peers.push(Peer {
-            kind: Some(peer::Kind::Ip(ip.to_string())),
-            except: Vec::new(),
+            ip: Some(ip.to_string()),
+            ..Peer::default()
         });
         self
     }
@@ -74,44 +115,90 @@ impl Spec {
     #[must_use]
     pub fn peers_in(mut self, cidr: &str, except: &[String]) -> Self {
         self.0.peers.push(Peer {
-            kind: Some(peer::Kind::Cidr(cidr.to_owned())),
+            cidr: Some(cidr.to_owned()),
             except: except.to_vec(),
+            ..Peer::default()
         });
         self
     }
 
     #[must_use]
     pub fn egress(mut self) -> Self {
-        self.0.direction = Direction::Egress as i32;
+        self.0.direction = Some(Direction::Egress);
         self
     }
 
     #[must_use]
     pub fn ingress(mut self) -> Self {
-        self.0.direction = Direction::Ingress as i32;
+        self.0.direction = Some(Direction::Ingress);
         self
     }
 
     /// A port of a protocol, or all of the protocol.
     #[must_use]
-    pub fn port(mut self, protocol: &str, port: Option<u16>) -> Self {
-        self.0.ports.push(Port {
+    pub fn port(self, protocol: &str, port: Option<u16>) -> Self {
+        self.traffic(Port {
             protocol: Some(protocol.to_owned()),
             port: port.map(u32::from),
+            ..Port::default()
+        })
+    }
+
+    #[must_use]
+    pub fn traffic(mut self, port: Port) -> Self {
+        self.0.ports.push(port);
+        self
+    }
+
+    #[must_use]
+    pub fn packets(mut self, packets: Packets) -> Self {
+        self.0.packets = Some(packets);
+        self
+    }
+
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.0.seed = Some(seed);
+        self
+    }
+
+    #[must_use]
+    pub fn sampling(mut self, every: u32) -> Self {
+        self.0.sample_every = Some(every);
+        self
+    }
+
+    #[must_use]
+    pub fn pulse(mut self, on: Duration, off: Duration) -> Self {
+        self.0.pulse = Some(Pulse { on, off });
+        self
+    }
+
+    /// From a percentage of the action's value to another.
+    #[must_use]
+    pub fn ramp(mut self, over: Duration, from: f64, to: f64) -> Self {
+        self.0.ramp = Some(Ramp {
+            over,
+            from: Some(from),
+            to: Some(to),
         });
         self
     }
 }
 
-impl From<Spec> for FaultSpec {
+impl From<Spec> for v1::FaultSpec {
     fn from(spec: Spec) -> Self {
-        spec.0
+        spec_to_proto(&spec.0).expect("a fault of a test can be sent")
     }
 }
 
-fn delay(latency: Duration) -> Delay {
-    Delay {
-        latency: latency.try_into().ok(),
-        ..Delay::default()
+fn delay(latency: Duration, jitter: Option<Duration>) -> Action {
+    Action {
+        delay: Some(Delay {
+            latency: Some(latency),
+            jitter,
+            ..Delay::default()
+        }),
+        ..Action::default()
     }
 }

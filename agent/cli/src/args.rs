@@ -1,13 +1,19 @@
 //! The command line.
 
+mod quick;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use sabot_core::quick::{PeerForm, PercentForm, PortForm, TargetForm};
 use sabot_proto::sabot::v1;
+
+pub(crate) use quick::{
+    CorruptArgs, DelayArgs, DirectionArg, DropArgs, DuplicateArgs, FaultArgs, PickArg, QuickCommand,
+    RateLimitArgs, ReorderArgs,
+};
 
 pub(crate) const DEFAULT_SOCKET: &str = "/run/sabot/sabotd.sock";
 
@@ -98,101 +104,6 @@ pub(crate) enum Command {
     Completions { shell: Shell },
 }
 
-/// A fault in one line, a command for each action.
-#[derive(Debug, Subcommand)]
-pub(crate) enum QuickCommand {
-    /// Let nothing pass between a target and its peers.
-    #[command(after_help = QUICK_HELP)]
-    Partition(FaultArgs),
-    /// Drop a share of the packets.
-    #[command(after_help = QUICK_HELP)]
-    Drop {
-        /// From 0 to 100, as `20%` or `0.5`.
-        #[arg(allow_negative_numbers = true)]
-        percent: PercentForm,
-        #[command(flatten)]
-        fault: FaultArgs,
-    },
-    /// Hold each packet back for a while.
-    #[command(after_help = QUICK_HELP)]
-    Delay {
-        /// How long, as `100ms`.
-        #[arg(value_parser = duration)]
-        latency: Duration,
-        /// Spread the delay from latency minus jitter to latency plus jitter.
-        #[arg(long, value_name = "DURATION", value_parser = duration)]
-        jitter: Option<Duration>,
-        /// How the jitter is distributed: `uniform`.
-        #[arg(long, value_name = "NAME")]
-        distribution: Option<String>,
-        #[command(flatten)]
-        fault: FaultArgs,
-    },
-    /// Change a byte in a share of the packets.
-    #[command(after_help = QUICK_HELP)]
-    Corrupt {
-        /// From 0 to 100, as `20%` or `0.5`.
-        #[arg(allow_negative_numbers = true)]
-        percent: PercentForm,
-        /// What is changed: `payload`, with a valid checksum, so that the application sees it.
-        #[arg(long)]
-        kind: Option<String>,
-        #[command(flatten)]
-        fault: FaultArgs,
-    },
-}
-
-const QUICK_HELP: &str = "\
-Targets: pod:NS/NAME, pods:NS/LABELSELECTOR, interface:NAME, netns:PATH
-Peers:   pod:NS/NAME, pods:NS/LABELSELECTOR, ip:ADDRESS, cidr:NETWORK[,except=NETWORK]…
-Ports:   PORT (of TCP), TCP:PORT, UDP:PORT, SCTP:PORT, TCP, UDP, SCTP, ICMP, ICMPv6";
-
-/// What every quick form of a fault has.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct FaultArgs {
-    /// Whose traffic is affected, as `pods:shop/app=web`.
-    #[arg(long, value_name = "FORM")]
-    pub(crate) target: TargetForm,
-    /// The other end, as `pod:shop/db-0`; may be repeated. Default: every other end.
-    #[arg(long = "peer", value_name = "FORM")]
-    pub(crate) peers: Vec<PeerForm>,
-    /// Only this port or protocol, as `UDP:53`; may be repeated. Default: all traffic.
-    #[arg(long = "port", value_name = "FORM")]
-    pub(crate) ports: Vec<PortForm>,
-    /// Only traffic that leaves the target, or that arrives at it.
-    #[arg(long, value_enum, default_value_t = DirectionArg::Both)]
-    pub(crate) direction: DirectionArg,
-    /// How long the fault lasts, as `30s` or `5m`.
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
-    pub(crate) duration: Duration,
-    /// The fault's name. Default: made from the action and the target.
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// The fault's own namespace. Default: none.
-    #[arg(short, long)]
-    pub(crate) namespace: Option<String>,
-    /// Take only some of the pods that match: a number, or a percent as `50%`.
-    #[arg(long, value_name = "COUNT|PERCENT")]
-    pub(crate) pick: Option<PickArg>,
-    /// Decides which ones --pick takes; the same seed takes the same ones.
-    #[arg(long, requires = "pick", default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// When it starts (RFC 3339, as `2030-01-31T12:00:00Z`). Default: at once.
-    #[arg(long, value_name = "TIME", conflicts_with = "starts_in", value_parser = humantime::parse_rfc3339_weak)]
-    pub(crate) starts_at: Option<SystemTime>,
-    /// In how long it starts, as `10s`.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) starts_in: Option<Duration>,
-    /// Hit traffic with the node's own addresses too, and with it the kubelet's probes.
-    #[arg(long)]
-    pub(crate) no_spare_node: bool,
-    /// Report one in this many packets as an event; 0: none. Default: what sabotd was told.
-    #[arg(long, value_name = "N")]
-    pub(crate) sample_every: Option<u32>,
-    #[command(flatten)]
-    pub(crate) how: HowArgs,
-}
-
 /// How to apply.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct HowArgs {
@@ -246,33 +157,6 @@ pub(crate) struct EventArgs {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("not a duration such as 100ms, 5m or 1h30m: {e}"))
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DirectionArg {
-    Egress,
-    Ingress,
-    Both,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum PickArg {
-    Count(u32),
-    Percent(f64),
-}
-
-impl std::str::FromStr for PickArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.ends_with('%') {
-            let percent: PercentForm = text.parse().map_err(|e| format!("{e}"))?;
-            return Ok(Self::Percent(percent.0));
-        }
-        text.parse()
-            .map(Self::Count)
-            .map_err(|_| "neither a number of pods, as 2, nor a percent, as 50%".to_owned())
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -371,6 +255,58 @@ mod tests {
                 "sabot drop 10 --target interface:eth0 --for 5",
                 ErrorKind::ValueValidation,
             ),
+            (
+                "sabot drop --target interface:eth0 --for 5s",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sabot drop 10 --every 3 --target interface:eth0 --for 5s",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "sabot drop --burst 2:8 --flows 3 --target interface:eth0 --for 5s",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "sabot drop --every 0 --target interface:eth0 --for 5s",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "sabot delay --target interface:eth0 --for 5s",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sabot delay 5ms --quantiles 1ms,2ms --target interface:eth0 --for 5s",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "sabot delay 5ms --distribution normal --target interface:eth0 --for 5s",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sabot corrupt 1 --bits 9 --target interface:eth0 --for 5s",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "sabot reorder 1 --target interface:eth0 --for 5s",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sabot rate-limit 10mb --target interface:eth0 --for 5s",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "sabot rate-limit 1mbit --queue-time 1s --queue-bytes 9kB --target interface:eth0 --for 5s",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "sabot reject --code gone --target interface:eth0 --for 5s",
+                ErrorKind::InvalidValue,
+            ),
+            (
+                "sabot partition --dscp 64 --target interface:eth0 --for 5s",
+                ErrorKind::ValueValidation,
+            ),
             ("sabot events --pod web", ErrorKind::ValueValidation),
             (
                 "sabot partition --target interface:eth0 --for 5s --dry-run --wait 1s",
@@ -391,15 +327,6 @@ mod tests {
         ] {
             let help = command(Some(OsStr::new(program))).render_help().to_string();
             assert!(help.contains(usage), "{help}");
-        }
-    }
-
-    #[test]
-    fn picks_are_numbers_or_percents() {
-        assert_eq!("2".parse(), Ok(PickArg::Count(2)));
-        assert_eq!("50%".parse(), Ok(PickArg::Percent(50.0)));
-        for bad in ["", "-1", "half", "101%"] {
-            assert!(bad.parse::<PickArg>().is_err(), "{bad}");
         }
     }
 }

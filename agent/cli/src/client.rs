@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use sabot_proto::MAX_MESSAGE_BYTES;
 use sabot_proto::sabot::v1::fault_service_client::FaultServiceClient;
 use sabot_proto::sabot::v1::node_service_client::NodeServiceClient;
 use sabot_proto::sabot::v1::observe_service_client::ObserveServiceClient;
@@ -67,7 +68,7 @@ impl Client {
     }
 
     pub(crate) fn faults(&self) -> FaultServiceClient<Channel> {
-        FaultServiceClient::new(self.channel.clone())
+        FaultServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn node(&self) -> NodeServiceClient<Channel> {

@@ -61,6 +61,15 @@ pub(crate) fn generate(action: &Action, target: &Target) -> String {
     let action = match action {
         Action { drop: Some(_), .. } => "drop",
         Action { corrupt: Some(_), .. } => "corrupt",
+        Action {
+            duplicate: Some(_), ..
+        } => "duplicate",
+        Action { reorder: Some(_), .. } => "reorder",
+        Action {
+            rate_limit: Some(_), ..
+        } => "rate-limit",
+        Action { reject: Some(_), .. } => "reject",
+        Action { reset: Some(_), .. } => "reset",
         Action { delay: Some(_), .. } => "delay",
         _ => "partition",
     };
@@ -139,7 +148,10 @@ mod tests {
     #[test]
     fn a_made_up_name_says_what_and_whom_and_is_a_valid_one() {
         let action = Action {
-            drop: Some(Drop { percent: 5.0 }),
+            drop: Some(Drop {
+                percent: Some(5.0),
+                ..Drop::default()
+            }),
             ..Action::default()
         };
         for (form, start) in [

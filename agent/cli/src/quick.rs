@@ -2,12 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use sabot_core::quick::LengthForm;
 use sabot_core::spec::{
-    API_VERSION, Action, Corrupt, Delay, Direction, Drop, FaultSpec, KIND, Manifest, Metadata, Partition,
-    Pick, Target,
+    API_VERSION, Action, Corrupt, Delay, Direction, Drop, Duplicate, FaultSpec, Flows, KIND, Manifest,
+    Metadata, Nth, Packets, Partition, Pick, RateLimit, Reject, Reorder, Reset, Target,
 };
 
-use crate::args::{DirectionArg, FaultArgs, PickArg, QuickCommand};
+use crate::args::{
+    CorruptArgs, DelayArgs, DirectionArg, DropArgs, DuplicateArgs, FaultArgs, PickArg, QuickCommand,
+    RateLimitArgs, ReorderArgs,
+};
 use crate::error::CliError;
 use crate::name;
 
@@ -19,32 +23,113 @@ pub(crate) fn parts(command: &QuickCommand) -> (Action, &FaultArgs) {
             action.partition = Some(Partition {});
             fault
         }
-        QuickCommand::Drop { percent, fault } => {
-            action.drop = Some(Drop { percent: percent.0 });
+        QuickCommand::Drop(args) => {
+            action.drop = Some(drop(args));
+            &args.fault
+        }
+        QuickCommand::Delay(args) => {
+            action.delay = Some(delay(args));
+            &args.fault
+        }
+        QuickCommand::Corrupt(args) => {
+            action.corrupt = Some(corrupt(args));
+            &args.fault
+        }
+        QuickCommand::Duplicate(args) => {
+            action.duplicate = Some(duplicate(args));
+            &args.fault
+        }
+        QuickCommand::Reorder(args) => {
+            action.reorder = Some(reorder(args));
+            &args.fault
+        }
+        QuickCommand::RateLimit(args) => {
+            action.rate_limit = Some(rate_limit(args));
+            &args.fault
+        }
+        QuickCommand::Reject { code, fault } => {
+            action.reject = Some(Reject { code: code.clone() });
             fault
         }
-        QuickCommand::Delay {
-            latency,
-            jitter,
-            distribution,
-            fault,
-        } => {
-            action.delay = Some(Delay {
-                latency: *latency,
-                jitter: *jitter,
-                distribution: distribution.clone(),
-            });
-            fault
-        }
-        QuickCommand::Corrupt { percent, kind, fault } => {
-            action.corrupt = Some(Corrupt {
-                kind: kind.clone(),
-                percent: percent.0,
-            });
+        QuickCommand::Reset { to, fault } => {
+            action.reset = Some(Reset { to: to.clone() });
             fault
         }
     };
     (action, args)
+}
+
+fn drop(args: &DropArgs) -> Drop {
+    let nth = args.every.is_some() || args.first.is_some();
+    Drop {
+        percent: args.percent.map(|percent| percent.0),
+        gilbert_elliott: args.gilbert_elliott.as_ref().map(|form| form.0.clone()),
+        burst: args.burst.as_ref().map(|form| form.0.clone()),
+        nth: nth.then_some(Nth {
+            every: args.every,
+            first: args.first,
+        }),
+        flows: args.flows.map(|percent| Flows { percent: percent.0 }),
+        only: args.only.clone(),
+    }
+}
+
+fn delay(args: &DelayArgs) -> Delay {
+    Delay {
+        latency: args.latency,
+        jitter: args.jitter,
+        distribution: args.distribution.clone(),
+        quantiles: args.quantiles.clone(),
+        correlation: args.correlation.map(|percent| percent.0),
+        allow_reorder: args.allow_reorder.then_some(true),
+    }
+}
+
+fn corrupt(args: &CorruptArgs) -> Corrupt {
+    Corrupt {
+        kind: args.kind.clone(),
+        percent: args.percent.0,
+        bits: args.bits,
+        offset: args.offset.as_ref().map(|form| form.0.clone()),
+    }
+}
+
+fn duplicate(args: &DuplicateArgs) -> Duplicate {
+    Duplicate {
+        percent: args.percent.0,
+        copies: args.copies,
+        delay: args.delay,
+    }
+}
+
+fn reorder(args: &ReorderArgs) -> Reorder {
+    Reorder {
+        percent: args.percent.0,
+        gap: args.gap,
+        delay: args.delay,
+    }
+}
+
+fn rate_limit(args: &RateLimitArgs) -> RateLimit {
+    RateLimit {
+        rate: args.rate.0.clone(),
+        burst: args.burst.as_ref().map(|form| form.0.clone()),
+        queue_bytes: args.queue_bytes.as_ref().map(|form| form.0.clone()),
+        queue_time: args.queue_time,
+    }
+}
+
+/// The part of the traffic filter that is about the IP header.
+fn packets(args: &FaultArgs) -> Option<Packets> {
+    if args.dscp.is_empty() && args.length.is_none() {
+        return None;
+    }
+    let LengthForm(min_length, max_length) = args.length.unwrap_or(LengthForm(None, None));
+    Some(Packets {
+        dscp: args.dscp.iter().map(|form| form.0).collect(),
+        min_length,
+        max_length,
+    })
 }
 
 /// `now` is what `--starts-in` counts from.
@@ -78,6 +163,10 @@ pub(crate) fn manifest(args: &FaultArgs, action: Action, now: SystemTime) -> Res
             ports: args.ports.iter().map(|p| p.0.clone()).collect(),
             spare_node: args.no_spare_node.then_some(false),
             sample_every: args.sample_every,
+            packets: packets(args),
+            seed: args.seed,
+            pulse: args.pulse.as_ref().map(|form| form.0.clone()),
+            ramp: args.ramp.as_ref().map(|form| form.0.clone()),
             action,
         },
     })
@@ -110,146 +199,10 @@ fn target(args: &FaultArgs) -> Result<Target, CliError> {
     pods.pick = Some(Pick {
         count,
         percent,
-        seed: args.seed,
+        seed: args.seed.unwrap_or_default(),
     });
     Ok(target)
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-    use sabot_core::manifest::parse_manifests;
-
-    use super::*;
-    use crate::args::{Cli, Command};
-
-    fn parse(line: &[&str]) -> Result<Manifest, CliError> {
-        let cli = Cli::try_parse_from(line).unwrap_or_else(|e| panic!("{line:?}: {e}"));
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
-        let Command::Quick(command) = cli.command else {
-            panic!("{line:?} describes no fault");
-        };
-        let (action, args) = parts(&command);
-        manifest(args, action, now)
-    }
-
-    fn assert_same(line: &[&str], spec: &str) {
-        let yaml = format!(
-            "apiVersion: sabot.dev/v1alpha1\nkind: NetworkFault\nmetadata: {{name: cut, namespace: team-a}}\nspec:\n{spec}"
-        );
-        let expected = parse_manifests(&yaml).expect(spec);
-        let mut full = vec!["sabot"];
-        full.extend(line);
-        full.extend(["--name", "cut", "-n", "team-a"]);
-        assert_eq!([parse(&full).expect("a manifest")], expected[..]);
-    }
-
-    #[test]
-    fn a_partition_says_the_same_as_its_manifest() {
-        assert_same(
-            &[
-                "partition",
-                "--target",
-                "pods:team-a/app=web",
-                "--peer",
-                "pods:team-b/app=cli",
-                "--peer",
-                "cidr:10.0.0.0/8,except=10.1.0.0/16",
-                "--port",
-                "UDP:53",
-                "--port",
-                "8443",
-                "--direction",
-                "egress",
-                "--for",
-                "20s",
-                "--no-spare-node",
-                "--sample-every",
-                "5",
-                "--pick",
-                "50%",
-                "--seed",
-                "7",
-            ],
-            "  duration: 20s
-  target:
-    pods: {namespace: team-a, selector: {matchLabels: {app: web}}, pick: {percent: 50, seed: 7}}
-  peers:
-  - pods: {namespace: team-b, selector: {matchLabels: {app: cli}}}
-  - {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}
-  direction: egress
-  ports: [{protocol: UDP, port: 53}, {port: 8443}]
-  spareNode: false
-  sampleEvery: 5
-  action: {partition: {}}
-",
-        );
-    }
-
-    #[test]
-    fn the_other_actions_say_the_same_as_their_manifests() {
-        assert_same(
-            &["drop", "20%", "--target", "interface:eth0", "--for", "1m"],
-            "  duration: 1m\n  target: {interface: eth0}\n  action: {drop: {percent: 20}}\n",
-        );
-        assert_same(
-            &[
-                "delay",
-                "100ms",
-                "--jitter",
-                "20ms",
-                "--distribution",
-                "uniform",
-                "--target",
-                "pod:team-a/web-0",
-                "--for",
-                "1m",
-                "--starts-in",
-                "10s",
-            ],
-            "  duration: 1m
-  startsAt: 2030-03-17T17:46:50Z
-  target: {pods: {namespace: team-a, name: web-0}}
-  action: {delay: {latency: 100ms, jitter: 20ms, distribution: uniform}}
-",
-        );
-        assert_same(
-            &[
-                "corrupt",
-                "0.5",
-                "--kind",
-                "payload",
-                "--target",
-                "netns:/run/netns/x",
-                "--for",
-                "1m",
-                "--starts-at",
-                "2030-01-31T12:00:00Z",
-            ],
-            "  duration: 1m
-  startsAt: 2030-01-31T12:00:00Z
-  target: {netns: /run/netns/x}
-  action: {corrupt: {kind: payload, percent: 0.5}}
-",
-        );
-    }
-
-    #[test]
-    fn a_pick_needs_pods_to_pick_from() {
-        let error = parse(&[
-            "sabot",
-            "partition",
-            "--target",
-            "interface:eth0",
-            "--for",
-            "5s",
-            "--pick",
-            "1",
-        ])
-        .expect_err("there is one interface");
-        assert_eq!(
-            error.to_string(),
-            "--pick takes some of several pods, but --target is interface:eth0"
-        );
-    }
-}
+mod tests;

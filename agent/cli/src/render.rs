@@ -102,6 +102,15 @@ pub(crate) fn fault_detail(fault: &FaultDoc, now: SystemTime) -> String {
         ("Target", text::target(&fault.spec)),
         ("Peers", text::peers(&fault.spec)),
         ("Traffic", text::traffic(&fault.spec)),
+        ("Course", text::course(&fault.spec)),
+        (
+            "Seed",
+            status.seed.map(|seed| seed.to_string()).unwrap_or_default(),
+        ),
+        (
+            "Loss",
+            status.expected_loss.map(expected_loss).unwrap_or_default(),
+        ),
         ("Remaining", text::remaining(fault, now)),
         ("Created", time(status.created_at)),
         ("Starts", time(status.starts_at)),
@@ -116,6 +125,11 @@ pub(crate) fn fault_detail(fault: &FaultDoc, now: SystemTime) -> String {
         sections.push(ledgers(fault));
     }
     sections.join("\n\n")
+}
+
+/// What is asked for, to be held against what the ledgers count.
+fn expected_loss(loss: f64) -> String {
+    format!("{} expected while it is in force", text::share(loss))
 }
 
 fn target_statuses(targets: &[TargetStatusDoc]) -> String {
@@ -246,6 +260,7 @@ pub(crate) fn preview(preview: &PreviewDoc) -> String {
         ("Target", text::target(&preview.spec)),
         ("Peers", peers),
         ("Traffic", text::traffic(&preview.spec)),
+        ("Course", text::course(&preview.spec)),
         ("Starts", time(preview.starts_at)),
         ("Expires", time(preview.expires_at)),
     ])];

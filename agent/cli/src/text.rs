@@ -1,33 +1,15 @@
 //! Short texts for people.
 
+mod action;
+
 use std::time::{Duration, SystemTime};
 
 use sabot_core::quick::{PeerForm, PortForm, TargetForm};
-use sabot_core::spec::{Action, Direction, FaultSpec};
+use sabot_core::spec::{Action, Direction, FaultSpec, Packets};
 
 use crate::view::{FaultDoc, LedgerDoc, Phase, TargetRefDoc};
 
-/// `delay 100ms ±20ms`.
-pub(crate) fn action(action: &Action) -> String {
-    let mut parts = Vec::new();
-    if action.partition.is_some() {
-        parts.push("partition".to_owned());
-    }
-    if let Some(drop) = &action.drop {
-        parts.push(format!("drop {}%", drop.percent));
-    }
-    if let Some(corrupt) = &action.corrupt {
-        parts.push(format!("corrupt {}%", corrupt.percent));
-    }
-    if let Some(delay) = &action.delay {
-        let mut text = format!("delay {}", humantime::format_duration(delay.latency));
-        if let Some(jitter) = delay.jitter.filter(|j| !j.is_zero()) {
-            text.push_str(&format!(" ±{}", humantime::format_duration(jitter)));
-        }
-        parts.push(text);
-    }
-    parts.join(" + ")
-}
+pub(crate) use action::action;
 
 /// `pods:shop/app=web, 50% of them (seed 7)`.
 pub(crate) fn target(spec: &FaultSpec) -> String {
@@ -55,7 +37,7 @@ pub(crate) fn peers(spec: &FaultSpec) -> String {
     peers.join(" ")
 }
 
-/// `both directions, UDP:53 8443, the node is spared`.
+/// `both directions, UDP:53 8443, DSCP 46, 100 to 1500 bytes, the node is spared`.
 pub(crate) fn traffic(spec: &FaultSpec) -> String {
     let direction = match spec.direction.unwrap_or_default() {
         Direction::Egress => "egress",
@@ -77,7 +59,43 @@ pub(crate) fn traffic(spec: &FaultSpec) -> String {
     } else {
         "the node is hit too"
     };
-    format!("{direction}, {ports}, {node}")
+    let mut parts = vec![direction.to_owned(), ports];
+    parts.extend(spec.packets.iter().flat_map(packets));
+    parts.push(node.to_owned());
+    parts.join(", ")
+}
+
+fn packets(packets: &Packets) -> Vec<String> {
+    let points: Vec<_> = packets.dscp.iter().map(ToString::to_string).collect();
+    let points = (!points.is_empty()).then(|| format!("DSCP {}", points.join(" ")));
+    let lengths = match (packets.min_length, packets.max_length) {
+        (None, None) => None,
+        (Some(least), None) => Some(format!("{least} bytes or more")),
+        (None, Some(most)) => Some(format!("up to {most} bytes")),
+        (Some(least), Some(most)) => Some(format!("{least} to {most} bytes")),
+    };
+    points.into_iter().chain(lengths).collect()
+}
+
+/// `10s on, 5s off; from 0% to 100% of its value over 1m`; empty where it just is in force.
+pub(crate) fn course(spec: &FaultSpec) -> String {
+    let text = humantime::format_duration;
+    let pulse = spec
+        .pulse
+        .as_ref()
+        .map(|pulse| format!("{} on, {} off", text(pulse.on), text(pulse.off)));
+    let ramp = spec.ramp.as_ref().map(|ramp| {
+        let (from, to) = (ramp.from.unwrap_or(0.0), ramp.to.unwrap_or(100.0));
+        format!("from {from}% to {to}% of its value over {}", text(ramp.over))
+    });
+    let parts: Vec<_> = pulse.into_iter().chain(ramp).collect();
+    parts.join("; ")
+}
+
+/// `3.85%`, of a share from 0 to 1.
+pub(crate) fn share(share: f64) -> String {
+    // Four digits behind the point are enough, and none of them is an artefact of the unit.
+    format!("{}%", (share * 1e6).round() / 1e4)
 }
 
 /// Until it ends, or starts: `12s`, `starts in 5s`; `-` when it has ended.

@@ -57,6 +57,20 @@ impl Action {
         }
     }
 
+    /// The share of the packets that are lost in the long run, from 0 to 1. `None` where nothing says how many will be:
+    /// with `only` or the first packets of connections that depends on the traffic, and other actions aren't for loss.
+    pub fn expected_loss(&self) -> Option<f64> {
+        let Self::Drop(Loss { model, only: None }) = self else {
+            return None;
+        };
+        match model {
+            LossModel::Percent(percent) | LossModel::Flows(percent) => Some(percent.value() / 100.0),
+            LossModel::GilbertElliott(chain) => Some(chain.stationary_loss()),
+            LossModel::EveryNth(every) => Some(1.0 / f64::from((*every).max(1))),
+            LossModel::FirstOfConnection(_) => None,
+        }
+    }
+
     /// The place in the order in which the faults on one target act: what lets the fewest packets on comes first, and
     /// what disturbs their order comes last, so that nothing behind it mends it.
     pub fn rank(&self) -> u8 {

@@ -15,6 +15,7 @@ pub mod quick;
 pub mod resolve;
 pub mod select;
 pub mod spec;
+pub mod units;
 pub mod validate;
 
 pub use manifest::{ManifestError, parse_manifests, to_yaml};

@@ -235,6 +235,13 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// The share of the packets that are lost in the long run while it is in force, from 0 to 1, at the end of a ramp.
+    /// `None` where nothing says how many will be.
+    pub fn expected_loss(&self) -> Option<f64> {
+        let height = self.ramp.map_or(1.0, |ramp| ramp.to);
+        self.action.expected_loss().map(|loss| loss * height)
+    }
+
     /// Some of the peers are names, whose addresses are learnt from the target's own lookups.
     pub fn watches_dns(&self) -> bool {
         self.peers.iter().any(|peer| matches!(peer, Peer::Host(_)))

@@ -1,9 +1,9 @@
 //! The fault as a user writes it, before validation. The same shape serves YAML, the custom resources and gRPC.
 
-use std::collections::BTreeMap;
 mod actions;
 mod text;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub struct Metadata {
     pub namespace: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FaultSpec {
     /// Required; optional here so that its absence is reported like every other violation.

@@ -28,10 +28,11 @@ use crate::kernel::features::Features;
 use crate::kernel::{Injector, Taps};
 use crate::logging::{self, LoggingError};
 use crate::metrics::{self, HttpState, Metrics, Probe, ReconcileDuration, Sources};
+use crate::observe::dns::{self, DnsObserver};
 use crate::observe::event::EventHub;
 use crate::observe::observers::Observers;
 use crate::observe::packets::{self, PacketObserver, SnapshotEnricher};
-use crate::targets::{self, TargetsConfig};
+use crate::targets::{self, Names, TargetsConfig};
 use signals::Signals;
 
 /// The engine's heart beats once a second; a pass may take a while on a busy machine.
@@ -174,15 +175,16 @@ impl Daemon {
         let injector = kernel.injector;
 
         let reconcile = ReconcileDuration::default();
-        let parts = parts(config, injector.clone(), &features, &hub, &reconcile);
+        let (parts, names) = parts(config, injector.clone(), &features, &hub, &reconcile);
         let (engine, handle, control) = Engine::new(parts, options(config));
         let engine_ended = start_engine(engine)?;
 
-        let packets = start_packets(kernel.taps, &handle, &hub, &injector)?;
+        let (packets, dns) = start_readers(kernel.taps, &handle, names, &hub, &injector)?;
         let incidents = injector.clone();
         let observers = Arc::new(Observers::new(
             syscall_observer,
             Some(packets),
+            Some(dns),
             Box::new(move || incidents.incidents()),
         ));
         if config.syscalls == SyscallMode::Active {
@@ -296,27 +298,29 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// What the engine works with; begins to watch the world.
+/// What the engine works with, and what learns names for it; begins to watch the world.
 fn parts(
     config: &Config,
     datapath: Arc<Injector>,
     features: &Arc<Features>,
     hub: &EventHub,
     reconcile: &ReconcileDuration,
-) -> Parts {
+) -> (Parts, Names) {
     let source = targets::start(TargetsConfig {
         runtime_endpoint: config.runtime_endpoint.clone(),
         runtime_poll: config.runtime_poll,
         ..TargetsConfig::default()
     });
+    let names = source.names();
     let reconcile = reconcile.clone();
-    Parts {
+    let parts = Parts {
         datapath,
         source: Arc::new(source),
         features: Arc::clone(features),
         events: hub.clone(),
         on_reconcile: Box::new(move |duration| reconcile.observe(duration)),
-    }
+    };
+    (parts, names)
 }
 
 /// The engine has a thread of its own, so that neither side waits for the other's work: it blocks for every quick
@@ -340,20 +344,27 @@ fn start_engine(engine: Engine) -> Result<oneshot::Receiver<Result<(), LeftBehin
     Ok(receiver)
 }
 
-fn start_packets(
+fn start_readers(
     taps: Taps,
     handle: &Handle,
+    names: Names,
     hub: &EventHub,
     injector: &Arc<Injector>,
-) -> Result<PacketObserver, AppError> {
+) -> Result<(PacketObserver, DnsObserver), AppError> {
     if let Some(logger) = taps.logger {
         kernel::forward_log(logger).map_err(started("the reader of the programs' log"))?;
     }
     let enricher = SnapshotEnricher::new(handle.clone());
-    let injector = Arc::clone(injector);
-    let lost = move || injector.incidents()[abi::INCIDENT_EVENT_LOST as usize];
-    packets::start(taps.packet_events, enricher, hub.clone(), lost)
-        .map_err(started("the reader of packet events"))
+    let lost = |which: u32| {
+        let injector = Arc::clone(injector);
+        move || injector.incidents()[which as usize]
+    };
+    let packets_lost = lost(abi::INCIDENT_EVENT_LOST);
+    let packets = packets::start(taps.packet_events, enricher, hub.clone(), packets_lost)
+        .map_err(started("the reader of packet events"))?;
+    let dns = dns::start(taps.dns_answers, names, hub.clone(), lost(abi::INCIDENT_DNS_LOST))
+        .map_err(started("the reader of DNS answers"))?;
+    Ok((packets, dns))
 }
 
 async fn serve_http(

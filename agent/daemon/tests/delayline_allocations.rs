@@ -2,13 +2,17 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use sabot_core::model::BootTime;
+use sabot_abi::{DIRECTION_EGRESS, Role, Tag};
+use sabot_core::action::{QueueBound, RateLimit, RejectCode};
+use sabot_core::delay::{DelayShape, Distribution};
+use sabot_core::model::{BootTime, TargetIdentity};
 use sabot_core::plan::{Slot, TargetId};
-use sabotd::delayline::{Config, DelayLine, Heartbeat, SlotDelay};
+use sabotd::delayline::{Config, DelayLine, Heartbeat, SlotPolicy, Treatment};
 
 /// The thread whose allocations are counted.
 static THREAD: AtomicI32 = AtomicI32::new(0);
@@ -46,15 +50,25 @@ impl Heartbeat for Witness {
 
 const FRAMES: u16 = 120;
 
-/// A UDP frame of slot 1, from one of many ports, behind a vnet header of 12 bytes.
+/// A UDP frame of slot 1, from one of some ports, behind a vnet header of 12 bytes. Each eleventh is chosen.
 fn frame(number: u16) -> Vec<u8> {
     let payload = [40, 1000, 10_000][usize::from(number) % 3];
+    let role = if number % 11 == 0 {
+        Role::Chosen
+    } else {
+        Role::Plain
+    };
+    let tag = Tag {
+        slot: 1,
+        direction: DIRECTION_EGRESS,
+        role,
+    };
     let mut frame = vec![0; 12 + 12];
-    frame.extend([
-        0x81, 0x00, 0, 1, 0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0,
-    ]);
+    frame.extend([0x81, 0x00]);
+    frame.extend(tag.tci().to_be_bytes());
+    frame.extend([0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0]);
     frame.extend([10, 0, 0, 1, 10, 0, 0, 2]);
-    frame.extend(number.to_be_bytes());
+    frame.extend((number % 40).to_be_bytes());
     frame.resize(frame.len() + 6 + payload, 0);
     frame
 }
@@ -86,14 +100,9 @@ fn steady_traffic_allocates_nothing() {
         nix::sys::socket::setsockopt(end, nix::sys::socket::sockopt::SndBufForce, &size)
             .expect("this needs root");
     }
-    line.open(TargetId(1), tap).expect("the line opens");
-    let delay = SlotDelay {
-        latency: Duration::from_secs(3600),
-        jitter: Duration::ZERO,
-        expires_at: BootTime(u64::MAX),
-        seed: 1,
-    };
-    line.set_slot(Slot(1), delay);
+    line.open(TargetId(1), TargetIdentity(1), tap)
+        .expect("the line opens");
+    line.set_slot(Slot(1), policy(delay(Duration::from_secs(3600), Duration::ZERO)));
     // The peak: everything is held at once.
     exchange(&far, || {
         let held = || line.tallies(Slot(1), TargetId(1), true).held.packets;
@@ -103,17 +112,46 @@ fn steady_traffic_allocates_nothing() {
         line.clear_slot(Slot(1));
     });
     let latency = Duration::from_millis(3);
-    line.set_slot(
-        Slot(1),
-        SlotDelay {
-            latency,
-            jitter: latency,
-            ..delay
+    let limit = RateLimit {
+        rate: 1_000_000_000,
+        burst: 3000,
+        queue: QueueBound::Time(Duration::from_secs(3600)),
+    };
+    for treatment in [
+        delay(latency, latency),
+        Treatment::Reorder {
+            gap: Some(2),
+            delay: latency,
         },
-    );
-    exchange(&far, || {});
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    assert!(before > 0, "the counter sees the engine's thread");
-    (0..20).for_each(|_| exchange(&far, || {}));
-    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before);
+        Treatment::RateLimit(limit),
+        // Each frame is answered by one.
+        Treatment::Reject(RejectCode::PortUnreachable),
+    ] {
+        line.set_slot(Slot(1), policy(treatment.clone()));
+        exchange(&far, || {});
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        assert!(before > 0, "the counter sees the engine's thread");
+        (0..20).for_each(|_| exchange(&far, || {}));
+        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{treatment:?}");
+    }
+    let rejected = line.tallies(Slot(1), TargetId(1), true).rejected.packets;
+    assert_eq!(rejected, 21 * u64::from(FRAMES));
+}
+
+fn policy(treatment: Treatment) -> SlotPolicy {
+    SlotPolicy {
+        treatment,
+        starts_at: BootTime(0),
+        expires_at: BootTime(u64::MAX),
+        ramp: None,
+        seed: 1,
+    }
+}
+
+fn delay(latency: Duration, jitter: Duration) -> Treatment {
+    let shape = DelayShape::new(latency, jitter, &Distribution::Normal, 0.5);
+    Treatment::Delay {
+        shape: Arc::new(shape.expect("a valid shape")),
+        allow_reorder: false,
+    }
 }

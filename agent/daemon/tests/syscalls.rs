@@ -218,7 +218,12 @@ async fn what_was_traced_is_scraped() {
     }));
     let sources = Sources {
         engine: Handle::new(commands, snapshots),
-        observers: Arc::new(Observers::new(Some(observer), None, Box::new(|| [0; 6]))),
+        observers: Arc::new(Observers::new(
+            Some(observer),
+            None,
+            None,
+            Box::new(|| [0; sabot_abi::INCIDENT_COUNT as usize]),
+        )),
         delays: None,
         subscribers_lost: Box::new(|| 0),
         features: Arc::default(),

@@ -109,7 +109,10 @@ pub const INCIDENT_UNTAGGED: u32 = 3;
 pub const INCIDENT_HELPER_FAILED: u32 = 4;
 /// A packet came back for a target or slot that is gone; it is dropped.
 pub const INCIDENT_ORPHANED: u32 = 5;
-pub const INCIDENT_COUNT: u32 = 6;
+/// A DNS answer at a watched target that was not copied, or not whole: no room in the ring, a fragment, or several
+/// datagrams in one packet.
+pub const INCIDENT_DNS_LOST: u32 = 6;
+pub const INCIDENT_COUNT: u32 = 7;
 
 /// Names of the incidents, by index.
 pub const INCIDENT_NAMES: [&str; INCIDENT_COUNT as usize] = [
@@ -119,6 +122,7 @@ pub const INCIDENT_NAMES: [&str; INCIDENT_COUNT as usize] = [
     "untagged",
     "helper_failed",
     "orphaned",
+    "dns_lost",
 ];
 
 pod!(CounterKey, Tally, Counters);

@@ -5,6 +5,7 @@
 #![no_std]
 
 mod counters;
+mod dns;
 mod event;
 mod peer;
 mod random;
@@ -14,6 +15,7 @@ mod tag;
 mod target;
 
 pub use counters::*;
+pub use dns::*;
 pub use event::*;
 pub use peer::*;
 pub use random::*;

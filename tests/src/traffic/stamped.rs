@@ -50,6 +50,32 @@ impl StampedLoad {
     ///
     /// Sockets are refused, or the payload is too small.
     pub fn run(&self, from: &NetnsRef, to: &NetnsRef, ip: IpAddr, quiet: Duration) -> Result<Vec<Arrival>> {
+        self.transfer(from, to, ip, quiet, self.datagrams)
+    }
+
+    /// The same, but waits until nothing has arrived for `quiet` in any case: there may be more than was sent.
+    ///
+    /// # Errors
+    ///
+    /// As [`StampedLoad::run`].
+    pub fn run_to_rest(
+        &self,
+        from: &NetnsRef,
+        to: &NetnsRef,
+        ip: IpAddr,
+        quiet: Duration,
+    ) -> Result<Vec<Arrival>> {
+        self.transfer(from, to, ip, quiet, u64::MAX)
+    }
+
+    fn transfer(
+        &self,
+        from: &NetnsRef,
+        to: &NetnsRef,
+        ip: IpAddr,
+        quiet: Duration,
+        enough: u64,
+    ) -> Result<Vec<Arrival>> {
         ensure!(self.payload >= NUMBER + STAMP, "no room for number and time");
         let receiver = to
             .run(|| UdpSocket::bind((ip, 0)))
@@ -63,7 +89,7 @@ impl StampedLoad {
             let reader = scope.spawn(|| receive_all(&receiver, self.payload, &stop, &arrivals));
             let sent = from.run(|| self.send(address));
             if sent.is_ok() {
-                self.await_rest(&arrivals, quiet);
+                await_rest(&arrivals, quiet, enough);
             }
             stop.set();
             let read = reader
@@ -100,16 +126,16 @@ impl StampedLoad {
         }
         Ok(())
     }
+}
 
-    fn await_rest(&self, arrivals: &Mutex<Vec<Arrival>>, quiet: Duration) {
-        let count = || arrivals.lock().map_or(0, |all| all.len());
-        let (mut last, mut since) = (count(), Instant::now());
-        while (last as u64) < self.datagrams && since.elapsed() < quiet {
-            thread::sleep(Duration::from_millis(2));
-            let now = count();
-            if now != last {
-                (last, since) = (now, Instant::now());
-            }
+fn await_rest(arrivals: &Mutex<Vec<Arrival>>, quiet: Duration, enough: u64) {
+    let count = || arrivals.lock().map_or(0, |all| all.len());
+    let (mut last, mut since) = (count(), Instant::now());
+    while (last as u64) < enough && since.elapsed() < quiet {
+        thread::sleep(Duration::from_millis(2));
+        let now = count();
+        if now != last {
+            (last, since) = (now, Instant::now());
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod apply;
 mod datapath;
+mod fidelity;
 mod measure;
 mod report;
 mod spec;
@@ -34,9 +35,11 @@ enum Bench {
     Apply,
     /// Throughput and time per packet with faults in force, beside ipset and iptables.
     Datapath,
+    /// How near to what was asked each fault comes: loss, delay, rate, answers, and the delay line's throughput.
+    Fidelity,
 }
 
-/// What both benches are given.
+/// What all benches are given.
 struct Plan {
     options: DaemonOptions,
     quick: bool,
@@ -65,11 +68,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut report = match arguments.bench {
         Bench::Apply => Report::begin("apply", plan.quick)?,
         Bench::Datapath => Report::begin("datapath", plan.quick)?,
+        Bench::Fidelity => Report::begin("fidelity", plan.quick)?,
     };
     ui::heading(&format!("bench {}:", report.bench));
     match arguments.bench {
         Bench::Apply => apply::run(&plan, &mut report)?,
         Bench::Datapath => datapath::run(&plan, &mut report)?,
+        Bench::Fidelity => fidelity::run(&plan, &mut report)?,
     }
     report.end()?;
     if arguments.json {

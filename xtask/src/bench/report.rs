@@ -273,7 +273,9 @@ fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        size if size >= 0.1 || size == 0.0 => format!("{value:.2}"),
+        _ if value.is_nan() => "-".to_owned(),
+        _ => format!("{value:.4}"),
     }
 }
 

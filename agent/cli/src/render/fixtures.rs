@@ -87,6 +87,8 @@ pub(crate) fn wire_fault() -> v1::Fault {
                 ledger(v1::Direction::Egress, 7),
                 ledger(v1::Direction::Ingress, 20),
             ],
+            seed: Some(42),
+            expected_loss: None,
         }),
     }
 }

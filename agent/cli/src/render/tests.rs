@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use sabot_core::spec;
 use sabot_proto::convert::timestamp_to_proto;
 use sabot_proto::sabot::v1;
 use serde_json::json;
@@ -57,12 +58,14 @@ fn the_detail_of_a_fault_shows_each_target_and_ledger() {
         "Target:      pods:team-a/app=web, 50% of them (seed 7)",
         "Peers:       cidr:10.0.0.0/8,except=10.1.0.0/16",
         "Traffic:     both directions, UDP:53, the node is spared",
+        "Seed:        42",
         "Remaining:   42s",
         "Starts:      2030-03-17T17:46:22.000Z",
     ] {
         assert!(text.lines().any(|l| l == line), "`{line}` is missing in\n{text}");
     }
     assert!(!text.contains("Ended:"), "it hasn't ended:\n{text}");
+    assert!(!text.contains("Course:") && !text.contains("Loss:"), "{text}");
     let rows = words(&text);
     assert!(
         rows.contains(&vec!["team-a/web-1 eth0", "Failed", "no memory"]),
@@ -82,6 +85,34 @@ fn the_detail_of_a_fault_shows_each_target_and_ledger() {
         "1 (100 B)",
     ];
     assert!(rows.contains(&egress), "{text}");
+}
+
+#[test]
+fn the_detail_shows_the_course_the_filter_and_the_loss_where_there_are_some() {
+    let mut doc = fault();
+    doc.spec.pulse = Some(spec::Pulse {
+        on: Duration::from_secs(10),
+        off: Duration::from_secs(5),
+    });
+    doc.spec.ramp = Some(spec::Ramp {
+        over: Duration::from_secs(60),
+        from: None,
+        to: Some(50.0),
+    });
+    doc.spec.packets = Some(spec::Packets {
+        dscp: vec![46, 0],
+        min_length: Some(100),
+        max_length: Some(1500),
+    });
+    doc.status.expected_loss = Some(0.01 / 0.26);
+    let text = fault_detail(&doc, now());
+    for line in [
+        "Traffic:     both directions, UDP:53, DSCP 46 0, 100 to 1500 bytes, the node is spared",
+        "Course:      10s on, 5s off; from 0% to 50% of its value over 1m",
+        "Loss:        3.8462% expected while it is in force",
+    ] {
+        assert!(text.lines().any(|l| l == line), "`{line}` is missing in\n{text}");
+    }
 }
 
 #[test]
@@ -169,6 +200,7 @@ fn the_json_of_a_fault_is_its_manifest_and_its_status() {
             "expiresAt": "2030-03-17T17:47:21.500Z",
             "injectedAt": "2030-03-17T17:46:40.000Z",
             "endedAt": null,
+            "seed": 42,
             "targets": [{
                 "podNamespace": "team-a",
                 "podName": "web-0",

@@ -33,6 +33,12 @@ pub(crate) struct StatusDoc {
     pub(crate) expires_at: Option<Time>,
     pub(crate) injected_at: Option<Time>,
     pub(crate) ended_at: Option<Time>,
+    /// What every random choice follows from; absent from a daemon that doesn't say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<u64>,
+    /// The share of packets that are lost in the long run, from 0 to 1, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) expected_loss: Option<f64>,
     pub(crate) targets: Vec<TargetStatusDoc>,
     pub(crate) ledgers: Vec<LedgerEntryDoc>,
 }
@@ -288,6 +294,8 @@ impl TryFrom<v1::Fault> for FaultDoc {
                 injected_at: time("status.injectedAt", status.injected_at)?,
                 ended_at: time("status.endedAt", status.ended_at)?,
                 message: status.message,
+                seed: status.seed,
+                expected_loss: status.expected_loss,
                 targets: status.targets.into_iter().map(target_status).collect(),
                 ledgers: status.ledgers.into_iter().map(ledger_entry).collect(),
             },

@@ -1,27 +1,32 @@
 //! The quick forms of the command line: targets, peers, ports and percents in one word each.
 
+mod amounts;
+mod port;
 mod selector;
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::spec::{LabelSelector, Peer, PeerPods, Port, Target, TargetPods};
+use crate::spec::{LabelSelector, Peer, PeerPods, Target, TargetPods};
 use crate::validate::names;
 
+pub use amounts::{
+    BurstForm, BytesForm, DscpForm, GilbertElliottForm, LengthForm, OffsetForm, PercentForm, PulseForm,
+    RampForm, RateForm,
+};
+pub use port::PortForm;
 pub use selector::{format_selector, parse_selector};
 
 /// Where a bare name of a network namespace lies, as for `ip netns`.
 const NETNS_DIRECTORY: &str = "/run/netns";
 const TARGET_FORMS: &str = "pod:NS/NAME, pods:NS/LABELSELECTOR, interface:NAME, netns:PATH or netns:NAME";
-const PEER_FORMS: &str = "pod:NS/NAME, pods:NS/LABELSELECTOR, ip:ADDRESS, cidr:NETWORK[,except=NETWORK]…";
-const PORT_FORMS: &str =
-    "PORT (of TCP), TCP:PORT, UDP:PORT, SCTP:PORT, TCP, UDP, SCTP, ICMP or ICMPv6; PORT from 1 to 65535";
-
+const PEER_FORMS: &str =
+    "pod:NS/NAME, pods:NS/LABELSELECTOR, ip:ADDRESS, cidr:NETWORK[,except=NETWORK]…, host:NAME";
 /// A word that isn't one of the forms.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} `{given}`: {reason}; allowed: {allowed}")]
 pub struct FormError {
-    /// `target`, `peer`, `port`, `percent` or `label selector`.
+    /// What it was to be: `target`, `peer`, `port`, `percent` and so on.
     pub what: &'static str,
     pub given: String,
     pub reason: String,
@@ -43,17 +48,9 @@ impl FormError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetForm(pub Target);
 
-/// `pod:shop/web-0`, `pods:shop/app=web`, `ip:10.0.0.1`, `cidr:10.0.0.0/8,except=10.1.0.0/16`.
+/// `pod:shop/web-0`, `pods:shop/app=web`, `ip:10.0.0.1`, `cidr:10.0.0.0/8,except=10.1.0.0/16`, `host:api.example.com`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerForm(pub Peer);
-
-/// `8443`, `TCP:8443`, `UDP:53`, `ICMP`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PortForm(pub Port);
-
-/// `20`, `20%`, `0.5%`; from 0 to 100.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PercentForm(pub f64);
 
 /// Which pods a form names.
 struct PodsForm {
@@ -111,6 +108,7 @@ impl FromStr for PeerForm {
             "ip" if rest.parse::<std::net::IpAddr>().is_ok() => peer.ip = Some(rest.to_owned()),
             "ip" => return Err(error(format!("`{rest}` is not an IPv4 or IPv6 address"))),
             "cidr" => (peer.cidr, peer.except) = cidr(rest).map_err(error)?,
+            "host" => peer.host = Some(host(rest).map_err(error)?),
             _ => return Err(error(unknown_kind(kind, "peers"))),
         }
         Ok(Self(peer))
@@ -166,6 +164,17 @@ fn netns(rest: &str) -> Result<String, String> {
     }
 }
 
+fn host(rest: &str) -> Result<String, String> {
+    let name = rest.strip_suffix('.').unwrap_or(rest).to_ascii_lowercase();
+    if rest.parse::<std::net::IpAddr>().is_ok() {
+        return Err(format!("`{rest}` is an address, which is given as ip:{rest}"));
+    }
+    if !names::is_host(&name) {
+        return Err(format!("`{rest}` is not {}", names::HOST_RULE));
+    }
+    Ok(rest.to_owned())
+}
+
 fn cidr(rest: &str) -> Result<(Option<String>, Vec<String>), String> {
     let mut parts = rest.split(',');
     let network = |text: &str| match text.parse::<ipnet::IpNet>() {
@@ -181,56 +190,6 @@ fn cidr(rest: &str) -> Result<(Option<String>, Vec<String>), String> {
         except.push(network(text)?);
     }
     Ok((Some(net), except))
-}
-
-impl FromStr for PortForm {
-    type Err = FormError;
-
-    fn from_str(text: &str) -> Result<Self, FormError> {
-        let error = |reason: String| FormError::new("port", text, reason, PORT_FORMS);
-        let (protocol, port) = match text.split_once(':') {
-            Some((protocol, port)) => (Some(protocol), Some(port)),
-            None if text.starts_with(|c: char| c.is_ascii_digit()) => (None, Some(text)),
-            None => (Some(text), None),
-        };
-        let protocol = match protocol.map(str::to_ascii_uppercase).as_deref() {
-            None => None,
-            Some("ICMPV6") => Some("ICMPv6".to_owned()),
-            Some(known @ ("TCP" | "UDP" | "SCTP" | "ICMP")) => Some(known.to_owned()),
-            Some(_) => return Err(error("the protocol is not known".to_owned())),
-        };
-        let Some(port) = port else {
-            return Ok(Self(Port {
-                protocol,
-                ..Port::default()
-            }));
-        };
-        if matches!(protocol.as_deref(), Some("ICMP" | "ICMPv6")) {
-            return Err(error("this protocol has no ports".to_owned()));
-        }
-        match port.parse::<u16>() {
-            Ok(number) if number > 0 => Ok(Self(Port {
-                protocol,
-                port: Some(number.into()),
-                ..Port::default()
-            })),
-            _ => Err(error(format!("`{port}` is not a port"))),
-        }
-    }
-}
-
-impl FromStr for PercentForm {
-    type Err = FormError;
-
-    fn from_str(text: &str) -> Result<Self, FormError> {
-        let number = text.strip_suffix('%').unwrap_or(text);
-        let value = number.parse::<f64>().ok().filter(|v| (0.0..=100.0).contains(v));
-        let error = || {
-            let allowed = "a number from 0 to 100, with or without %, as 20, 20% or 0.5%";
-            FormError::new("percent", text, "it is not a percent", allowed)
-        };
-        value.map(Self).ok_or_else(error)
-    }
 }
 
 /// The form that reads back as the same target; a pick has no quick form and is left out.
@@ -257,16 +216,17 @@ impl fmt::Display for PeerForm {
             cidr,
             except,
             pods,
-            ..
+            host,
         } = &self.0;
-        match (ip, cidr, pods) {
-            (Some(ip), _, _) => write!(f, "ip:{ip}"),
-            (_, Some(cidr), _) => {
+        match (ip, cidr, pods, host) {
+            (Some(ip), ..) => write!(f, "ip:{ip}"),
+            (_, Some(cidr), ..) => {
                 write!(f, "cidr:{cidr}")?;
                 except.iter().try_for_each(|net| write!(f, ",except={net}"))
             }
-            (_, _, Some(pods)) => write_pods(f, &pods.namespace, &pods.name, &pods.selector),
-            (None, None, None) => Ok(()),
+            (_, _, Some(pods), _) => write_pods(f, &pods.namespace, &pods.name, &pods.selector),
+            (_, _, _, Some(host)) => write!(f, "host:{host}"),
+            (None, None, None, None) => Ok(()),
         }
     }
 }
@@ -282,22 +242,5 @@ fn write_pods(
         (Some(name), _) => write!(f, "pod:{namespace}/{name}"),
         (None, Some(selector)) => write!(f, "pods:{namespace}/{}", format_selector(selector)),
         (None, None) => write!(f, "pods:{namespace}/*"),
-    }
-}
-
-impl fmt::Display for PortForm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Port { protocol, port, .. } = &self.0;
-        match (protocol, port) {
-            (Some(protocol), Some(port)) => write!(f, "{protocol}:{port}"),
-            (None, Some(port)) => write!(f, "{port}"),
-            (protocol, None) => f.write_str(protocol.as_deref().unwrap_or("TCP")),
-        }
-    }
-}
-
-impl fmt::Display for PercentForm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}%", self.0)
     }
 }

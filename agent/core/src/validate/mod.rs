@@ -6,6 +6,8 @@ mod peers;
 mod pods;
 mod report;
 mod target;
+mod timing;
+mod traffic;
 
 use std::time::{Duration, SystemTime};
 
@@ -14,9 +16,9 @@ use crate::model::{
 };
 use crate::spec::{self, FaultSpec, Metadata};
 
-pub use peers::MAX_PORTS;
 use report::Report;
 pub use report::Violation;
+pub use traffic::MAX_PORTS;
 
 /// A start that lies this far back is taken as "now": the clocks of a user's and a node's machine differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
@@ -103,8 +105,17 @@ pub fn validate_at(
         let field = format!("spec.peers[{index}]");
         peers.extend(peers::check(&mut report, &field, peer, &metadata.namespace));
     }
-    let ports = peers::ports(&mut report, &spec.ports);
+    let ports = traffic::ports(&mut report, &spec.ports);
+    let packets = spec.packets.as_ref().map(|p| traffic::packets(&mut report, p));
     let action = action::check(&mut report, &spec.action, limits);
+    let pulse = spec
+        .pulse
+        .as_ref()
+        .map(|p| timing::pulse(&mut report, p, spec.duration));
+    let ramp = spec
+        .ramp
+        .as_ref()
+        .and_then(|r| timing::ramp(&mut report, r, spec.duration, action.as_ref(), limits));
     match (duration, target, action) {
         (Some(duration), Some(target), Some(action)) if report.is_empty() => Ok(ValidFault {
             name,
@@ -112,9 +123,9 @@ pub fn validate_at(
             peers,
             direction: direction(spec.direction),
             ports,
-            packets: PacketFilter::ALL,
-            pulse: None,
-            ramp: None,
+            packets: packets.unwrap_or_default(),
+            pulse,
+            ramp,
             seed: spec.seed,
             spare_node: spec.spare_node.unwrap_or(true),
             action,

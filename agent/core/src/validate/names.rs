@@ -4,6 +4,8 @@ pub(crate) const LABEL_RULE: &str =
     "an RFC 1123 label: at most 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit";
 pub(crate) const SUBDOMAIN_RULE: &str = "an RFC 1123 subdomain: at most 253 of a-z, 0-9, '-' and '.', each part \
      beginning and ending with a letter or digit";
+pub(crate) const HOST_RULE: &str = "a DNS name, as api.example.com: at most 253 of letters, digits, '-' and '.', each part \
+     of at most 63 beginning and ending with a letter or digit";
 pub(crate) const LABEL_KEY_RULE: &str = "a label key: an optional DNS prefix and '/', then at most 63 of A-Z, a-z, 0-9, \
      '-', '_' and '.', beginning and ending with a letter or digit";
 pub(crate) const LABEL_VALUE_RULE: &str = "a label value: empty, or at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', \
@@ -19,6 +21,11 @@ pub(crate) fn is_label(text: &str) -> bool {
 /// A pod's or a fault's name.
 pub(crate) fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_lower_part)
+}
+
+/// A DNS name in lower case, without the root's dot.
+pub(crate) fn is_host(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 pub(crate) fn is_label_key(text: &str) -> bool {
@@ -70,6 +77,28 @@ mod tests {
         for bad in ["", ".", "a.", ".a", "a..b", "a.-b", &"a".repeat(254)] {
             assert!(!is_subdomain(bad), "{bad:?} is not a subdomain");
         }
+    }
+
+    #[test]
+    fn hosts_are_made_of_labels() {
+        assert!(is_host("localhost") && is_host("api.example.com") && is_host("xn--bcher-kva.example"));
+        let label = "a".repeat(63);
+        assert!(is_host(&[label.as_str(); 3].join(".")));
+        for bad in [
+            "",
+            ".",
+            "a.",
+            "*.a",
+            "a_b.c",
+            "-a.b",
+            "a..b",
+            "a b",
+            "bücher",
+            &"a".repeat(64),
+        ] {
+            assert!(!is_host(bad), "{bad:?} is not a host");
+        }
+        assert!(!is_host(&[label.as_str(); 4].join(".")));
     }
 
     #[test]

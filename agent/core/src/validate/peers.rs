@@ -1,33 +1,24 @@
-//! Peers, their addresses and ports.
+//! Peers and their addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::model::{Peer, PortMatch, PortRange, PortSide};
+use crate::model::Peer;
 use crate::spec;
 
+use super::names;
 use super::pods::{self, PodFields};
 use super::report::Report;
 
-/// Port matches in one fault, as many as a rule in the kernel holds.
-pub const MAX_PORTS: usize = 16;
-
 const CIDR_RULE: &str = "a network as address/prefix length, as 10.20.0.0/16 or fd00::/64";
-const PROTOCOLS: [(&str, u8); 5] = [
-    ("TCP", 6),
-    ("UDP", 17),
-    ("SCTP", 132),
-    ("ICMP", 1),
-    ("ICMPv6", 58),
-];
-
 /// `None` only when a violation was reported.
 pub(super) fn check(report: &mut Report, field: &str, peer: &spec::Peer, namespace: &str) -> Option<Peer> {
     let given = [
         ("ip", peer.ip.is_some()),
         ("cidr", peer.cidr.is_some()),
         ("pods", peer.pods.is_some()),
+        ("host", peer.host.is_some()),
     ];
     report.exactly_one(field, &given);
     if peer.cidr.is_none() && !peer.except.is_empty() {
@@ -58,7 +49,25 @@ pub(super) fn check(report: &mut Report, field: &str, peer: &spec::Peer, namespa
             namespace,
         ))
     });
-    pods.or(cidr).or(address)
+    let host = peer
+        .host
+        .as_deref()
+        .and_then(|text| host(report, &format!("{field}.host"), text));
+    pods.or(cidr).or(address).or(host)
+}
+
+/// Names are kept as a resolver compares them: in lower case, and without the root's dot.
+fn host(report: &mut Report, field: &str, text: &str) -> Option<Peer> {
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if text.parse::<IpAddr>().is_ok() {
+        report.add(field, text, "a DNS name; an address is given as `ip`");
+        return None;
+    }
+    if !names::is_host(&name) {
+        report.add(field, text, names::HOST_RULE);
+        return None;
+    }
+    Some(Peer::Host(name))
 }
 
 fn address(report: &mut Report, field: &str, text: &str) -> Option<Peer> {
@@ -124,56 +133,4 @@ fn unmapped(net: IpNet) -> IpNet {
         (Some(address), Some(length)) => Ipv4Net::new(address, length).map_or(net, IpNet::V4),
         _ => net,
     }
-}
-
-pub(super) fn ports(report: &mut Report, ports: &[spec::Port]) -> Vec<PortMatch> {
-    if ports.len() > MAX_PORTS {
-        report.add(
-            "spec.ports",
-            ports.len(),
-            format!("at most {MAX_PORTS} port matches"),
-        );
-    }
-    let check = |(index, port)| port_match(report, &format!("spec.ports[{index}]"), port);
-    ports.iter().enumerate().filter_map(check).collect()
-}
-
-fn port_match(report: &mut Report, field: &str, port: &spec::Port) -> Option<PortMatch> {
-    let given = port.protocol.as_deref().unwrap_or("TCP");
-    let known = PROTOCOLS
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(given));
-    if known.is_none() {
-        report.add(
-            format!("{field}.protocol"),
-            given,
-            "TCP, UDP, SCTP, ICMP or ICMPv6",
-        );
-    }
-    let number = match (port.port, known) {
-        (Some(number), Some((name @ ("ICMP" | "ICMPv6"), _))) => {
-            report.add(
-                format!("{field}.port"),
-                number,
-                format!("no port, since {name} has none"),
-            );
-            return None;
-        }
-        (Some(number), _) => match u16::try_from(number) {
-            Ok(number) if number > 0 => Some(number),
-            _ => {
-                report.add(format!("{field}.port"), number, "a port from 1 to 65535");
-                return None;
-            }
-        },
-        (None, _) => None,
-    };
-    known.map(|(_, protocol)| PortMatch {
-        protocol: Some(*protocol),
-        what: number.map_or(PortRange::All, |number| PortRange::Ports {
-            first: number,
-            last: number,
-            side: PortSide::Either,
-        }),
-    })
 }

@@ -1,6 +1,7 @@
 //! Violations, gathered so that all of them are reported at once.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A value that is longer than this is cut in the message, so that an answer stays small.
 const VALUE_LIMIT: usize = 120;
@@ -74,6 +75,28 @@ impl Report {
         false
     }
 
+    /// What a word stands for, the first choice where none is given. `None` only when a violation was reported.
+    pub(super) fn choice<T: Clone>(
+        &mut self,
+        field: &str,
+        given: Option<&str>,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
+        let chosen = match given {
+            None => choices.first(),
+            Some(word) => choices.iter().find(|(name, _)| *name == word),
+        };
+        if let (None, Some(word)) = (chosen, given) {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            let allowed = match names.split_last() {
+                Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+                _ => names.concat(),
+            };
+            self.add(field, word, allowed);
+        }
+        chosen.map(|(_, choice)| choice.clone())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -81,6 +104,11 @@ impl Report {
     pub(super) fn into_violations(self) -> Vec<Violation> {
         self.0
     }
+}
+
+/// As people write it.
+pub(super) fn duration_text(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
 }
 
 fn clipped(mut value: String) -> String {

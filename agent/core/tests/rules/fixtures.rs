@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use sabot_core::delay::Distribution;
 use sabot_core::model::{
-    Action, BootTime, Direction, Fault, FaultName, LabelRequirement, LabelSelector, NetnsId, Peer, Percent,
-    Pod, PodSelector, TargetDevice, TargetKey, TargetSelector, World,
+    Action, BootTime, Corrupt, CorruptKind, Delay, Direction, Duplicate, Fault, FaultName, Handshake,
+    LabelRequirement, LabelSelector, Loss, LossModel, NetnsId, PacketFilter, Peer, Percent, Pod, PodSelector,
+    QueueBound, REORDER_PATIENCE, RateLimit, RejectCode, Reorder, ResetTo, TargetDevice, TargetIdentity,
+    TargetKey, TargetSelector, World,
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -24,6 +27,7 @@ pub(crate) fn device(ino: u64, name: &str) -> TargetDevice {
         netns_path: format!("/proc/{ino}/ns/net").into(),
         mac_header: true,
         node_device: false,
+        identity: TargetIdentity::of(&format!("{ino}/{name}")),
     }
 }
 
@@ -91,6 +95,10 @@ pub(crate) fn fault(name: &str, now: BootTime) -> Fault {
         peers: Vec::new(),
         direction: Direction::Both,
         ports: Vec::new(),
+        packets: PacketFilter::ALL,
+        pulse: None,
+        ramp: None,
+        seed: 7,
         spare_node: true,
         action: Action::Partition,
         duration,
@@ -104,8 +112,71 @@ pub(crate) fn fault(name: &str, now: BootTime) -> Fault {
 }
 
 pub(crate) fn delay() -> Action {
-    Action::Delay {
+    Action::Delay(Delay {
         latency: Duration::from_millis(50),
         jitter: Duration::ZERO,
-    }
+        distribution: Distribution::Uniform,
+        correlation: 0.0,
+        allow_reorder: false,
+    })
+}
+
+pub(crate) fn drop(percent: f64) -> Action {
+    Action::Drop(Loss {
+        model: LossModel::Percent(self::percent(percent)),
+        only: None,
+    })
+}
+
+pub(crate) fn corrupt(percent: f64) -> Action {
+    Action::Corrupt(Corrupt {
+        percent: self::percent(percent),
+        kind: CorruptKind::Payload,
+        bits: 1,
+        offset: (0, u32::MAX),
+    })
+}
+
+/// All actions that there are, and each in the variants that differ in what they need of a target.
+pub(crate) fn every_action() -> Vec<Action> {
+    let tenth = percent(10.0);
+    let lost = |model, only| Action::Drop(Loss { model, only });
+    let duplicate = |delay| {
+        Action::Duplicate(Duplicate {
+            percent: tenth,
+            copies: 2,
+            delay,
+        })
+    };
+    vec![
+        Action::Partition,
+        Action::Reject(RejectCode::PortUnreachable),
+        Action::Reset(ResetTo::Both),
+        drop(20.0),
+        drop(100.0),
+        lost(LossModel::EveryNth(3), None),
+        lost(LossModel::Flows(tenth), None),
+        lost(LossModel::Percent(percent(100.0)), Some(Handshake::Syn)),
+        corrupt(10.0),
+        duplicate(Duration::ZERO),
+        duplicate(Duration::from_millis(10)),
+        Action::RateLimit(RateLimit {
+            rate: 1_000_000,
+            burst: 3_028,
+            queue: QueueBound::Bytes(64_000),
+        }),
+        delay(),
+        Action::Delay(Delay {
+            latency: Duration::from_millis(9),
+            jitter: Duration::from_millis(3),
+            distribution: Distribution::Normal,
+            correlation: 0.25,
+            allow_reorder: false,
+        }),
+        Action::Reorder(Reorder {
+            percent: tenth,
+            gap: Some(3),
+            delay: REORDER_PATIENCE,
+        }),
+    ]
 }

@@ -37,7 +37,7 @@ fn a_manifest_reads_as_written_and_round_trips() {
     let delay = manifest.spec.action.delay.as_ref().expect("a delay");
     assert_eq!(
         (delay.latency, delay.jitter),
-        (Duration::from_millis(100), Some(Duration::from_millis(20)))
+        (Some(Duration::from_millis(100)), Some(Duration::from_millis(20)))
     );
     let pods = manifest.spec.target.pods.as_ref().expect("pods");
     assert_eq!(pods.pick.as_ref().expect("a pick").percent, Some(50.0));

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 use sabot_core::quick::{
-    FormError, PeerForm, PercentForm, PortForm, TargetForm, format_selector, parse_selector,
+    BurstForm, BytesForm, DscpForm, FormError, GilbertElliottForm, LengthForm, OffsetForm, PeerForm,
+    PercentForm, PortForm, PulseForm, RampForm, RateForm, TargetForm, format_selector, parse_selector,
 };
 use sabot_core::spec::{LabelExpression, LabelSelector, Metadata};
 use sabot_core::{Limits, spec, validate};
@@ -101,11 +104,7 @@ fn selectors_are_kubectls() {
 
 #[test]
 fn kinds_of_later_versions_are_answered_with_the_ones_known() {
-    for (text, whom) in [
-        ("service:shop/payments", "service"),
-        ("node:a", "node"),
-        ("host:example.org", "host"),
-    ] {
+    for (text, whom) in [("service:shop/payments", "service"), ("node:a", "node")] {
         let expected =
             format!("peer `{text}`: this version doesn't know `{whom}:` peers; allowed: pod:NS/NAME, ");
         assert!(
@@ -151,6 +150,10 @@ fn wrong_forms_are_refused_with_what_is_allowed() {
         "cidr:10.0.0.0/8,but=10.1.0.0/16",
         "cidr:10.0.0.0/8,except=x",
         "cidr:",
+        "host:",
+        "host:*.example.com",
+        "host:a_b",
+        "host:10.0.0.1",
     ] {
         let error = refusal::<PeerForm>(text);
         assert!(
@@ -159,7 +162,27 @@ fn wrong_forms_are_refused_with_what_is_allowed() {
         );
     }
     for text in [
-        "", "0", "65536", "TCP:0", "TCP:", "tcp:http", "ICMP:1", "GRE", "8443:TCP", "-1",
+        "",
+        "0",
+        "65536",
+        "TCP:0",
+        "TCP:",
+        "tcp:http",
+        "GRE",
+        "8443:TCP",
+        "-1",
+        "80-",
+        "80-79",
+        "80-65536",
+        "TCP:80/90",
+        "source:",
+        "source:TCP",
+        "source:ICMP:8",
+        "either:80",
+        "ICMP:256",
+        "ICMP:8-0",
+        "ICMP:8/",
+        "UDP:53/0",
     ] {
         let error = refusal::<PortForm>(text);
         assert!(error.starts_with(&format!("port `{text}`: ")), "{error}");
@@ -172,13 +195,29 @@ fn wrong_forms_are_refused_with_what_is_allowed() {
 
 #[test]
 fn ports_and_percents_read_as_written() {
+    let whole = |text: &str| {
+        let form: PortForm = text.parse().unwrap_or_else(|error| panic!("{error}"));
+        form.0
+    };
     let port = |text: &str| {
-        let port = text
-            .parse::<PortForm>()
-            .unwrap_or_else(|error| panic!("{error}"))
-            .0;
+        let port = whole(text);
         (port.protocol, port.port)
     };
+    let range = spec::Port {
+        protocol: Some("TCP".to_owned()),
+        port: Some(8000),
+        end_port: Some(8099),
+        end: Some("source".to_owned()),
+        ..spec::Port::default()
+    };
+    assert_eq!(whole("source:tcp:8000-8099"), range);
+    let echo = spec::Port {
+        protocol: Some("ICMP".to_owned()),
+        icmp_type: Some(8),
+        icmp_code: Some(0),
+        ..spec::Port::default()
+    };
+    assert_eq!(whole("icmp:8/0"), echo);
     assert_eq!(port("8443"), (None, Some(8443)));
     assert_eq!(port("tcp:8443"), (Some("TCP".to_owned()), Some(8443)));
     assert_eq!(port("UDP:53"), (Some("UDP".to_owned()), Some(53)));
@@ -192,6 +231,62 @@ fn ports_and_percents_read_as_written() {
     ] {
         assert_eq!(text.parse::<PercentForm>().expect(text), PercentForm(value));
     }
+}
+
+#[test]
+fn amounts_of_actions_and_times_read_as_written() {
+    let burst: BurstForm = "2%:8".parse().expect("a burst");
+    assert_eq!((burst.0.percent, burst.0.length), (2.0, 8.0));
+    let chain: GilbertElliottForm = "1:25%".parse().expect("a chain");
+    assert_eq!(
+        (chain.0.p, chain.0.r, chain.0.loss_good, chain.0.loss_bad),
+        (1.0, 25.0, None, None)
+    );
+    let chain: GilbertElliottForm = "1:25:0.5:90".parse().expect("a chain");
+    assert_eq!((chain.0.loss_good, chain.0.loss_bad), (Some(0.5), Some(90.0)));
+    let offset: OffsetForm = "8-".parse().expect("an offset");
+    assert_eq!((offset.0.from, offset.0.to), (Some(8), None));
+    assert_eq!("100-1500".parse(), Ok(LengthForm(Some(100), Some(1500))));
+    let pulse: PulseForm = "10s/500ms".parse().expect("a pulse");
+    assert_eq!(
+        (pulse.0.on, pulse.0.off),
+        (Duration::from_secs(10), Duration::from_millis(500))
+    );
+    let ramp: RampForm = "60s:50..200%".parse().expect("a ramp");
+    assert_eq!(
+        (ramp.0.over, ramp.0.from, ramp.0.to),
+        (Duration::from_secs(60), Some(50.0), Some(200.0))
+    );
+    let ramp: RampForm = "1m".parse().expect("a ramp");
+    assert_eq!((ramp.0.from, ramp.0.to), (None, None));
+    assert_eq!("46".parse(), Ok(DscpForm(46)));
+    assert_eq!("10mbit".parse(), Ok(RateForm("10mbit".to_owned())));
+    assert_eq!("16KiB".parse(), Ok(BytesForm("16KiB".to_owned())));
+}
+
+#[test]
+fn wrong_amounts_are_refused_with_what_is_allowed() {
+    fn all<T: std::str::FromStr<Err = FormError> + std::fmt::Debug>(what: &str, texts: &[&str]) {
+        for text in texts {
+            let error = refusal::<T>(text);
+            assert!(
+                error.starts_with(&format!("{what} `{text}`: ")) && error.contains("; allowed: "),
+                "{error}"
+            );
+        }
+    }
+    all::<BurstForm>("burst", &["", "2", "2:", "2:0.5", "101:8", "2:inf", "2:8:1"]);
+    all::<GilbertElliottForm>("gilbert-elliott", &["", "1", "1:x", "1:101", "1:2:3:4:5"]);
+    all::<OffsetForm>("offset", &["", "-", "5", "a-b", "1-2-3"]);
+    all::<LengthForm>("length", &["", "-", "100", "1..2"]);
+    all::<DscpForm>("dscp", &["", "64", "-1", "ef"]);
+    all::<PulseForm>("pulse", &["", "10s", "10/5", "10s/", "/5s"]);
+    all::<RampForm>(
+        "ramp",
+        &["", "60", "60s:", "60s:5", "60s:a..b", "60s:0..inf", "60s:0..."],
+    );
+    all::<RateForm>("rate", &["", "10mb", "fast"]);
+    all::<BytesForm>("bytes", &["", "16k", "big"]);
 }
 
 fn selector() -> impl Strategy<Value = LabelSelector> {
@@ -231,8 +326,26 @@ fn peer_form() -> impl Strategy<Value = PeerForm> {
         "cidr:10\\.0\\.0\\.0/8(,except=10\\.[0-9]\\.0\\.0/16){0,3}",
         "pod:[a-z]{1,8}/[a-z]{1,8}",
         ("[a-z]{1,8}", selector()).prop_map(|(ns, s)| format!("pods:{ns}/{}", format_selector(&s))),
+        "host:[a-z]{1,8}(\\.[a-zA-Z0-9]{1,8}){0,3}\\.?",
     ]
     .prop_map(|text| text.parse().unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn port_form() -> impl Strategy<Value = String> {
+    prop_oneof![
+        ("((source|destination):)?((TCP|UDP|SCTP):)?", 1..=65535_u16)
+            .prop_map(|(head, port)| format!("{head}{port}")),
+        (
+            "((source|destination):)?((TCP|UDP|SCTP):)?",
+            1..=65535_u16,
+            any::<u16>()
+        )
+            .prop_map(|(head, first, more)| format!("{head}{first}-{}", first.saturating_add(more))),
+        "TCP|UDP|SCTP|ICMP|ICMPv6",
+        ("ICMP|ICMPv6", any::<u8>()).prop_map(|(protocol, kind)| format!("{protocol}:{kind}")),
+        ("ICMP|ICMPv6", any::<[u8; 2]>())
+            .prop_map(|(protocol, [kind, code])| format!("{protocol}:{kind}/{code}")),
+    ]
 }
 
 proptest! {
@@ -259,16 +372,26 @@ proptest! {
     }
 
     #[test]
-    fn ports_and_percents_round_trip(protocol in 0..4_usize, port in 1..=65535_u16, value in 0.0..=100.0_f64) {
-        let text = format!("{}{port}", ["", "TCP:", "UDP:", "SCTP:"][protocol]);
-        prop_assert_eq!(text.parse::<PortForm>().expect("a port").to_string(), text);
+    fn port_forms_round_trip_and_are_valid(text in port_form()) {
+        let form: PortForm = text.parse().expect("a port");
+        prop_assert_eq!(form.to_string(), text);
+        let spec = spec::FaultSpec { ports: vec![form.0], ..crate::validate::minimal() };
+        let metadata = Metadata { name: "cut".to_owned(), ..Metadata::default() };
+        prop_assert!(validate(&metadata, &spec, &Limits::default()).is_ok());
+    }
+
+    #[test]
+    fn percents_round_trip(value in 0.0..=100.0_f64) {
         let percent = PercentForm(value);
         prop_assert_eq!(percent.to_string().parse::<PercentForm>(), Ok(percent));
     }
 
     #[test]
-    fn no_text_makes_a_form_panic(text in "(pods?:|netns:|cidr:|ip:|TCP:)?\\PC{0,40}") {
+    fn no_text_makes_a_form_panic(text in "(pods?:|netns:|cidr:|ip:|host:|TCP:)?\\PC{0,40}") {
         let _ = (text.parse::<TargetForm>(), text.parse::<PeerForm>());
         let _ = (text.parse::<PortForm>(), text.parse::<PercentForm>(), parse_selector(&text));
+        let _ = (text.parse::<BurstForm>(), text.parse::<GilbertElliottForm>(), text.parse::<OffsetForm>());
+        let _ = (text.parse::<PulseForm>(), text.parse::<RampForm>(), text.parse::<LengthForm>());
+        let _ = (text.parse::<DscpForm>(), text.parse::<RateForm>(), text.parse::<BytesForm>());
     }
 }

@@ -1,15 +1,19 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
 use sabot_core::model::{
-    Action, BootTime, Direction, Fault, Peer, Pick, PickShare, PodSelector, TargetSelector, World,
+    Action, BootTime, Direction, Fault, PacketFilter, Peer, Pick, PickShare, PodSelector, Ramp,
+    TargetSelector, World,
 };
 use sabot_core::plan::{Equipment, PeerEntry};
 use sabot_core::{equipment, peer_entries, resolve};
 
-use crate::fixtures::{cidr, delay, device, fault, labelled, percent, pod, pods_target, world};
+use crate::fixtures::{
+    cidr, corrupt, delay, device, drop, every_action, fault, labelled, pod, pods_target, world,
+};
 
 const NOW: BootTime = BootTime(0);
 
@@ -107,14 +111,8 @@ fn a_device_without_mac_header_refuses_what_takes_packets_aside() {
         action,
         ..with_target(TargetSelector::Interface("tun0".to_owned()))
     };
-    let drop = |value| Action::Drop {
-        percent: percent(value),
-    };
-    let corrupt = |value| Action::CorruptPayload {
-        percent: percent(value),
-    };
     for action in [delay(), drop(20.0), corrupt(20.0), corrupt(100.0)] {
-        let found = resolve(&on(action), &world);
+        let found = resolve(&on(action.clone()), &world);
         assert_eq!((found.targets.len(), found.refused.len()), (0, 1), "{action:?}");
         assert!(
             found.refused[0]
@@ -124,33 +122,105 @@ fn a_device_without_mac_header_refuses_what_takes_packets_aside() {
         );
     }
     for action in [Action::Partition, drop(0.0), drop(100.0), corrupt(0.0)] {
-        let found = resolve(&on(action), &world);
+        let found = resolve(&on(action.clone()), &world);
         assert_eq!((found.targets.len(), found.refused.len()), (1, 0), "{action:?}");
     }
 }
 
 #[test]
 fn equipment_is_what_the_action_needs_and_no_more() {
-    let partial = Action::Drop {
-        percent: percent(5.0),
+    let need = |action, direction| {
+        equipment(&Fault {
+            action,
+            direction,
+            ..fault("cut", NOW)
+        })
     };
     let egress = Equipment {
         egress: true,
         ..Equipment::default()
     };
-    assert_eq!(equipment(&Action::Partition, Direction::Egress), egress);
+    assert_eq!(need(Action::Partition, Direction::Egress), egress);
     assert_eq!(
-        equipment(&delay(), Direction::Egress),
+        need(delay(), Direction::Egress),
         Equipment { line: true, ..egress }
     );
     assert_eq!(
-        equipment(&partial, Direction::Egress),
+        need(drop(5.0), Direction::Egress),
         Equipment {
             segmenter: true,
             ..egress
         }
     );
-    assert_eq!(equipment(&Action::Partition, Direction::Both), Equipment::HOOKS);
+    assert_eq!(need(Action::Partition, Direction::Both), Equipment::HOOKS);
+}
+
+#[test]
+fn each_action_has_the_detours_that_it_needs() {
+    // Line and segmenter, in the order of the fixture.
+    let expected = [
+        (false, false),
+        (true, false),
+        (true, false),
+        (false, true),
+        (false, false),
+        (false, true),
+        (false, false),
+        (false, true),
+        (false, true),
+        (false, true),
+        (true, true),
+        (true, true),
+        (true, false),
+        (true, true),
+        (true, true),
+    ];
+    let actions = every_action();
+    assert_eq!(actions.len(), expected.len());
+    for (action, (line, segmenter)) in actions.into_iter().zip(expected) {
+        let on = |packets| {
+            equipment(&Fault {
+                action: action.clone(),
+                packets,
+                ..fault("cut", NOW)
+            })
+        };
+        let need = on(PacketFilter::ALL);
+        assert_eq!((need.line, need.segmenter), (line, segmenter), "{action:?}");
+        let short = PacketFilter {
+            greatest_length: 100,
+            ..PacketFilter::ALL
+        };
+        assert!(
+            on(short).segmenter,
+            "a super-packet's wire packets differ in length: {action:?}"
+        );
+    }
+}
+
+#[test]
+fn a_ramp_makes_every_share_a_partial_one() {
+    let ramp = Ramp {
+        over: Duration::from_secs(1),
+        from: 0.0,
+        to: 1.0,
+    };
+    let ramped = Fault {
+        action: drop(100.0),
+        ramp: Some(ramp),
+        ..fault("cut", NOW)
+    };
+    assert!(equipment(&ramped).segmenter);
+}
+
+#[test]
+fn a_named_peer_needs_the_answers_that_arrive() {
+    let named = Fault {
+        peers: vec![Peer::Host("api.example.com".to_owned())],
+        direction: Direction::Egress,
+        ..fault("cut", NOW)
+    };
+    assert!(equipment(&named).ingress);
 }
 
 #[test]
@@ -223,7 +293,7 @@ fn user_means(peers: &[Peer], address: IpAddr) -> bool {
     peers.iter().any(|peer| match peer {
         Peer::Address(one) => *one == address,
         Peer::Cidr { net, except } => net.contains(&address) && !except.iter().any(|e| e.contains(&address)),
-        Peer::Pods(_) => false,
+        Peer::Pods(_) | Peer::Host(_) => false,
     })
 }
 

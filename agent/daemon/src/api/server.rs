@@ -6,10 +6,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use sabot_proto::FILE_DESCRIPTOR_SET;
 use sabot_proto::sabot::v1::fault_service_server::FaultServiceServer;
 use sabot_proto::sabot::v1::node_service_server::NodeServiceServer;
 use sabot_proto::sabot::v1::observe_service_server::ObserveServiceServer;
+use sabot_proto::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -41,7 +41,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let (stop, stopped) = Stop::new();
-    let faults = FaultServiceServer::new(FaultApi::new(services.engine.clone(), stopped.clone()));
+    let faults = FaultServiceServer::new(FaultApi::new(services.engine.clone(), stopped.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let nodes = NodeServiceServer::new(NodeApi::new(
         services.engine.clone(),
         services.node.clone(),

@@ -1,6 +1,7 @@
 //! What the engine knows of faults, as the API says it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use sabot_core::model::FaultName;
 use sabot_proto::convert::{metadata_to_proto, spec_to_proto, timestamp_to_proto};
@@ -42,6 +43,9 @@ pub(super) fn fault(view: &FaultView, ledgers: Vec<v1::LedgerEntry>) -> Result<v
             ended_at: view.ended.map(timestamp_to_proto),
             targets: view.targets.iter().map(target_status).collect(),
             ledgers,
+            seed: Some(view.fault.seed),
+            expected_loss: view.fault.expected_loss(),
+            names: view.names.iter().map(learnt_name).collect(),
         }),
     })
 }
@@ -98,6 +102,13 @@ fn target_status(view: &TargetView) -> v1::TargetStatus {
     }
 }
 
+fn learnt_name((name, addresses): (&String, &BTreeSet<IpAddr>)) -> v1::LearntName {
+    v1::LearntName {
+        name: name.clone(),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+    }
+}
+
 fn target_ref(view: &TargetView) -> v1::TargetRef {
     v1::TargetRef {
         pod_namespace: view.pod_namespace.clone(),
@@ -115,7 +126,10 @@ fn ledger(ledger: &Ledger) -> v1::Ledger {
         passed,
         dropped,
         bypassed,
+        rejected,
         released,
+        duplicated,
+        replied,
         corrupted,
         delayed,
         held,
@@ -139,6 +153,9 @@ fn ledger(ledger: &Ledger) -> v1::Ledger {
         lost_bound: tally(lost_bound),
         lost_write: tally(lost_write),
         lost_late: tally(lost_late),
+        duplicated: tally(duplicated),
+        rejected: tally(rejected),
+        replied: tally(replied),
     }
 }
 

@@ -9,9 +9,23 @@ pub(super) const NONE: u32 = u32::MAX;
 pub(super) const BY_TIME: usize = 0;
 /// The list of frames of one slot, target and direction, in the order in which they were read.
 pub(super) const BY_GROUP: usize = 1;
+/// The list of a flow's frames that wait to be overtaken, in the order in which they were read.
+pub(super) const BY_FLOW: usize = 2;
+const KINDS: usize = 3;
 
 /// Entries are allocated this many at a time, so that growing never copies what is already held.
 const CHUNK: usize = 1024;
+
+/// What a held frame is to the other ones of its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bond {
+    /// Nothing.
+    Free,
+    /// Later ones wait for it.
+    Ordered,
+    /// It goes when the flow's count of passed packets is this.
+    Parked(u64),
+}
 
 /// A frame that waits for its time.
 #[derive(Debug)]
@@ -22,6 +36,7 @@ pub(super) struct Held {
     pub(super) read_at: u64,
     /// The key of its flow in the store's table of flows.
     pub(super) flow: u64,
+    pub(super) bond: Bond,
     pub(super) buffer: Box<[u8]>,
     /// Bytes of `buffer` in use.
     pub(super) length: u32,
@@ -30,7 +45,7 @@ pub(super) struct Held {
     pub(super) group: u32,
     /// Where in the wheel it hangs; the wheel's own.
     pub(super) bucket: u16,
-    links: [Link; 2],
+    links: [Link; KINDS],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,13 +69,14 @@ impl Held {
             deadline: 0,
             read_at: 0,
             flow: 0,
+            bond: Bond::Free,
             buffer,
             length: 0,
             packets: 0,
             bytes: 0,
             group: NONE,
             bucket: 0,
-            links: [UNLINKED; 2],
+            links: [UNLINKED; KINDS],
         }
     }
 }

@@ -8,6 +8,7 @@
 //! clock. What is overdue by then is dropped and counted, and so is what waits in the TAPs, for an unknown time:
 //! delivering a second's worth of stale packets in a burst would be a fault that nobody asked for.
 
+mod answer;
 mod lines;
 
 use std::io;
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
-use sabot_abi::DIRECTION_EGRESS;
 use sabot_core::model::BootTime;
 use sabot_core::plan::{Slot, TargetId};
 
@@ -25,8 +25,9 @@ use super::mailbox::Reply;
 use super::poller::{Poller, Ready, boot_time};
 use super::pool::Pool;
 use super::priority::Priority;
-use super::slots::{SlotDelay, Slots};
-use super::store::{Arrival, Store, Verdict};
+use super::slots::{Edit, Slots};
+use super::store::{Arrival, Released, Store, Verdict};
+use super::treat::{Fate, Order};
 use super::{Config, Heartbeat, Shared};
 
 /// Frames and bytes read from one line before the others get their turn.
@@ -65,7 +66,9 @@ pub(super) struct Engine {
     stopped: Vec<OwnedFd>,
     /// What a frame is read into.
     scratch: Box<[u8]>,
-    edits: Vec<(Slot, SlotDelay)>,
+    /// What an answer is built in.
+    draft: Vec<u8>,
+    edits: Vec<(Slot, Edit)>,
     flow_key: u64,
     late_after: u64,
     beat_every: u64,
@@ -119,6 +122,7 @@ impl Engine {
             stopping: None,
             stopped: Vec::new(),
             scratch: Pool::scratch(),
+            draft: Vec::new(),
             edits: Vec::new(),
             flow_key: std::hash::RandomState::new().hash_one(now),
             late_after: late_after.as_nanos() as u64,
@@ -241,15 +245,19 @@ impl Engine {
             let Some(frame) = self.store.pop_due() else {
                 break;
             };
-            let delay = now.saturating_sub(frame.read_at);
-            self.write_back(
-                frame.group,
-                &frame.buffer[..frame.length],
-                frame.wire,
-                Some(delay),
-            );
-            self.store.recycle(frame.buffer);
+            self.release_one(frame, now);
         }
+    }
+
+    fn release_one(&mut self, frame: Released, now: u64) {
+        let delay = now.saturating_sub(frame.read_at);
+        self.write_back(
+            frame.group,
+            &frame.buffer[..frame.length],
+            frame.wire,
+            Some(delay),
+        );
+        self.store.recycle(frame.buffer);
     }
 
     /// `delay` (ns) goes into the slot's histogram.
@@ -323,41 +331,66 @@ impl Engine {
             });
             return;
         };
-        let slot = Slot(tagged.tag.slot);
-        let egress = tagged.tag.direction == DIRECTION_EGRESS;
-        let tci = tagged.tag.tci();
-        let Some(index_of_group) = self
-            .store
-            .group_of(index, tci, slot, egress, &self.shared.registry)
-        else {
+        let Some(group) = self.store.group_of(index, tagged.tag, &self.shared.registry) else {
             return;
         };
         if self.stalled {
-            return self.count(index_of_group, |counters| counters.lost_late.add(tagged.wire));
+            return self.count(group, |counters| counters.lost_late.add(tagged.wire));
         }
         if length == self.scratch.len() {
             // It may have been cut off, and no kernel makes such a frame.
-            return self.count(index_of_group, |counters| counters.lost_bound.add(tagged.wire));
+            return self.count(group, |counters| counters.lost_bound.add(tagged.wire));
         }
         let closing = self.lines[index as usize]
             .as_ref()
             .is_some_and(|line| line.closing);
-        let due = self.slots.deadline(slot, now);
         let arrival = Arrival {
-            group: index_of_group,
+            group,
             flow: tagged.flow,
             wire: tagged.wire,
             read_at: now,
-            deadline: due.filter(|_| !closing).unwrap_or(now),
+            deadline: now,
+            order: Order::Flow,
         };
+        let entry = self.slots.get(Slot(tagged.tag.slot)).filter(|_| !closing);
+        let fate = match (entry, self.store.group_mut(group)) {
+            (Some(entry), Some(group)) => group.state.decide(entry, tagged.tag.role, tagged.wire, now),
+            _ => return self.admit(length, arrival, false),
+        };
+        match fate {
+            Fate::Hold { deadline, order } => {
+                let arrival = Arrival {
+                    deadline,
+                    order,
+                    ..arrival
+                };
+                self.admit(length, arrival, true);
+            }
+            Fate::Drop => self.count(group, |counters| counters.dropped.add(tagged.wire)),
+            Fate::Reject(code) => self.reject(length, &arrival, code),
+            Fate::Reset(to) => self.reset(length, arrival, tagged.tag.direction, to),
+        }
+    }
+
+    /// Holds the frame in the scratch buffer or lets it go on at once, into the slot's histogram if it is `measured`.
+    fn admit(&mut self, length: usize, arrival: Arrival, measured: bool) {
         match self.store.admit(&mut self.scratch, length, arrival) {
             Verdict::Held => {}
-            Verdict::Refused => self.count(index_of_group, |counters| counters.lost_bound.add(tagged.wire)),
+            Verdict::Refused => {
+                self.count(arrival.group, |counters| counters.lost_bound.add(arrival.wire));
+                if let Some(group) = self.store.group_mut(arrival.group) {
+                    group.state.take_back();
+                }
+            }
             Verdict::Release => {
                 let scratch = std::mem::take(&mut self.scratch);
-                let delay = due.map(|_| boot_time().saturating_sub(now));
-                self.write_back(index_of_group, &scratch[..length], tagged.wire, delay);
+                let now = boot_time();
+                let delay = measured.then(|| now.saturating_sub(arrival.read_at));
+                self.write_back(arrival.group, &scratch[..length], arrival.wire, delay);
                 self.scratch = scratch;
+                while let Some(overtaken) = self.store.pop_overtaken(&arrival) {
+                    self.release_one(overtaken, now);
+                }
             }
         }
     }
@@ -388,8 +421,8 @@ impl Engine {
 
     fn apply_edits(&mut self) {
         self.shared.mailbox.take_edits(&mut self.edits);
-        for (slot, delay) in self.edits.drain(..) {
-            if let Some(limit) = self.slots.set(slot, delay) {
+        for (slot, edit) in self.edits.drain(..) {
+            if let Some(limit) = self.slots.edit(slot, edit) {
                 self.store.shorten_slot(slot, limit.0.max(self.seen_at));
             }
         }

@@ -5,11 +5,11 @@
 
 use std::ops::Range;
 
-use sabot_abi::{TAG_ETHERTYPE, Tag};
+use sabot_abi::{Role, TAG_ETHERTYPE, Tag};
 
 /// Bytes of our tag in the frame; they never were on the wire.
-const TAG_LENGTH: usize = 4;
-const TAG_OFFSET: usize = 12;
+pub(super) const TAG_LENGTH: usize = 4;
+pub(super) const TAG_OFFSET: usize = 12;
 /// The shortest vnet header: flags, type of GSO, header length, GSO size, checksum start and offset.
 const VNET_HEADER_MIN: usize = 10;
 
@@ -47,13 +47,16 @@ pub(super) struct Tagged {
 }
 
 /// Reads a frame with a vnet header of `vnet_header` bytes before it. `key` makes the flow hash unpredictable. `None`
-/// when the frame doesn't carry our tag.
+/// when the frame doesn't carry our tag, or one that only we give.
 pub(super) fn parse(bytes: &[u8], vnet_header: usize, key: u64) -> Option<Tagged> {
     let (vnet, frame) = bytes.split_at_checked(vnet_header)?;
     if be16(frame, TAG_OFFSET)? != TAG_ETHERTYPE {
         return None;
     }
     let tag = Tag::from_tci(be16(frame, TAG_OFFSET + 2)?);
+    if tag.role == Role::Reply {
+        return None;
+    }
     let network = network(frame);
     Some(Tagged {
         tag,
@@ -62,15 +65,22 @@ pub(super) fn parse(bytes: &[u8], vnet_header: usize, key: u64) -> Option<Tagged
     })
 }
 
-/// Where a packet's addresses and its transport header are, as offsets into the frame.
-struct Network {
+/// Where a packet's headers and its addresses are, as offsets into the frame.
+pub(super) struct Network {
+    pub(super) ipv6: bool,
+    /// The IP header.
+    pub(super) start: usize,
     addresses: Range<usize>,
-    protocol: u8,
-    transport: usize,
+    pub(super) protocol: u8,
+    /// The transport header, where the frame is long enough for one.
+    pub(super) transport: usize,
     fragment: bool,
+    /// A fragment other than the first, which has no transport header.
+    pub(super) later_fragment: bool,
 }
 
-fn network(frame: &[u8]) -> Option<Network> {
+/// Looks at a frame without its vnet header. `None` unless it is an IP packet.
+pub(super) fn network(frame: &[u8]) -> Option<Network> {
     let mut offset = TAG_OFFSET + TAG_LENGTH;
     let mut ethertype = be16(frame, offset)?;
     for _ in 0..INNER_TAGS_MAX {
@@ -88,13 +98,16 @@ fn network(frame: &[u8]) -> Option<Network> {
 
 fn ipv4(frame: &[u8], start: usize) -> Option<Network> {
     let header = frame.get(start..start + 20)?;
-    // More fragments, or an offset.
-    let fragment = be16(header, 6)? & 0x3fff != 0;
+    let fragment = be16(header, 6)?;
     Some(Network {
+        ipv6: false,
+        start,
         addresses: start + 12..start + 20,
         protocol: header[9],
         transport: start + usize::from(header[0] & 0x0f) * 4,
-        fragment,
+        // More fragments, or an offset.
+        fragment: fragment & 0x3fff != 0,
+        later_fragment: fragment & 0x1fff != 0,
     })
 }
 
@@ -103,6 +116,7 @@ fn ipv6(frame: &[u8], start: usize) -> Option<Network> {
     let mut protocol = header[6];
     let mut transport = start + 40;
     let mut fragment = false;
+    let mut later_fragment = false;
     for _ in 0..EXTENSIONS_MAX {
         let length = match (i32::from(protocol), frame.get(transport + 1)) {
             (libc::IPPROTO_HOPOPTS | libc::IPPROTO_ROUTING | libc::IPPROTO_DSTOPTS, Some(&units)) => {
@@ -110,6 +124,7 @@ fn ipv6(frame: &[u8], start: usize) -> Option<Network> {
             }
             (libc::IPPROTO_FRAGMENT, Some(_)) => {
                 fragment = true;
+                later_fragment = be16(frame, transport + 2).is_none_or(|field| field & 0xfff8 != 0);
                 8
             }
             _ => break,
@@ -121,10 +136,13 @@ fn ipv6(frame: &[u8], start: usize) -> Option<Network> {
         }
     }
     Some(Network {
+        ipv6: true,
+        start,
         addresses: start + 8..start + 40,
         protocol,
         transport,
         fragment,
+        later_fragment,
     })
 }
 
@@ -223,7 +241,7 @@ fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS};
+    use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS, Role};
 
     use super::*;
     use crate::delayline::test_frames::{FrameSpec, Transport};
@@ -240,6 +258,7 @@ mod tests {
             let tag = Tag {
                 slot: 4095,
                 direction,
+                role: Role::Chosen,
             };
             let spec = FrameSpec {
                 tag,
@@ -254,6 +273,15 @@ mod tests {
         let mut bytes = FrameSpec::default().build(VNET);
         bytes[VNET + 12] = 0x86;
         assert_eq!(parse(&bytes, VNET, 7), None);
+        let answer = Tag {
+            role: Role::Reply,
+            ..FrameSpec::default().tag
+        };
+        let answer = FrameSpec {
+            tag: answer,
+            ..FrameSpec::default()
+        };
+        assert_eq!(parse(&answer.build(VNET), VNET, 7), None);
         assert_eq!(parse(&bytes[..VNET + 13], VNET, 7), None);
         assert_eq!(parse(&[], VNET, 7), None);
     }
@@ -370,7 +398,7 @@ mod tests {
             let _ = parse(&bytes, vnet, 7);
             let mut frame = FrameSpec { ipv6: true, payload: 60, gso_size: 10, ..FrameSpec::default() }.build(VNET);
             for (index, byte) in bytes.iter().enumerate().filter(|(_, byte)| **byte > 200) {
-                if index < frame.len() && !(VNET + 12..VNET + 14).contains(&index) {
+                if index < frame.len() && !(VNET + 12..VNET + 16).contains(&index) {
                     frame[index] = *byte;
                 }
             }

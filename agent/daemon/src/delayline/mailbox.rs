@@ -8,16 +8,18 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use sabot_core::model::TargetIdentity;
 use sabot_core::plan::{Slot, TargetId};
 
 use super::LineError;
-use super::slots::SlotDelay;
+use super::slots::Edit;
 
 pub(super) type Reply<T> = SyncSender<T>;
 
 pub(super) enum Command {
     Open {
         target: TargetId,
+        identity: TargetIdentity,
         tap: OwnedFd,
         reply: Reply<Result<(), LineError>>,
     },
@@ -52,7 +54,7 @@ pub(super) struct Mailbox {
 
 #[derive(Default)]
 struct Inner {
-    edits: Vec<(Slot, SlotDelay)>,
+    edits: Vec<(Slot, Edit)>,
     commands: VecDeque<Command>,
     closed: bool,
 }
@@ -82,21 +84,21 @@ impl Mailbox {
         true
     }
 
-    /// Whatever frame the engine reads after this has returned meets the new delay.
-    pub(super) fn edit(&self, slot: Slot, delay: SlotDelay) {
+    /// Whatever frame the engine reads after this has returned meets the new policy.
+    pub(super) fn edit(&self, slot: Slot, edit: Edit) {
         {
             let mut inner = self.lock();
             if inner.closed {
                 return;
             }
-            inner.edits.push((slot, delay));
+            inner.edits.push((slot, edit));
             self.edits_waiting.store(true, Ordering::Release);
         }
         self.signal();
     }
 
     /// The oldest edits first, into an empty `edits`. Cheap when there are none.
-    pub(super) fn take_edits(&self, edits: &mut Vec<(Slot, SlotDelay)>) {
+    pub(super) fn take_edits(&self, edits: &mut Vec<(Slot, Edit)>) {
         if self.edits_waiting.load(Ordering::Acquire) {
             let mut inner = self.lock();
             self.edits_waiting.store(false, Ordering::Relaxed);

@@ -2,8 +2,9 @@
 //!
 //! The kernel's classifier diverts a packet into a TAP device in the target's netns, with a VLAN tag that names its slot and
 //! direction. The engine, one thread for all lines, reads it there, holds it for what its slot says, and writes the same
-//! bytes back; a program on the TAP sends it on. See `engine` for the thread, `store` for what is held and in which
-//! order it goes, `wheel` for time, `pool` for memory.
+//! bytes back; a program on the TAP sends it on. Some slots have packets answered instead, or dropped when a queue is full.
+//! See `engine` for the thread, `slots` and `treat` for what becomes of a packet, `store` for what is held and in which
+//! order it goes, `wheel` for time, `pool` for memory, `reply` for answers.
 
 mod arena;
 mod engine;
@@ -12,9 +13,12 @@ mod mailbox;
 mod poller;
 mod pool;
 mod priority;
+mod reply;
+mod shaper;
 mod slots;
 mod store;
 mod tally;
+mod treat;
 mod wheel;
 
 #[cfg(test)]
@@ -29,6 +33,10 @@ mod test_frames;
 mod test_rig;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod treat_tests;
+#[cfg(test)]
+mod treatment_tests;
 
 use std::collections::HashSet;
 use std::io;
@@ -40,15 +48,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use sabot_core::model::BootTime;
+use sabot_core::model::{BootTime, TargetIdentity};
 use sabot_core::plan::{Slot, TargetId};
 
-pub use self::slots::SlotDelay;
+pub use self::slots::{SlotPolicy, Treatment};
 pub use self::tally::{DELAY_BOUNDS, DelayHistogram, LineTallies};
 use crate::engine::handle::Tally;
 
 use self::engine::Engine;
 use self::mailbox::{Command, Mailbox, Reply};
+use self::slots::Edit;
 use self::tally::Registry;
 
 /// Settings of the delay line.
@@ -145,15 +154,21 @@ impl DelayLine {
     }
 
     /// Takes a target's TAP; returns once the engine serves it and the heartbeat has beaten. Only reads and writes on
-    /// message boundaries are used. On an error the descriptor is closed.
-    pub fn open(&self, target: TargetId, tap: OwnedFd) -> Result<(), LineError> {
+    /// message boundaries are used. On an error the descriptor is closed. The target's random streams follow from its
+    /// `identity`.
+    pub fn open(&self, target: TargetId, identity: TargetIdentity, tap: OwnedFd) -> Result<(), LineError> {
         set_nonblocking(&tap).map_err(|source| LineError::Tap {
             target,
             operation: "make non-blocking",
             source,
         })?;
-        self.ask(|reply| Command::Open { target, tap, reply })
-            .unwrap_or(Err(LineError::Stopped))
+        self.ask(|reply| Command::Open {
+            target,
+            identity,
+            tap,
+            reply,
+        })
+        .unwrap_or(Err(LineError::Stopped))
     }
 
     /// Releases what the line holds, and what waits in its TAP, at once; returns when the TAP's descriptor is closed, so that
@@ -167,16 +182,23 @@ impl DelayLine {
         self.inner.shared.open().contains(&target)
     }
 
-    /// Sets or edits a slot's delay. It holds for every packet that the classifier diverts after this has returned; held ones
-    /// keep their times, unless the slot now expires earlier. Never blocks. A packet that waits behind an earlier one of
-    /// its flow after an edit to a shorter delay isn't released before it.
+    /// Sets or edits a slot's policy. It holds for every packet that the classifier diverts after this has returned; held
+    /// ones keep their times, unless the slot now expires earlier. Random streams and queues go on where they are. Never
+    /// blocks. A packet that waits behind an earlier one of its flow after an edit to a shorter delay isn't released before
+    /// it.
     ///
     /// `slot` must be below [`sabot_abi::MAX_SLOTS`], otherwise nothing happens.
-    pub fn set_slot(&self, slot: Slot, delay: SlotDelay) {
-        self.inner.shared.mailbox.edit(slot, delay);
+    pub fn set_slot(&self, slot: Slot, policy: SlotPolicy) {
+        self.inner.shared.mailbox.edit(slot, Edit::Set(policy));
     }
 
-    /// Forgets a slot's delay and releases at once what it holds; returns when that has happened. Packets of the slot that
+    /// Ends a slot's policy at this instant, if it doesn't end earlier: for a slot that sends nothing here any more. Packets
+    /// that are on their way still meet the policy. Never blocks.
+    pub fn expire_slot(&self, slot: Slot, at: BootTime) {
+        self.inner.shared.mailbox.edit(slot, Edit::Expire(at));
+    }
+
+    /// Forgets a slot's policy and releases at once what it holds; returns when that has happened. Packets of the slot that
     /// still come are written back without delay.
     pub fn clear_slot(&self, slot: Slot) {
         let _ = self.ask(|reply| Command::ClearSlot { slot, reply });

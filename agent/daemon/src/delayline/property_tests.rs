@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS, Tag};
+use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS, Role, Tag};
 use sabot_core::plan::{Slot, TargetId};
 
 use super::test_frames::FrameSpec;
-use super::test_rig::{Far, HOUR, Rig, boot_in, delay};
-use super::{Config, SlotDelay};
+use super::test_rig::{Far, HOUR, Rig, boot_in, jittered};
+use super::{Config, SlotPolicy};
 
 const LINES: u32 = 2;
 const SLOTS: u32 = 3;
@@ -94,7 +94,11 @@ impl Run {
                     DIRECTION_EGRESS
                 };
                 let spec = FrameSpec {
-                    tag: Tag { slot, direction },
+                    tag: Tag {
+                        slot,
+                        direction,
+                        role: Role::Plain,
+                    },
                     source_port: port,
                     payload,
                     id: self.sent.len() as u64,
@@ -111,10 +115,9 @@ impl Run {
             } => {
                 let expires_at = boot_in(Duration::from_micros(expires_in_us));
                 let jitter = Duration::from_micros(jitter_us);
-                let delay = SlotDelay {
-                    jitter,
+                let delay = SlotPolicy {
                     expires_at,
-                    ..delay(Duration::from_micros(latency_us))
+                    ..jittered(Duration::from_micros(latency_us), jitter)
                 };
                 self.rig.line.set_slot(Slot(slot), delay);
             }

@@ -1,54 +1,136 @@
-//! How long each slot delays.
+//! What is done with the packets of each slot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sabot_abi::MAX_SLOTS;
-use sabot_core::model::BootTime;
+use sabot_core::action::{Action, RateLimit, RejectCode, ResetTo};
+use sabot_core::delay::{DelayShape, ShapeError};
+use sabot_core::model::{BootTime, Ramp};
 use sabot_core::plan::Slot;
 
-/// A slot's delay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotDelay {
-    pub latency: Duration,
-    /// Each packet's delay is uniform in `latency - jitter ..= latency + jitter`, but never negative.
-    pub jitter: Duration,
-    /// Nothing is held from here on.
+/// What a slot does with its packets, and when.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlotPolicy {
+    pub treatment: Treatment,
+    /// Packets pass at once before.
+    pub starts_at: BootTime,
+    /// Packets pass at once from here on, and nothing is held any longer.
     pub expires_at: BootTime,
-    /// The same seed gives the same sequence of delays.
+    /// Scales delays and rates, from the start on.
+    pub ramp: Option<Ramp>,
+    /// The same seed gives the same sequence of delays on the same target in the same direction.
     pub seed: u64,
 }
 
-/// The delays in force, by slot.
+/// What is done with a packet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Treatment {
+    /// Each packet is held, and goes on behind the earlier ones of its flow unless it may overtake them.
+    Delay {
+        shape: Arc<DelayShape>,
+        allow_reorder: bool,
+    },
+    /// Chosen packets are held until `gap` later packets of their flow have passed them, and in any case no longer than
+    /// `delay`; without a gap until `delay` is over. The others go on at once.
+    Reorder { gap: Option<u32>, delay: Duration },
+    /// Copies are held; whatever else comes goes on at once.
+    Duplicate { delay: Duration },
+    /// Packets go on at a rate.
+    RateLimit(RateLimit),
+    /// Packets go no further; their senders get an ICMP or ICMPv6 error.
+    Reject(RejectCode),
+    /// TCP packets go no further; one end of their connection or both get a reset.
+    Reset(ResetTo),
+}
+
+impl Treatment {
+    /// The line's part of an action; `None` for an action that sends nothing here.
+    pub fn of(action: &Action) -> Result<Option<Self>, ShapeError> {
+        Ok(match action {
+            Action::Delay(delay) => Some(Self::Delay {
+                shape: Arc::new(DelayShape::new(
+                    delay.latency,
+                    delay.jitter,
+                    &delay.distribution,
+                    delay.correlation,
+                )?),
+                allow_reorder: delay.allow_reorder,
+            }),
+            Action::Reorder(reorder) => Some(Self::Reorder {
+                gap: reorder.gap,
+                delay: reorder.delay,
+            }),
+            Action::Duplicate(duplicate) if !duplicate.delay.is_zero() => Some(Self::Duplicate {
+                delay: duplicate.delay,
+            }),
+            Action::RateLimit(limit) => Some(Self::RateLimit(*limit)),
+            Action::Reject(code) => Some(Self::Reject(*code)),
+            Action::Reset(to) => Some(Self::Reset(*to)),
+            Action::Partition | Action::Drop(_) | Action::Corrupt(_) | Action::Duplicate(_) => None,
+        })
+    }
+}
+
+/// An edit of a slot's policy.
+#[derive(Clone, Debug)]
+pub(super) enum Edit {
+    Set(SlotPolicy),
+    /// The policy ends at this instant, unless it does earlier.
+    Expire(BootTime),
+}
+
+/// The policies in force, by slot.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     entries: Vec<Option<Entry>>,
+    lives: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    delay: SlotDelay,
-    random: SplitMix64,
+/// A slot's policy.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) policy: SlotPolicy,
+    /// Tells one fault in a slot from the next; edits leave it.
+    pub(super) life: u64,
 }
 
 impl Slots {
     /// Returns the instant from which held packets may not be held any more, if the edit brought it forward. A slot
     /// outside of the kernel's table can't be in a tag and is ignored.
-    pub(super) fn set(&mut self, slot: Slot, delay: SlotDelay) -> Option<BootTime> {
+    pub(super) fn edit(&mut self, slot: Slot, edit: Edit) -> Option<BootTime> {
+        match edit {
+            Edit::Set(policy) => self.set(slot, policy),
+            Edit::Expire(at) => self.expire(slot, at),
+        }
+    }
+
+    fn set(&mut self, slot: Slot, policy: SlotPolicy) -> Option<BootTime> {
         if slot.0 >= MAX_SLOTS {
             return None;
         }
         let index = slot.0 as usize;
         if index >= self.entries.len() {
-            self.entries.resize(index + 1, None);
+            self.entries.resize_with(index + 1, || None);
         }
-        let before = self.entries[index];
-        let random = before
-            .filter(|entry| entry.delay.seed == delay.seed)
-            .map_or(SplitMix64(delay.seed), |entry| entry.random);
-        self.entries[index] = Some(Entry { delay, random });
-        before
-            .is_some_and(|entry| delay.expires_at < entry.delay.expires_at)
-            .then_some(delay.expires_at)
+        let expires_at = policy.expires_at;
+        if let Some(entry) = &mut self.entries[index] {
+            let before = std::mem::replace(&mut entry.policy, policy).expires_at;
+            return (expires_at < before).then_some(expires_at);
+        }
+        self.lives += 1;
+        self.entries[index] = Some(Entry {
+            policy,
+            life: self.lives,
+        });
+        None
+    }
+
+    fn expire(&mut self, slot: Slot, at: BootTime) -> Option<BootTime> {
+        let policy = &mut self.entries.get_mut(slot.0 as usize)?.as_mut()?.policy;
+        let earlier = at < policy.expires_at;
+        policy.expires_at = policy.expires_at.min(at);
+        earlier.then_some(at)
     }
 
     pub(super) fn clear(&mut self, slot: Slot) {
@@ -57,37 +139,8 @@ impl Slots {
         }
     }
 
-    /// When a packet that was read at `now` (ns) goes on; never before `now`. `None` for a slot that is not set.
-    pub(super) fn deadline(&mut self, slot: Slot, now: u64) -> Option<u64> {
-        let entry = self.entries.get_mut(slot.0 as usize)?.as_mut()?;
-        let latency = nanos(entry.delay.latency);
-        let jitter = nanos(entry.delay.jitter);
-        let delay = if jitter == 0 {
-            latency
-        } else {
-            let span = jitter.saturating_mul(2).saturating_add(1);
-            let offset = (u128::from(entry.random.next()) * u128::from(span)) >> 64;
-            latency.saturating_add(offset as u64).saturating_sub(jitter)
-        };
-        Some(now.saturating_add(delay).min(entry.delay.expires_at.0).max(now))
-    }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    duration.as_nanos().try_into().unwrap_or(u64::MAX)
-}
-
-/// Steele, Lea and Flood's generator: eight bytes of state and statistically good, which is what jitter needs.
-#[derive(Clone, Copy, Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    pub(super) fn get(&self, slot: Slot) -> Option<&Entry> {
+        self.entries.get(slot.0 as usize)?.as_ref()
     }
 }
 
@@ -97,106 +150,55 @@ mod tests {
 
     const SLOT: Slot = Slot(3);
 
-    fn delay(latency_us: u64, jitter_us: u64) -> SlotDelay {
-        SlotDelay {
-            latency: Duration::from_micros(latency_us),
-            jitter: Duration::from_micros(jitter_us),
-            expires_at: BootTime(u64::MAX),
+    fn policy(expires_at: u64) -> SlotPolicy {
+        SlotPolicy {
+            treatment: Treatment::Duplicate {
+                delay: Duration::from_millis(1),
+            },
+            starts_at: BootTime(0),
+            expires_at: BootTime(expires_at),
+            ramp: None,
             seed: 1,
         }
     }
 
-    fn sample(slots: &mut Slots, count: usize) -> Vec<u64> {
-        (0..count)
-            .map(|_| slots.deadline(SLOT, 1000).expect("the slot is set") - 1000)
-            .collect()
-    }
-
     #[test]
-    fn the_generator_gives_its_published_sequence() {
-        let mut random = SplitMix64(1_234_567);
-        let expected = [
-            6_457_827_717_110_365_317,
-            3_203_168_211_198_807_973,
-            9_817_491_932_198_370_423,
-        ];
-        assert_eq!(expected, [random.next(), random.next(), random.next()]);
-    }
-
-    #[test]
-    fn jitter_is_uniform_around_the_latency() {
+    fn an_edit_tells_when_it_brings_the_expiry_forward() {
         let mut slots = Slots::default();
-        slots.set(SLOT, delay(100, 20));
-        let samples = sample(&mut slots, 40_000);
-        assert!(samples.iter().all(|ns| (80_000..=120_000).contains(ns)));
-        // Four bins of 10,000 expected; five standard deviations are 433.
-        for bin in 0..4 {
-            let range = 80_000 + bin * 10_000..80_000 + (bin + 1) * 10_000;
-            let count = samples.iter().filter(|&&ns| range.contains(&ns)).count();
-            assert!((9_567..=10_433).contains(&count), "{count} samples in {range:?}");
-        }
-    }
-
-    #[test]
-    fn jitter_beyond_the_latency_never_goes_back_in_time() {
-        let mut slots = Slots::default();
-        slots.set(SLOT, delay(10, 1_000));
-        let samples = sample(&mut slots, 1_000);
-        assert!(samples.contains(&0) && samples.iter().any(|&ns| ns > 900_000));
-    }
-
-    #[test]
-    fn a_seed_repeats_and_an_edit_with_the_same_seed_goes_on() {
-        let (mut one, mut two) = (Slots::default(), Slots::default());
-        one.set(SLOT, delay(100, 20));
-        two.set(SLOT, delay(100, 20));
-        assert_eq!(sample(&mut one, 50), sample(&mut two, 50));
-        two.set(SLOT, delay(100, 20));
-        assert_eq!(sample(&mut one, 50), sample(&mut two, 50));
-        two.set(
-            SLOT,
-            SlotDelay {
-                seed: 2,
-                ..delay(100, 20)
-            },
+        assert_eq!(
+            slots.edit(SLOT, Edit::Expire(BootTime(5))),
+            None,
+            "nothing is set"
         );
-        assert_ne!(sample(&mut one, 50), sample(&mut two, 50));
+        assert_eq!(slots.edit(SLOT, Edit::Set(policy(100))), None);
+        assert_eq!(slots.edit(SLOT, Edit::Set(policy(200))), None);
+        assert_eq!(slots.edit(SLOT, Edit::Set(policy(50))), Some(BootTime(50)));
+        assert_eq!(slots.edit(SLOT, Edit::Expire(BootTime(60))), None);
+        assert_eq!(slots.edit(SLOT, Edit::Expire(BootTime(40))), Some(BootTime(40)));
+        let entry = slots.get(SLOT).expect("it is set");
+        assert_eq!(entry.policy.expires_at, BootTime(40));
     }
 
     #[test]
-    fn nothing_is_held_past_the_expiry() {
+    fn a_life_ends_with_clearing_and_not_with_an_edit() {
         let mut slots = Slots::default();
-        slots.set(
-            SLOT,
-            SlotDelay {
-                expires_at: BootTime(5_000),
-                ..delay(1_000, 0)
-            },
-        );
-        assert_eq!(slots.deadline(SLOT, 1_000), Some(5_000));
-        assert_eq!(slots.deadline(SLOT, 6_000), Some(6_000));
-    }
-
-    #[test]
-    fn only_a_shortened_expiry_concerns_held_packets() {
-        let mut slots = Slots::default();
-        let until = |ns| SlotDelay {
-            expires_at: BootTime(ns),
-            ..delay(1_000, 0)
-        };
-        assert_eq!(slots.set(SLOT, until(5_000)), None);
-        assert_eq!(slots.set(SLOT, until(9_000)), None);
-        assert_eq!(slots.set(SLOT, until(4_000)), Some(BootTime(4_000)));
-    }
-
-    #[test]
-    fn a_slot_that_is_not_set_has_no_deadline() {
-        let mut slots = Slots::default();
-        slots.set(SLOT, delay(1, 0));
+        let life = |slots: &Slots| slots.get(SLOT).map(|entry| entry.life);
+        slots.edit(SLOT, Edit::Set(policy(1)));
+        let first = life(&slots);
+        slots.edit(SLOT, Edit::Set(policy(2)));
+        assert_eq!(life(&slots), first);
         slots.clear(SLOT);
-        assert_eq!(slots.deadline(SLOT, 0), None);
-        assert_eq!(slots.deadline(Slot(40_000), 0), None);
-        slots.set(Slot(MAX_SLOTS), delay(1, 0));
-        assert_eq!(slots.deadline(Slot(MAX_SLOTS), 0), None);
+        assert_eq!(life(&slots), None);
+        slots.edit(SLOT, Edit::Set(policy(3)));
+        assert!(life(&slots).is_some() && life(&slots) != first);
+    }
+
+    #[test]
+    fn a_slot_outside_of_the_table_is_ignored() {
+        let mut slots = Slots::default();
+        slots.edit(Slot(MAX_SLOTS), Edit::Set(policy(1)));
+        slots.edit(Slot(MAX_SLOTS - 1), Edit::Set(policy(1)));
+        assert!(slots.get(Slot(MAX_SLOTS)).is_none() && slots.get(Slot(40_000)).is_none());
+        assert!(slots.get(Slot(MAX_SLOTS - 1)).is_some());
     }
 }

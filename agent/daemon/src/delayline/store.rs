@@ -1,20 +1,28 @@
 //! What is held, for whom, and until when. No I/O and no clock: times come in as arguments.
 //!
-//! Order: a packet never leaves before an earlier one of its flow (same slot, target, direction, addresses, protocol and
-//! ports). Each flow with held packets has an entry in a table with its last release time, which is the earliest that
-//! the next packet can get; the wheel releases equal times in the order of arrival. The table's size follows the number of
-//! flows that have packets held, so it is bounded by the byte bounds, and nothing is ever evicted from it.
+//! Order: unless it asks for something else, a packet never leaves before an earlier one of its flow (same slot, target,
+//! direction, addresses, protocol and ports). Each flow with held packets has an entry in a table with its last release
+//! time, which is the earliest that the next packet can get; the wheel releases equal times in the order of arrival. The
+//! table's size follows the number of flows that have packets held, so it is bounded by the byte bounds, and nothing is ever
+//! evicted from it.
+//!
+//! A packet that waits to be overtaken hangs in its flow's entry as well, which counts the packets that pass meanwhile. Only
+//! those count that really go on, and each waiting one is behind exactly as many as it asked for: one that waits itself
+//! isn't counted by those before it, and goes behind them.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+use sabot_abi::{DIRECTION_EGRESS, Role, Tag};
+use sabot_core::model::TargetIdentity;
 use sabot_core::plan::{Slot, TargetId};
 
-use super::arena::{Arena, BY_GROUP, Held, List};
+use super::arena::{Arena, BY_FLOW, BY_GROUP, Bond, Held, List};
 use super::frame::{Wire, mix};
 use super::pool::{self, Pool};
 use super::tally::{Counters, Delays, Registry};
+use super::treat::{Order, State};
 use super::wheel::Wheel;
 
 /// Chunks of entries that stay allocated while lines are open.
@@ -29,6 +37,7 @@ pub(super) struct Group {
     pub(super) line: u32,
     pub(super) counters: Arc<Counters>,
     pub(super) delays: Arc<Delays>,
+    pub(super) state: State,
     held: List<BY_GROUP>,
 }
 
@@ -43,11 +52,12 @@ pub(super) struct Arrival {
     pub(super) read_at: u64,
     /// ns; at `read_at` for a frame that needn't be held.
     pub(super) deadline: u64,
+    pub(super) order: Order,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It can go on right now; it isn't in the store.
+    /// It can go on right now; it isn't in the store. What it overtakes by that follows: [`Store::pop_overtaken`].
     Release,
     Held,
     /// A bound is reached; it isn't in the store.
@@ -67,16 +77,27 @@ pub(super) struct Released {
 #[derive(Debug)]
 struct LineAccount {
     target: TargetId,
+    identity: TargetIdentity,
     charged: usize,
     held: usize,
-    /// By the tag's 16 bits; few, so a scan beats a map.
+    /// By the tag's 16 bits without the role; few, so a scan beats a map.
     groups: Vec<(u16, u32)>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Flow {
+    /// The last release time of those that are held in order; 0 when none is.
     last: u64,
-    held: u32,
+    ordered: u32,
+    /// Packets that have passed since the first one was parked.
+    passed: u64,
+    parked: List<BY_FLOW>,
+}
+
+impl Flow {
+    fn is_empty(&self) -> bool {
+        self.ordered == 0 && self.parked.is_empty()
+    }
 }
 
 /// The key is a hash already.
@@ -129,10 +150,11 @@ impl Store {
     }
 
     /// The new line's index; a closed line's index is used again.
-    pub(super) fn open_line(&mut self, target: TargetId) -> u32 {
+    pub(super) fn open_line(&mut self, target: TargetId, identity: TargetIdentity) -> u32 {
         self.open_lines += 1;
         let line = LineAccount {
             target,
+            identity,
             charged: 0,
             held: 0,
             groups: Vec::new(),
@@ -171,6 +193,12 @@ impl Store {
             .map_or(0, |line| line.held)
     }
 
+    /// Some flow has an entry.
+    #[cfg(test)]
+    pub(super) fn knows_flows(&self) -> bool {
+        !self.flows.is_empty()
+    }
+
     pub(super) fn holds_slot(&self, slot: Slot) -> bool {
         self.groups
             .iter()
@@ -179,23 +207,24 @@ impl Store {
     }
 
     /// The group of a tag on a line, made when it is new.
-    pub(super) fn group_of(
-        &mut self,
-        line: u32,
-        tci: u16,
-        slot: Slot,
-        egress: bool,
-        all: &Registry,
-    ) -> Option<u32> {
+    pub(super) fn group_of(&mut self, line: u32, tag: Tag, all: &Registry) -> Option<u32> {
         let account = self.lines.get_mut(line as usize)?.as_mut()?;
+        let tci = Tag {
+            role: Role::Plain,
+            ..tag
+        }
+        .tci();
         if let Some(&(_, group)) = account.groups.iter().find(|(known, _)| *known == tci) {
             return Some(group);
         }
+        let slot = Slot(tag.slot);
+        let egress = tag.direction == DIRECTION_EGRESS;
         let group = Group {
             slot,
             line,
             counters: all.counters((slot, account.target, egress)),
             delays: all.delays(slot),
+            state: State::new(account.identity, tag.direction),
             held: List::default(),
         };
         let index = insert(&mut self.groups, group);
@@ -205,6 +234,10 @@ impl Store {
 
     pub(super) fn group(&self, group: u32) -> Option<&Group> {
         self.groups.get(group as usize)?.as_ref()
+    }
+
+    pub(super) fn group_mut(&mut self, group: u32) -> Option<&mut Group> {
+        self.groups.get_mut(group as usize)?.as_mut()
     }
 
     /// Forgets the groups of a slot that hold nothing.
@@ -221,12 +254,8 @@ impl Store {
 
     /// Takes a frame from `scratch` unless it can go on at once or there is no room for it.
     pub(super) fn admit(&mut self, scratch: &mut Box<[u8]>, length: usize, arrival: Arrival) -> Verdict {
-        let key = mix(arrival.flow, u64::from(arrival.group));
-        let flow = self.flows.get(&key).copied();
-        let deadline = flow.map_or(arrival.deadline, |flow| arrival.deadline.max(flow.last));
-        if flow.is_none() && deadline <= arrival.read_at {
-            return Verdict::Release;
-        }
+        let key = arrival.flow_key();
+        let flow = self.flows.get_mut(&key);
         let Some(group) = self
             .groups
             .get_mut(arrival.group as usize)
@@ -234,6 +263,20 @@ impl Store {
         else {
             return Verdict::Release;
         };
+        let (last, behind) = match arrival.order {
+            Order::Free | Order::Overtaken(_) => (0, false),
+            Order::Flow => flow
+                .as_ref()
+                .map_or((0, false), |flow| (flow.last, flow.ordered > 0)),
+            Order::Group => (flow.as_ref().map_or(0, |flow| flow.last), !group.held.is_empty()),
+        };
+        let deadline = arrival.deadline.max(last);
+        if deadline <= arrival.read_at && !behind {
+            if let Some(flow) = flow {
+                flow.passed += u64::from(arrival.wire.packets);
+            }
+            return Verdict::Release;
+        }
         let Some(line) = self.lines[group.line as usize].as_mut() else {
             return Verdict::Release;
         };
@@ -259,10 +302,37 @@ impl Store {
         self.wheel.insert(&mut self.arena, index);
         group.held.push_back(&mut self.arena, index);
         group.counters.held.add(arrival.wire);
-        let flow = self.flows.entry(key).or_insert(Flow { last: 0, held: 0 });
-        flow.last = deadline;
-        flow.held += 1;
+        self.bind(index, arrival.order);
         Verdict::Held
+    }
+
+    /// Enters a frame into its flow's account.
+    fn bind(&mut self, index: u32, order: Order) {
+        let held = &mut self.arena[index];
+        match order {
+            Order::Free => held.bond = Bond::Free,
+            Order::Flow | Order::Group => {
+                held.bond = Bond::Ordered;
+                let flow = self.flows.entry(held.flow).or_default();
+                flow.last = flow.last.max(held.deadline);
+                flow.ordered += 1;
+            }
+            Order::Overtaken(by) => {
+                let flow = self.flows.entry(held.flow).or_default();
+                held.bond = Bond::Parked(flow.passed + u64::from(by));
+                flow.parked.push_back(&mut self.arena, index);
+            }
+        }
+    }
+
+    /// The next of the frames that have been overtaken by as many as they waited for, `passing` being the last.
+    pub(super) fn pop_overtaken(&mut self, passing: &Arrival) -> Option<Released> {
+        let flow = self.flows.get(&passing.flow_key())?;
+        let index = flow.parked.first()?;
+        match self.arena[index].bond {
+            Bond::Parked(until) if until <= flow.passed => Some(self.take(index)),
+            _ => None,
+        }
     }
 
     /// Makes everything due whose time has come.
@@ -383,8 +453,31 @@ impl Store {
     fn retime(&mut self, index: u32, deadline: u64) {
         let held = &mut self.arena[index];
         held.deadline = held.deadline.min(deadline);
-        if let Some(flow) = self.flows.get_mut(&held.flow) {
+        if held.bond == Bond::Ordered
+            && let Some(flow) = self.flows.get_mut(&held.flow)
+        {
             flow.last = flow.last.min(deadline);
+        }
+    }
+
+    /// Takes a frame out of its flow's account.
+    fn unbind(&mut self, index: u32) {
+        let (bond, key) = (self.arena[index].bond, self.arena[index].flow);
+        let Some(flow) = self.flows.get_mut(&key).filter(|_| bond != Bond::Free) else {
+            return;
+        };
+        match bond {
+            Bond::Free => {}
+            Bond::Ordered => {
+                flow.ordered -= 1;
+                if flow.ordered == 0 {
+                    flow.last = 0;
+                }
+            }
+            Bond::Parked(_) => flow.parked.unlink(&mut self.arena, index),
+        }
+        if flow.is_empty() {
+            self.flows.remove(&key);
         }
     }
 
@@ -406,13 +499,8 @@ impl Store {
             }
         }
         self.charged -= charge;
+        self.unbind(index);
         let held = self.arena.take(index);
-        if let Some(flow) = self.flows.get_mut(&held.flow) {
-            flow.held -= 1;
-            if flow.held == 0 {
-                self.flows.remove(&held.flow);
-            }
-        }
         Released {
             buffer: held.buffer,
             length: held.length as usize,
@@ -420,6 +508,12 @@ impl Store {
             read_at: held.read_at,
             wire,
         }
+    }
+}
+
+impl Arrival {
+    fn flow_key(&self) -> u64 {
+        mix(self.flow, u64::from(self.group))
     }
 }
 

@@ -13,11 +13,15 @@ use sabot_core::plan::{Slot, TargetId};
 use super::frame::Wire;
 use crate::engine::handle::Tally;
 
-/// What became of the packets of one slot, target and direction that didn't go on.
+/// What became of the packets of one slot, target and direction that didn't go on. Answers of the line's own are in none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LineTallies {
     /// Waiting now.
     pub held: Tally,
+    /// Consumed by `reject` or `reset`.
+    pub rejected: Tally,
+    /// Found no room in a shaper's queue.
+    pub dropped: Tally,
     /// Refused: the line or all lines together were full.
     pub lost_bound: Tally,
     /// The write back to the TAP failed.
@@ -113,6 +117,8 @@ fn bump(cell: &AtomicU64, by: u64) {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) held: Counter,
+    pub(super) rejected: Counter,
+    pub(super) dropped: Counter,
     pub(super) lost_bound: Counter,
     pub(super) lost_write: Counter,
     pub(super) lost_late: Counter,
@@ -122,13 +128,17 @@ impl Counters {
     fn read(&self) -> LineTallies {
         LineTallies {
             held: self.held.read(),
+            rejected: self.rejected.read(),
+            dropped: self.dropped.read(),
             lost_bound: self.lost_bound.read(),
             lost_write: self.lost_write.read(),
             lost_late: self.lost_late.read(),
         }
     }
 
-    fn reset_losses(&self) {
+    fn reset_outcomes(&self) {
+        self.rejected.reset();
+        self.dropped.reset();
         self.lost_bound.reset();
         self.lost_write.reset();
         self.lost_late.reset();
@@ -212,7 +222,7 @@ impl Registry {
             if (key.0, key.1) != (slot, target) {
                 return true;
             }
-            counters.reset_losses();
+            counters.reset_outcomes();
             Arc::strong_count(counters) > 1
         });
         if all.keys().any(|key| key.0 == slot && key.1 != target) {

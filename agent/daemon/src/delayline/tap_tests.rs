@@ -131,7 +131,7 @@ fn a_super_packet_stays_whole_on_a_real_tap() {
     in_own_namespace(|| {
         let rig = Rig::new();
         let tap = make_tap();
-        rig.line.open(TargetId(1), tap).expect("the line opens");
+        rig.take(1, tap);
         rig.delay(1, HOUR);
         let socket = PacketSocket::new();
         for (index, ipv6) in [(1, false), (2, true)] {
@@ -180,7 +180,7 @@ fn a_super_packet_stays_whole_on_a_real_tap() {
 fn a_line_ends_when_its_tap_is_deleted() {
     in_own_namespace(|| {
         let rig = Rig::new();
-        rig.line.open(TargetId(1), make_tap()).expect("the line opens");
+        rig.take(1, make_tap());
         rig.delay(1, HOUR);
         let socket = PacketSocket::new();
         socket.send(&FrameSpec::default().build(PACKET_VNET));

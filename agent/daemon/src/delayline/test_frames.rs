@@ -1,6 +1,6 @@
 //! Frames for tests, as a TAP with a vnet header would hand them out.
 
-use sabot_abi::{DIRECTION_EGRESS, TAG_ETHERTYPE, Tag};
+use sabot_abi::{DIRECTION_EGRESS, Role, TAG_ETHERTYPE, Tag};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
@@ -41,6 +41,7 @@ impl Default for FrameSpec {
             tag: Tag {
                 slot: 1,
                 direction: DIRECTION_EGRESS,
+                role: Role::Plain,
             },
             transport: Transport::Udp,
             ipv6: false,

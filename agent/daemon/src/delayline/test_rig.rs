@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
-use sabot_core::model::BootTime;
+use sabot_core::delay::{DelayShape, Distribution};
+use sabot_core::model::{BootTime, TargetIdentity};
 use sabot_core::plan::{Slot, TargetId};
 
 use super::poller::boot_time;
 use super::test_frames::FrameSpec;
-use super::{Config, DelayLine, Heartbeat, SlotDelay};
+use super::{Config, DelayLine, Heartbeat, SlotPolicy, Treatment};
 
 /// Long enough for anything that does happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,8 +66,19 @@ impl Rig {
 
     pub(super) fn open(&self, target: u32) -> Far {
         let (far, tap) = Far::pair();
-        self.line.open(TargetId(target), tap).expect("the line opens");
+        self.take(target, tap);
         far
+    }
+
+    pub(super) fn take(&self, target: u32, tap: OwnedFd) {
+        let identity = TargetIdentity(u64::from(target));
+        self.line
+            .open(TargetId(target), identity, tap)
+            .expect("the line opens");
+    }
+
+    pub(super) fn set(&self, slot: u32, treatment: Treatment) {
+        self.line.set_slot(Slot(slot), policy(treatment));
     }
 
     pub(super) fn delay(&self, slot: u32, latency: Duration) {
@@ -84,14 +96,33 @@ impl Rig {
     }
 }
 
-/// A delay without jitter that lasts for longer than any test.
-pub(super) fn delay(latency: Duration) -> SlotDelay {
-    SlotDelay {
-        latency,
-        jitter: Duration::ZERO,
+/// A policy that lasts for longer than any test.
+pub(super) fn policy(treatment: Treatment) -> SlotPolicy {
+    SlotPolicy {
+        treatment,
+        starts_at: BootTime(0),
         expires_at: boot_in(24 * HOUR),
+        ramp: None,
         seed: 1,
     }
+}
+
+/// A delay without jitter.
+pub(super) fn delay(latency: Duration) -> SlotPolicy {
+    jittered(latency, Duration::ZERO)
+}
+
+/// A uniform delay.
+pub(super) fn jittered(latency: Duration, jitter: Duration) -> SlotPolicy {
+    policy(Treatment::Delay {
+        shape: uniform(latency, jitter),
+        allow_reorder: false,
+    })
+}
+
+pub(super) fn uniform(latency: Duration, jitter: Duration) -> Arc<DelayShape> {
+    let shape = DelayShape::new(latency, jitter, &Distribution::Uniform, 0.0);
+    Arc::new(shape.expect("a valid shape"))
 }
 
 pub(super) fn boot_in(duration: Duration) -> BootTime {

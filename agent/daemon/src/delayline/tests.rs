@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use sabot_abi::{DIRECTION_INGRESS, Tag};
-use sabot_core::model::BootTime;
+use sabot_abi::{DIRECTION_INGRESS, Role, Tag};
+use sabot_core::model::{BootTime, TargetIdentity};
 use sabot_core::plan::{Slot, TargetId};
 
 use super::poller::boot_time;
 use super::pool::charge;
 use super::test_frames::{FrameSpec, Transport};
-use super::test_rig::{Far, HOUR, Rig, boot_in, delay, wait_until};
-use super::{Config, DelayLine, Heartbeat, LineError, SlotDelay};
+use super::test_rig::{Far, HOUR, Rig, boot_in, delay, jittered, wait_until};
+use super::{Config, DelayLine, Heartbeat, LineError, SlotPolicy};
 use crate::engine::handle::Tally;
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -70,13 +70,7 @@ fn jitter_stays_in_its_range_and_keeps_the_order_of_each_flow() {
     let rig = Rig::new();
     let far = rig.open(1);
     let (latency, jitter) = (40 * MILLI, 30 * MILLI);
-    rig.line.set_slot(
-        Slot(1),
-        SlotDelay {
-            jitter,
-            ..delay(latency)
-        },
-    );
+    rig.line.set_slot(Slot(1), jittered(latency, jitter));
     let mut sent_at = Vec::new();
     for id in 0..400 {
         sent_at.push(Instant::now());
@@ -107,7 +101,7 @@ fn nothing_is_held_past_the_expiry() {
     let expires_at = boot_in(100 * MILLI);
     rig.line.set_slot(
         Slot(1),
-        SlotDelay {
+        SlotPolicy {
             expires_at,
             ..delay(HOUR)
         },
@@ -128,7 +122,7 @@ fn an_edit_that_expires_earlier_releases_held_packets_then() {
     rig.wait_held(1, 1, 10);
     rig.line.set_slot(
         Slot(1),
-        SlotDelay {
+        SlotPolicy {
             expires_at: boot_in(20 * MILLI),
             ..delay(HOUR)
         },
@@ -297,7 +291,7 @@ fn a_write_that_fails_is_counted() {
     let rig = Rig::new();
     let (far, tap) = Far::pair();
     nix::sys::socket::setsockopt(&tap, nix::sys::socket::sockopt::SndBuf, &40_000).expect("a small buffer");
-    rig.line.open(TargetId(1), tap).expect("the line opens");
+    rig.take(1, tap);
     rig.delay(1, HOUR);
     let spec = |id| FrameSpec {
         payload: 1400,
@@ -339,6 +333,7 @@ fn tallies_tell_targets_and_directions_apart_until_forgotten() {
     let ingress = Tag {
         slot: 1,
         direction: DIRECTION_INGRESS,
+        role: Role::Plain,
     };
     far.send(&FrameSpec {
         tag: ingress,
@@ -379,7 +374,10 @@ fn a_second_line_for_a_target_is_refused() {
     let rig = Rig::new();
     let _far = rig.open(1);
     let (_far, tap) = Far::pair();
-    let error = rig.line.open(TargetId(1), tap).expect_err("there is one");
+    let error = rig
+        .line
+        .open(TargetId(1), TargetIdentity(1), tap)
+        .expect_err("there is one");
     assert_eq!(error.to_string(), "target 1 has a delay line already");
 }
 
@@ -397,7 +395,7 @@ fn stopping_releases_everything_and_ends_the_thread() {
     assert_eq!(far.receive_to_end().len(), 30);
     assert_eq!(other.receive_to_end().len(), 1);
     assert!(matches!(
-        rig.line.open(TargetId(3), Far::pair().1),
+        rig.line.open(TargetId(3), TargetIdentity(3), Far::pair().1),
         Err(LineError::Stopped)
     ));
     // None of these may hang or panic.
@@ -411,7 +409,8 @@ fn stopping_releases_everything_and_ends_the_thread() {
 fn dropping_the_last_handle_closes_the_lines() {
     let Rig { line, pulse } = Rig::new();
     let (far, tap) = Far::pair();
-    line.open(TargetId(1), tap).expect("the line opens");
+    line.open(TargetId(1), TargetIdentity(1), tap)
+        .expect("the line opens");
     drop(line.clone());
     assert!(line.is_alive());
     drop(line);
@@ -438,7 +437,8 @@ fn a_dead_thread_leaves_no_line_and_no_waiting_caller() {
     };
     let line = DelayLine::start(config, Box::new(Dying(0))).expect("the engine starts");
     let (far, tap) = Far::pair();
-    line.open(TargetId(1), tap).expect("the line opens");
+    line.open(TargetId(1), TargetIdentity(1), tap)
+        .expect("the line opens");
     assert!(
         far.receive_to_end().is_empty(),
         "its descriptor is closed, so its TAP would be gone"

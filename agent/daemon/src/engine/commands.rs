@@ -113,8 +113,7 @@ impl Engine {
     fn look(&mut self, target: &TargetSelector, command: Command) {
         let now = self.datapath.now();
         self.places.linger(target, now.after(PREVIEW_LINGER));
-        let targets = self.desired.values().map(|fault| &fault.target);
-        let wanted = self.places.wanted(targets, now);
+        let wanted = self.places.wanted(self.desired.values().map(Arc::as_ref), now);
         self.places.tell(&wanted);
         let looking = self.source.refresh(wanted);
         let resume = self.resume.clone();

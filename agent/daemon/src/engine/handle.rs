@@ -1,6 +1,7 @@
 //! What the rest of the daemon sees of the engine: commands in, snapshots out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -57,6 +58,8 @@ pub struct FaultView {
     pub message: String,
     pub slot: Option<Slot>,
     pub targets: Vec<TargetView>,
+    /// The names among its peers, and the addresses that are known of each now.
+    pub names: BTreeMap<String, BTreeSet<IpAddr>>,
     /// When it was first in force on all its targets.
     pub injected: Option<SystemTime>,
     /// When it expired or was deleted.
@@ -98,14 +101,21 @@ pub struct Tally {
 
 /// The counters of one fault on one target in one direction.
 ///
-/// At quiescence `matched = passed + dropped + bypassed + released + lost()`.
+/// At quiescence `matched + duplicated = passed + dropped + bypassed + rejected + released + lost()`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     pub matched: Tally,
     pub passed: Tally,
+    /// By the fault's choice, or because a shaper's queue was full.
     pub dropped: Tally,
     pub bypassed: Tally,
+    /// Answered, or just consumed, by `reject` or `reset`.
+    pub rejected: Tally,
     pub released: Tally,
+    /// Copies that the fault made.
+    pub duplicated: Tally,
+    /// Answers to rejected packets that went on; beside the identity.
+    pub replied: Tally,
     pub corrupted: Tally,
     pub delayed: Tally,
     /// In the delay line now.

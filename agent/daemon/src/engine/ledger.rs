@@ -26,10 +26,10 @@ impl Ledger {
         self.lost_segmenter + self.lost_queue + self.lost_bound + self.lost_write + self.lost_late
     }
 
-    /// Whether every matched packet is accounted for; holds whenever no packet is on its way.
+    /// Whether every matched packet and every copy is accounted for; holds whenever no packet is on its way.
     pub fn balances(&self) -> bool {
-        self.held == Tally::default()
-            && self.matched == self.passed + self.dropped + self.bypassed + self.released + self.lost()
+        let became = self.passed + self.dropped + self.bypassed + self.rejected + self.released + self.lost();
+        self.held == Tally::default() && self.matched + self.duplicated == became
     }
 }
 
@@ -41,7 +41,10 @@ impl AddAssign for Ledger {
             passed,
             dropped,
             bypassed,
+            rejected,
             released,
+            duplicated,
+            replied,
             corrupted,
             delayed,
             held,
@@ -55,7 +58,10 @@ impl AddAssign for Ledger {
         self.passed += passed;
         self.dropped += dropped;
         self.bypassed += bypassed;
+        self.rejected += rejected;
         self.released += released;
+        self.duplicated += duplicated;
+        self.replied += replied;
         self.corrupted += corrupted;
         self.delayed += delayed;
         self.held += held;

@@ -27,9 +27,10 @@ impl Engine {
         self.forget_ended(now);
         self.settle(now);
         self.node.write(&*self.datapath, &self.world.node_addresses, now);
+        // Before any answer can come that a fault in force waits for.
+        self.tell_places(now);
         self.close_the_gap();
         self.refresh_views();
-        self.tell_places(now);
         self.publish();
         self.waiters.answer(&self.store, &self.observed);
         (self.on_reconcile)(started.elapsed());
@@ -206,8 +207,7 @@ impl Engine {
     }
 
     fn tell_places(&mut self, now: BootTime) {
-        let targets = self.desired.values().map(|fault| &fault.target);
-        let wanted = self.places.wanted(targets, now);
+        let wanted = self.places.wanted(self.desired.values().map(Arc::as_ref), now);
         if self.places.tell(&wanted) {
             self.source.want(wanted);
         }

@@ -23,7 +23,7 @@ pub(super) fn preview(fault: Fault, update: &WorldUpdate, observed: &Observed) -
     let entries = peer_entries(&fault, &update.world);
     warnings.extend(node_warning(&fault, &update.world, entries.iter()));
     warnings.extend(peer_warnings(&fault, &update.world));
-    if !fault.peers.is_empty() && entries.is_empty() {
+    if !fault.peers.is_empty() && entries.is_empty() && !fault.watches_dns() {
         warnings.push("none of the peers exists now, so that no packet would match".to_owned());
     }
     Preview {
@@ -85,14 +85,30 @@ fn node_warning<'a>(
     })
 }
 
+/// What is known of a name now, and how more gets known.
+fn host_warning(index: usize, name: &str, world: &World) -> String {
+    let how = "whole answers over UDP are watched, over TCP or encrypted ones aren't";
+    match world.names.get(name) {
+        Some(addresses) => {
+            let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            format!(
+                "peers[{index}]: {name} means {} now, as targets of other faults have looked it up, and what the target's \
+                 lookups answer from then on; {how}",
+                addresses.join(", ")
+            )
+        }
+        None => format!(
+            "peers[{index}]: no address of {name} is known before the target looks it up while the fault is in force; {how}"
+        ),
+    }
+}
+
 fn peer_warnings(fault: &Fault, world: &World) -> Vec<String> {
     let mut warnings = Vec::new();
     for (index, peer) in fault.peers.iter().enumerate() {
         match peer {
             Peer::Address(_) => {}
-            Peer::Host(name) => warnings.push(format!(
-                "peers[{index}]: addresses of {name} are known once the target looks the name up while the fault is in force"
-            )),
+            Peer::Host(name) => warnings.push(host_warning(index, name, world)),
             Peer::Cidr { net, except } => {
                 let entries = peer_entries(fault, world);
                 for excepted in except {

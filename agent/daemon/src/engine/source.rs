@@ -19,7 +19,7 @@ pub trait WorldSource: Send + Sync + 'static {
     /// Whether these devices are still those of the namespace at that path, and not of a former one.
     fn is_current(&self, path: &Path, devices: &[TargetDevice]) -> bool;
 
-    /// Says which namespaces and devices to look at from now on.
+    /// Says which namespaces and devices to look at from now on, and which names to learn.
     fn want(&self, wanted: Wanted);
 
     /// Like [`Self::want`]; resolves once the watch holds a world in which they were looked at.

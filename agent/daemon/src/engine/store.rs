@@ -1,10 +1,11 @@
 //! The desired state: faults that are active, and those that have ended for a while.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sabot_core::model::{BootTime, Fault, FaultName, TargetSelector};
+use sabot_core::model::{BootTime, Fault, FaultName, Peer, TargetSelector, World};
 use sabot_core::plan::Slot;
 use sabot_core::spec::{FaultSpec, Metadata};
 use sabot_core::{Resolution, peer_entries, resolve};
@@ -28,6 +29,8 @@ pub(super) struct Active {
     pub(super) exhausted: Option<String>,
     /// It names peers, and none of them exists now.
     pub(super) peerless: bool,
+    /// The names among its peers, and the addresses that are known of each.
+    pub(super) names: BTreeMap<String, BTreeSet<IpAddr>>,
     pub(super) phase: Phase,
     /// The phase that was made known as an event; an edit is followed by its own.
     pub(super) announced: Option<Phase>,
@@ -54,6 +57,7 @@ impl Active {
             resolution: Resolution::default(),
             exhausted: None,
             peerless: false,
+            names: BTreeMap::new(),
             phase: Phase::Pending,
             announced: None,
             message: String::new(),
@@ -74,6 +78,7 @@ impl Active {
             .take()
             .map(|reason| explained(&self.fault.target, reason, update));
         self.peerless = !self.fault.peers.is_empty() && peer_entries(&self.fault, &update.world).is_empty();
+        self.names = names(&self.fault, &update.world);
     }
 
     pub(super) fn view(&self, ended: Option<SystemTime>) -> FaultView {
@@ -85,10 +90,21 @@ impl Active {
             message: self.message.clone(),
             slot: self.slot,
             targets: self.targets.clone(),
+            names: self.names.clone(),
             injected: self.injected,
             ended,
         }
     }
+}
+
+fn names(fault: &Fault, world: &World) -> BTreeMap<String, BTreeSet<IpAddr>> {
+    let names = fault.peers.iter().filter_map(|peer| match peer {
+        Peer::Host(name) => Some(name),
+        Peer::Address(_) | Peer::Cidr { .. } | Peer::Pods(_) => None,
+    });
+    names
+        .map(|name| (name.clone(), world.names.get(name).cloned().unwrap_or_default()))
+        .collect()
 }
 
 /// Why nothing is there, as far as the source of the world knows more than the world.

@@ -176,7 +176,11 @@ fn message(active: &Active, now: BootTime) -> String {
     parts.extend(active.resolution.pending.clone());
     parts.extend(trouble(&active.targets));
     parts.extend(active.exhausted.clone());
-    if active.peerless {
+    if active.peerless && active.fault.watches_dns() {
+        let why = "no address of its peers is known yet, so that it matches no packet; a name's are learnt when the target \
+                   looks it up";
+        parts.push(why.to_owned());
+    } else if active.peerless {
         parts.push("none of its peers exists now, so that it matches no packet".to_owned());
     }
     parts.join("; ")

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use sabot_core::model::{BootTime, TargetSelector};
+use sabot_core::model::{BootTime, Fault, Peer, TargetSelector};
 
 use crate::targets::Wanted;
 
@@ -31,19 +31,16 @@ impl Places {
         }
     }
 
-    /// Everything to look at now, with what the given targets name.
-    pub(super) fn wanted<'a>(
-        &mut self,
-        targets: impl Iterator<Item = &'a TargetSelector>,
-        now: BootTime,
-    ) -> Wanted {
+    /// Everything to look at now, with what the given faults name.
+    pub(super) fn wanted<'a>(&mut self, faults: impl Iterator<Item = &'a Fault>, now: BootTime) -> Wanted {
         self.lingering.retain(|_, until| *until > now);
         let mut wanted = Wanted::default();
-        for place in targets.filter_map(place).chain(self.lingering.keys().cloned()) {
-            match place {
-                Place::Netns(path) => drop(wanted.netns_paths.insert(path)),
-                Place::Interface(name) => drop(wanted.interfaces.insert(name)),
-            }
+        for fault in faults {
+            include(&mut wanted, place(&fault.target));
+            wanted.names.extend(fault.peers.iter().filter_map(name).cloned());
+        }
+        for place in self.lingering.keys() {
+            include(&mut wanted, Some(place.clone()));
         }
         wanted
     }
@@ -59,6 +56,21 @@ impl Places {
 
     pub(super) fn wake_at(&self) -> Option<BootTime> {
         self.lingering.values().min().copied()
+    }
+}
+
+fn include(wanted: &mut Wanted, place: Option<Place>) {
+    match place {
+        Some(Place::Netns(path)) => drop(wanted.netns_paths.insert(path)),
+        Some(Place::Interface(name)) => drop(wanted.interfaces.insert(name)),
+        None => {}
+    }
+}
+
+fn name(peer: &Peer) -> Option<&String> {
+    match peer {
+        Peer::Host(name) => Some(name),
+        Peer::Address(_) | Peer::Cidr { .. } | Peer::Pods(_) => None,
     }
 }
 

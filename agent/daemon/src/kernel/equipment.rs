@@ -92,7 +92,7 @@ impl Equipped {
             let program = bench.entry(target, Door::Line)?;
             let (device, tap) =
                 LineDevice::make(target, bench.workshop.as_fd(), netns.as_fd(), program.as_fd())?;
-            bench.line.open(target, tap)?;
+            bench.line.open(target, self.device.identity, tap)?;
             self.line = Some(device);
         }
         if want.segmenter && self.segmenter.is_none() {

@@ -1,7 +1,6 @@
 //! The engine's door to the kernel.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,9 +10,10 @@ use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
 use sabot_abi as abi;
-use sabot_core::model::{Action, BootTime, TargetDevice, TargetKey};
+use sabot_core::model::{BootTime, TargetDevice, TargetKey};
 use sabot_core::plan::{Equipment, PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
+use super::accounts::Accounts;
 use super::entry::Entries;
 use super::equipment::{DeviceDrops, EquipError, Equipped, Workbench};
 use super::gate::Gate;
@@ -23,7 +23,8 @@ use super::line::VNET_HEADER;
 use super::loader::{FaultObject, LoadError};
 use super::netns;
 use super::tables::{Counted, TableError, Tables};
-use crate::delayline::{self, DelayHistogram, DelayLine, LineTallies, SlotDelay};
+use super::watches::Watches;
+use crate::delayline::{self, DelayHistogram, DelayLine, LineTallies, SlotPolicy, Treatment};
 use crate::engine::datapath::{Datapath, DatapathError};
 use crate::engine::handle::{Ledger, LedgerDirection, Tally};
 
@@ -46,6 +47,8 @@ pub struct InjectorOptions {
 /// What the observers take over from the fault object.
 pub struct Taps {
     pub packet_events: RingBuf<MapData>,
+    /// Of [`sabot_abi::DnsAnswer`].
+    pub dns_answers: RingBuf<MapData>,
     pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -56,8 +59,8 @@ pub struct Injector {
     bench: Workbench,
     line: DelayLine,
     targets: Mutex<HashMap<TargetId, Arc<Target>>>,
-    /// Slots that delay, and the targets whose accounts are open for each.
-    delays: Mutex<BTreeMap<Slot, BTreeSet<TargetId>>>,
+    accounts: Accounts,
+    watches: Watches,
     #[expect(dead_code, reason = "the programs live as long as this")]
     programs: Ebpf,
 }
@@ -97,13 +100,15 @@ impl Injector {
             bench,
             line,
             targets: Mutex::default(),
-            delays: Mutex::default(),
+            accounts: Accounts::default(),
+            watches: Watches::default(),
             programs: object.programs,
         };
         Ok((
             Arc::new(injector),
             Taps {
                 packet_events: object.events,
+                dns_answers: object.dns_answers,
                 logger: object.logger,
             },
         ))
@@ -116,7 +121,7 @@ impl Injector {
 
     /// The delay really added, by slot.
     pub fn delay_histograms(&self) -> Vec<(Slot, DelayHistogram)> {
-        let slots: Vec<Slot> = lock(&self.delays).keys().copied().collect();
+        let slots = self.accounts.in_line();
         slots
             .into_iter()
             .map(|slot| (slot, self.line.histogram(slot)))
@@ -130,6 +135,33 @@ impl Injector {
 
     fn target(&self, target: TargetId) -> Option<Arc<Target>> {
         lock(&self.targets).get(&target).cloned()
+    }
+
+    fn put_in_force(&self, target: TargetId, body: &mut abi::Target) -> Result<(), TableError> {
+        self.watches.mark(body);
+        self.tables.write_target(target, body)
+    }
+
+    /// Watches the lookups of the targets that list a slot, or no longer does.
+    fn watch(&self, slot: Slot, watches: bool) -> Result<(), TableError> {
+        let is_new = self.watches.note(slot, watches);
+        if !is_new && !watches {
+            return Ok(());
+        }
+        let targets: Vec<_> = lock(&self.targets)
+            .iter()
+            .map(|(id, target)| (*id, Arc::clone(target)))
+            .collect();
+        for (id, target) in targets {
+            let mut body = lock(&target.body);
+            let mut marked = *body;
+            self.watches.mark(&mut marked);
+            if marked != *body {
+                self.tables.write_target(id, &marked)?;
+                *body = marked;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -149,7 +181,7 @@ impl Datapath for Injector {
         // What is in force may have changed meanwhile, and may change again as soon as this lock is open.
         let mut body = lock(&entry.body);
         *body = equipped.body(&body.slots.map(Slot)[..body.slot_count as usize]);
-        self.tables.write_target(target, &body)?;
+        self.put_in_force(target, &mut body)?;
         Ok(added?)
     }
 
@@ -176,22 +208,34 @@ impl Datapath for Injector {
     }
 
     fn write_rule(&self, slot: Slot, rule: &RuleBody) -> Result<(), DatapathError> {
-        if let Action::Delay(delay) = &rule.action {
-            let delay = SlotDelay {
-                latency: delay.latency,
-                jitter: delay.jitter,
+        let treatment = Treatment::of(&rule.action).map_err(|error| DatapathError {
+            reason: error.to_string(),
+            permanent: true,
+        })?;
+        let for_line = treatment.is_some();
+        if let Some(treatment) = treatment {
+            let policy = SlotPolicy {
+                treatment,
+                starts_at: rule.starts_at,
                 expires_at: rule.expires_at,
-                seed: rand::random(),
+                ramp: rule.ramp,
+                seed: rule.seed,
             };
-            self.line.set_slot(slot, delay);
-            lock(&self.delays).entry(slot).or_default();
+            // Before the first packet that the rule sends there.
+            self.line.set_slot(slot, policy);
+            self.accounts.send_to_line(slot);
         }
-        Ok(self.tables.write_rule(slot, rule)?)
+        self.tables.write_rule(slot, rule)?;
+        if !for_line && self.accounts.is_in_line(slot) {
+            self.line.expire_slot(slot, rule.expires_at);
+        }
+        Ok(self.watch(slot, rule.watches_dns)?)
     }
 
     fn clear_rule(&self, slot: Slot) -> Result<(), DatapathError> {
         self.tables.clear_rule(slot)?;
-        if lock(&self.delays).contains_key(&slot) {
+        self.watch(slot, false)?;
+        if self.accounts.is_in_line(slot) {
             self.line.clear_slot(slot);
         }
         Ok(())
@@ -204,16 +248,14 @@ impl Datapath for Injector {
         })?;
         for slot in slots {
             self.tables.create_counters(*slot, target)?;
-            if let Some(targets) = lock(&self.delays).get_mut(slot) {
-                targets.insert(target);
-            }
+            self.accounts.add(*slot, target);
         }
         let mut body = lock(&entry.body);
         body.slot_count = slots.len().min(abi::MAX_TARGET_SLOTS) as u32;
         for (place, slot) in body.slots.iter_mut().zip(slots) {
             *place = slot.0;
         }
-        Ok(self.tables.write_target(target, &body)?)
+        Ok(self.put_in_force(target, &mut body)?)
     }
 
     fn ledger(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> Ledger {
@@ -235,12 +277,7 @@ impl Datapath for Injector {
         if let Err(error) = self.tables.remove_counters(slot, target) {
             tracing::warn!(slot = slot.0, target = target.0, %error, "cannot free counters");
         }
-        let mut delays = lock(&self.delays);
-        if let Entry::Occupied(mut targets) = delays.entry(slot) {
-            targets.get_mut().remove(&target);
-            if targets.get().is_empty() {
-                targets.remove();
-            }
+        if self.accounts.remove(slot, target) {
             self.line.forget(slot, target);
         }
     }
@@ -279,9 +316,12 @@ fn ledger(counted: &Counted, held: &LineTallies) -> Ledger {
     Ledger {
         matched: counted.matched.into(),
         passed: counted.passed.into(),
-        dropped: counted.dropped.into(),
+        dropped: Tally::from(counted.dropped) + held.dropped,
         bypassed: counted.bypassed.into(),
+        rejected: held.rejected,
         released: counted.released.into(),
+        duplicated: counted.duplicated.into(),
+        replied: counted.replied.into(),
         corrupted: counted.corrupted.into(),
         delayed: counted.delayed.into(),
         held: held.held,
@@ -299,6 +339,8 @@ fn under_way(counted: &Counted, held: &LineTallies) -> (Tally, Tally) {
     for known in [
         counted.released.into(),
         held.held,
+        held.rejected,
+        held.dropped,
         held.lost_bound,
         held.lost_write,
         held.lost_late,

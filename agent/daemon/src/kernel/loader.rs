@@ -48,6 +48,7 @@ pub(super) struct FaultObject {
     pub(super) gate: Gate,
     pub(super) tables: Tables,
     pub(super) events: RingBuf<MapData>,
+    pub(super) dns_answers: RingBuf<MapData>,
     pub(super) heartbeat: Array<MapData, u64>,
     /// `None` when the object logs nothing.
     pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -83,6 +84,7 @@ impl FaultObject {
         let mut gate = Gate::new(gate_map)?;
         let tables = Tables::take(&mut programs)?;
         let events = take(&mut programs, "PACKET_EVENTS")?;
+        let dns_answers = take(&mut programs, "DNS_ANSWERS")?;
         let heartbeat = take(&mut programs, "HEARTBEAT")?;
         for (index, name) in BEHIND_THE_GATE {
             gate.open(
@@ -98,6 +100,7 @@ impl FaultObject {
             gate,
             tables,
             events,
+            dns_answers,
             heartbeat,
             logger,
             bounce,

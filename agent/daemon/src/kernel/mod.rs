@@ -5,6 +5,7 @@
 //! delay line's TAP) and `segmenter`; `entry` writes the programs that lead a packet through the gate. [`trial`] runs the
 //! classifier on one frame without sending it.
 
+mod accounts;
 mod devices;
 mod entry;
 mod equipment;
@@ -27,6 +28,7 @@ pub mod syscalls;
 mod tables;
 mod tables_encode;
 pub mod trial;
+mod watches;
 
 pub use hook::HookKind;
 pub use injector::{Injector, InjectorOptions, Taps, boot_time};

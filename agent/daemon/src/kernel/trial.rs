@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, MapError};
+use aya::maps::{Array, MapData, MapError, RingBuf};
 use sabot_abi as abi;
 use sabot_core::model::BootTime;
 use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
@@ -25,6 +25,7 @@ use super::loader::{FaultObject, LoadError};
 use super::sys::{self, TrialContext, TrialRun};
 use super::tables::{TableError, Tables};
 use crate::engine::handle::LedgerDirection;
+use crate::observe::ring::read;
 
 /// A packet as the classifier meets it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,6 +80,7 @@ pub struct Trial {
     gate: Gate,
     gate_fd: OwnedFd,
     heartbeat: Array<MapData, u64>,
+    dns_answers: RingBuf<MapData>,
     #[expect(dead_code, reason = "the programs live as long as this")]
     programs: Ebpf,
 }
@@ -97,6 +99,7 @@ impl Trial {
             gate: object.gate,
             gate_fd,
             heartbeat: object.heartbeat,
+            dns_answers: object.dns_answers,
             programs: object.programs,
         })
     }
@@ -230,6 +233,15 @@ impl Trial {
     /// Summed over the CPUs; zero where there are none.
     pub fn counters(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> abi::Counters {
         self.tables.counters(slot, target, direction)
+    }
+
+    /// The next DNS answer that was copied at a watched target; `None` when there is none.
+    ///
+    /// # Panics
+    /// What the programs put into the ring is none.
+    pub fn next_dns_answer(&mut self) -> Option<abi::DnsAnswer> {
+        let entry = self.dns_answers.next()?;
+        Some(read(&entry).expect("the ring holds answers"))
     }
 
     /// What went wrong inside the programs, by `abi::INCIDENT_*`.

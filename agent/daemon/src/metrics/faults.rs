@@ -68,7 +68,7 @@ pub(super) fn register_ledgers(registry: &mut Registry, snapshot: &Snapshot, ent
             LedgerDirection::Egress => "egress",
             LedgerDirection::Ingress => "ingress",
         };
-        add(sums.entry((&entry.fault, direction)).or_default(), &entry.ledger);
+        *sums.entry((&entry.fault, direction)).or_default() += entry.ledger;
     }
     let mut packets = Family::new(
         "fault_packets",
@@ -153,13 +153,16 @@ fn seconds(time: SystemTime) -> f64 {
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
-fn outcomes(ledger: &Ledger) -> [(&'static str, Tally); 12] {
+fn outcomes(ledger: &Ledger) -> [(&'static str, Tally); 15] {
     [
         ("matched", ledger.matched),
         ("passed", ledger.passed),
         ("dropped", ledger.dropped),
         ("bypassed", ledger.bypassed),
+        ("rejected", ledger.rejected),
         ("released", ledger.released),
+        ("duplicated", ledger.duplicated),
+        ("replied", ledger.replied),
         ("corrupted", ledger.corrupted),
         ("delayed", ledger.delayed),
         ("lost_segmenter", ledger.lost_segmenter),
@@ -168,26 +171,4 @@ fn outcomes(ledger: &Ledger) -> [(&'static str, Tally); 12] {
         ("lost_write", ledger.lost_write),
         ("lost_late", ledger.lost_late),
     ]
-}
-
-fn add(sum: &mut Ledger, ledger: &Ledger) {
-    let fields = [
-        (&mut sum.matched, ledger.matched),
-        (&mut sum.passed, ledger.passed),
-        (&mut sum.dropped, ledger.dropped),
-        (&mut sum.bypassed, ledger.bypassed),
-        (&mut sum.released, ledger.released),
-        (&mut sum.corrupted, ledger.corrupted),
-        (&mut sum.delayed, ledger.delayed),
-        (&mut sum.held, ledger.held),
-        (&mut sum.lost_segmenter, ledger.lost_segmenter),
-        (&mut sum.lost_queue, ledger.lost_queue),
-        (&mut sum.lost_bound, ledger.lost_bound),
-        (&mut sum.lost_write, ledger.lost_write),
-        (&mut sum.lost_late, ledger.lost_late),
-    ];
-    for (total, tally) in fields {
-        total.packets += tally.packets;
-        total.bytes += tally.bytes;
-    }
 }

@@ -8,6 +8,7 @@ use sabot_core::model::FaultName;
 use tokio::sync::broadcast;
 
 /// The streams in which the kernel can lose events.
+pub const STREAM_DNS: &str = "dns";
 pub const STREAM_PACKETS: &str = "packets";
 pub const STREAM_SYSCALLS: &str = "syscalls";
 

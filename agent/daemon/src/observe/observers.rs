@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
 
-use super::event::{STREAM_PACKETS, STREAM_SYSCALLS};
+use super::dns::DnsObserver;
+use super::event::{STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS};
 use super::packets::PacketObserver;
 use super::source::{ObserveSource, SyscallSummary};
 use super::syscalls::{CallKey, SyscallObserver};
@@ -17,6 +18,7 @@ pub type Incidents = Box<dyn Fn() -> [u64; INCIDENT_COUNT as usize] + Send + Syn
 pub struct Observers {
     syscalls: Option<SyscallObserver>,
     packets: Option<PacketObserver>,
+    dns: Option<DnsObserver>,
     incidents: Incidents,
 }
 
@@ -24,11 +26,13 @@ impl Observers {
     pub fn new(
         syscalls: Option<SyscallObserver>,
         packets: Option<PacketObserver>,
+        dns: Option<DnsObserver>,
         incidents: Incidents,
     ) -> Self {
         Self {
             syscalls,
             packets,
+            dns,
             incidents,
         }
     }
@@ -38,8 +42,9 @@ impl Observers {
     }
 
     /// Events lost since the start, by stream; every stream is named, even one whose observer is absent.
-    pub fn lost(&self) -> [(&'static str, u64); 2] {
+    pub fn lost(&self) -> [(&'static str, u64); 3] {
         [
+            (STREAM_DNS, self.dns.as_ref().map_or(0, DnsObserver::lost_answers)),
             (
                 STREAM_PACKETS,
                 self.packets.as_ref().map_or(0, PacketObserver::lost_events),
@@ -63,11 +68,16 @@ impl Observers {
     pub fn alive(&self) -> Result<(), String> {
         let packets = self.packets.as_ref().is_none_or(PacketObserver::is_running);
         let syscalls = self.syscalls.as_ref().is_none_or(SyscallObserver::is_running);
-        let stopped: Vec<_> = [(STREAM_PACKETS, packets), (STREAM_SYSCALLS, syscalls)]
-            .iter()
-            .filter(|(_, running)| !running)
-            .map(|&(stream, _)| stream)
-            .collect();
+        let dns = self.dns.as_ref().is_none_or(DnsObserver::is_running);
+        let stopped: Vec<_> = [
+            (STREAM_DNS, dns),
+            (STREAM_PACKETS, packets),
+            (STREAM_SYSCALLS, syscalls),
+        ]
+        .iter()
+        .filter(|(_, running)| !running)
+        .map(|&(stream, _)| stream)
+        .collect();
         if stopped.is_empty() {
             Ok(())
         } else {
@@ -127,8 +137,9 @@ mod tests {
 
     #[test]
     fn absent_observers_are_named_and_lose_nothing() {
-        let observers = Observers::new(None, None, Box::new(|| [0, 1, 2, 3, 4, 5]));
-        assert_eq!(observers.lost(), [("packets", 0), ("syscalls", 0)]);
+        let incidents = || std::array::from_fn(|which| which as u64);
+        let observers = Observers::new(None, None, None, Box::new(incidents));
+        assert_eq!(observers.lost(), [("dns", 0), ("packets", 0), ("syscalls", 0)]);
         assert_eq!(observers.incident_counts()[2], ("no_counters", 2));
         assert!(observers.syscalls().is_empty());
         assert_eq!(observers.alive(), Ok(()));

@@ -97,13 +97,36 @@ pub fn publish_from<T: Pod + Send + Sync>(
     loss: Arc<StreamLoss>,
     mut decode: impl FnMut(T) -> Option<Event> + Send + 'static,
 ) -> io::Result<OwnedTask> {
+    let publisher = hub.clone();
+    consume(ring, hub, loss, move |entry| match decode(entry) {
+        Some(event) => {
+            publisher.publish(event);
+            true
+        }
+        None => false,
+    })
+}
+
+/// Starts the task that reads `ring` and hands each entry on; where `take` says false the entry, or a part of it, is
+/// counted as lost. Losses are made known through `hub`.
+///
+/// # Errors
+///
+/// When the ring can't be registered with the runtime's poller.
+pub fn consume<T: Pod + Send + Sync>(
+    ring: RingBuf<MapData>,
+    hub: EventHub,
+    loss: Arc<StreamLoss>,
+    mut take: impl FnMut(T) -> bool + Send + 'static,
+) -> io::Result<OwnedTask> {
     let mut ring = Ring::new(ring)?;
     let task = tokio::spawn(async move {
         let mut losses = ticks(LOSS_INTERVAL);
         let mut looks = ticks(LOOK_INTERVAL);
-        let mut handle = |entry: &[u8]| match read::<T>(entry).and_then(&mut decode) {
-            Some(event) => hub.publish(event),
-            None => loss.discard(),
+        let mut handle = |entry: &[u8]| {
+            if !read::<T>(entry).is_some_and(&mut take) {
+                loss.discard();
+            }
         };
         let mut is_more = false;
         loop {
@@ -156,7 +179,7 @@ impl Ring {
 }
 
 /// `None` unless the entry has exactly the type's size.
-fn read<T: Pod>(entry: &[u8]) -> Option<T> {
+pub(crate) fn read<T: Pod>(entry: &[u8]) -> Option<T> {
     if entry.len() != size_of::<T>() {
         return None;
     }

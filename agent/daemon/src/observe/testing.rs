@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sabot_core::model::{Action, BootTime, Direction, Fault, FaultName, TargetSelector, World};
+use sabot_core::model::{Action, BootTime, Direction, Fault, FaultName, PacketFilter, TargetSelector, World};
 use sabot_core::plan::{Slot, TargetId};
-use sabot_core::spec::{self, FaultSpec, Metadata};
+use sabot_core::spec::{FaultSpec, Metadata};
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::handle::{
@@ -31,6 +31,10 @@ pub(crate) fn fault_view(text: &str, phase: Phase, slot: u32, targets: &[u32]) -
         peers: Vec::new(),
         direction: Direction::Both,
         ports: Vec::new(),
+        packets: PacketFilter::ALL,
+        pulse: None,
+        ramp: None,
+        seed: 7,
         spare_node: true,
         action: Action::Partition,
         duration,
@@ -49,14 +53,7 @@ pub(crate) fn fault_view(text: &str, phase: Phase, slot: u32, targets: &[u32]) -
         },
         spec: FaultSpec {
             duration: Some(duration),
-            starts_at: None,
-            target: spec::Target::default(),
-            peers: Vec::new(),
-            direction: None,
-            ports: Vec::new(),
-            spare_node: None,
-            sample_every: None,
-            action: spec::Action::default(),
+            ..FaultSpec::default()
         },
         phase,
         message: String::new(),

@@ -1,10 +1,12 @@
-//! Who a selector means: pods from the container runtime, network namespaces and devices of the node.
+//! Who a selector means: pods from the container runtime, network namespaces and devices of the node, and the addresses of
+//! names that the targets' own lookups answer.
 //!
 //! [`start`] begins to watch, and [`TargetsHandle`] is what the engine sees: the [`World`] as it is now, and a way to say
 //! which namespaces and devices to look at.
 
 mod cri;
 mod interface;
+mod names;
 pub mod netns;
 #[cfg(test)]
 mod test_netns;
@@ -19,6 +21,7 @@ use sabot_core::model::World;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub use self::cri::{DEFAULT_SOCKETS, EndpointError, RuntimeEndpoint};
+pub use self::names::{LEAST_LIFETIME, MAX_ADDRESSES, Names};
 
 use self::cri::{CriState, Pace};
 use crate::engine::handle::RuntimeState;
@@ -49,12 +52,14 @@ impl Default for TargetsConfig {
     }
 }
 
-/// The targets beside pods that desired faults name.
+/// The targets beside pods, and the peers beside pods and addresses, that desired faults name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     pub netns_paths: BTreeSet<PathBuf>,
     /// Names of devices of the node.
     pub interfaces: BTreeSet<String>,
+    /// DNS names, in lower case and without the last dot.
+    pub names: BTreeSet<String>,
 }
 
 /// Everything that this room has to say.
@@ -73,6 +78,7 @@ pub struct WorldUpdate {
 pub struct TargetsHandle {
     updates: watch::Receiver<Arc<WorldUpdate>>,
     wanted: Arc<watch::Sender<Wanted>>,
+    names: Names,
     refreshes: mpsc::Sender<oneshot::Sender<Arc<WorldUpdate>>>,
 }
 
@@ -87,8 +93,14 @@ impl TargetsHandle {
         self.updates.clone()
     }
 
-    /// Says which namespaces and devices to look at from now on.
+    /// What learns the addresses of names.
+    pub fn names(&self) -> Names {
+        self.names.clone()
+    }
+
+    /// Says which namespaces and devices to look at from now on, and which names to learn.
     pub fn want(&self, wanted: Wanted) {
+        self.names.want(&wanted.names);
         self.wanted.send_if_modified(|old| {
             let changed = *old != wanted;
             *old = wanted;

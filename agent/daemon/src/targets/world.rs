@@ -1,25 +1,31 @@
 //! The one writer of the world: puts together what the runtime says and what is read here.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{Pod, TargetDevice, World};
+use sabot_core::model::{BootTime, Pod, TargetDevice, World};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::cri::CriState;
 use super::interface::{self, NodeNetwork};
+use super::names::{Addresses, Names};
 use super::netns::target_devices;
 use super::{TargetsHandle, Wanted, WorldUpdate};
+use crate::kernel::boot_time;
 
 /// Refreshes that may wait; each waits for a few milliseconds at most.
 const REFRESH_QUEUE: usize = 64;
 
 pub(super) fn start(cri: watch::Receiver<CriState>, poke: Arc<Notify>, every: Duration) -> TargetsHandle {
-    let initial = compose(&cri.borrow(), &Local::default());
+    let names = Names::default();
+    let addresses = names.watch();
+    let initial = compose(&cri.borrow(), &Local::default(), &Addresses::new());
     let (updates, receiver) = watch::channel(Arc::new(initial));
     let (wanted_sender, wanted) = watch::channel(Wanted::default());
     let (refreshes, requests) = mpsc::channel(REFRESH_QUEUE);
@@ -30,11 +36,14 @@ pub(super) fn start(cri: watch::Receiver<CriState>, poke: Arc<Notify>, every: Du
         requests,
         updates,
         local: Local::default(),
+        names: names.clone(),
+        addresses,
     };
     tokio::spawn(task.run(every));
     TargetsHandle {
         updates: receiver,
         wanted: Arc::new(wanted_sender),
+        names,
         refreshes,
     }
 }
@@ -46,6 +55,8 @@ struct Task {
     requests: mpsc::Receiver<oneshot::Sender<Arc<WorldUpdate>>>,
     updates: watch::Sender<Arc<WorldUpdate>>,
     local: Local,
+    names: Names,
+    addresses: watch::Receiver<Arc<Addresses>>,
 }
 
 impl Task {
@@ -68,6 +79,13 @@ impl Task {
                 Ok(()) = self.cri.changed() => {
                     self.publish();
                 }
+                Ok(()) = self.addresses.changed() => {
+                    self.publish();
+                }
+                () = until(self.names.expires_at()) => {
+                    // What has changed by it comes back as a change.
+                    self.names.expire(boot_time());
+                }
                 _ = tick.tick() => {
                     self.read().await;
                     self.publish();
@@ -79,14 +97,28 @@ impl Task {
     async fn read(&mut self) {
         let wanted = self.wanted.borrow_and_update().clone();
         let previous = self.local.clone();
-        match spawn_blocking(move || Local::read(&wanted, previous)).await {
+        let mut reading = pin!(spawn_blocking(move || Local::read(&wanted, previous)));
+        let read = loop {
+            tokio::select! {
+                read = &mut reading => break read,
+                // A target may use an address as soon as it has the answer.
+                Ok(()) = self.addresses.changed() => {
+                    self.publish();
+                }
+            }
+        };
+        match read {
             Ok(local) => self.local = local,
             Err(e) => tracing::error!(error = %e, "reading namespaces and devices failed"),
         }
     }
 
     fn publish(&mut self) -> Arc<WorldUpdate> {
-        let update = compose(&self.cri.borrow_and_update(), &self.local);
+        let update = compose(
+            &self.cri.borrow_and_update(),
+            &self.local,
+            &self.addresses.borrow_and_update(),
+        );
         self.updates.send_if_modified(|current| {
             let changed = **current != update;
             if changed {
@@ -95,6 +127,18 @@ impl Task {
             changed
         });
         self.updates.borrow().clone()
+    }
+}
+
+/// Waits for an instant; without one, for ever.
+async fn until(instant: Option<BootTime>) {
+    match instant {
+        // A timer has a resolution of a millisecond: one that rings early would ring again at once.
+        Some(at) => {
+            let nanos = at.0.saturating_sub(boot_time().0);
+            tokio::time::sleep(Duration::from_nanos(nanos) + Duration::from_millis(1)).await;
+        }
+        None => pending().await,
     }
 }
 
@@ -148,7 +192,7 @@ impl Local {
     }
 }
 
-fn compose(cri: &CriState, local: &Local) -> WorldUpdate {
+fn compose(cri: &CriState, local: &Local, addresses: &Addresses) -> WorldUpdate {
     let (namespaces, netns_failures) = split(&local.namespaces);
     let (interfaces, interface_failures) = split(&local.node.interfaces);
     WorldUpdate {
@@ -161,7 +205,7 @@ fn compose(cri: &CriState, local: &Local) -> WorldUpdate {
             namespaces,
             interfaces,
             node_addresses: local.node.addresses.clone(),
-            names: BTreeMap::new(),
+            names: addresses.clone(),
         },
         runtime: cri.runtime.clone(),
         netns_failures,
@@ -220,6 +264,7 @@ mod tests {
         Wanted {
             netns_paths: [netns.path().to_owned()].into(),
             interfaces: ["lo".to_owned(), "missing0".to_owned()].into(),
+            ..Wanted::default()
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sabot_abi::{Counters, Tally};
-use sabot_core::model::{Action, BootTime, Direction, PortMatch};
+use sabot_core::model::{Action, BootTime, Direction, Loss, LossModel, PortMatch, PortRange};
 use sabotd::engine::handle::LedgerDirection;
 
 use crate::frame::{Frame, Transport};
@@ -64,41 +64,49 @@ pub(crate) fn predict(
         counters.matched = wire;
         let detour_is_open = |exists: bool| exists && !(situation.is_node_device && situation.mark != 0);
         let is_whole = wire.packets == 1;
-        match fault.action {
+        match &fault.action {
             Action::Partition => {
                 counters.dropped = wire;
                 return (Fate::Dropped, counted, changes);
             }
-            Action::Drop { percent } if percent.value() == 100.0 => {
+            Action::Drop(loss) if share(loss) == 100.0 => {
                 counters.dropped = wire;
                 return (Fate::Dropped, counted, changes);
             }
-            Action::Drop { percent } | Action::CorruptPayload { percent } if percent.value() == 0.0 => {
-                counters.passed = wire;
-            }
-            Action::CorruptPayload { .. } if is_whole && is_changeable(frame) => {
+            Action::Drop(loss) if share(loss) == 0.0 => counters.passed = wire,
+            Action::Corrupt(corrupt) if corrupt.percent.value() == 0.0 => counters.passed = wire,
+            Action::Corrupt(_) if is_whole && is_changeable(frame) => {
                 counters.corrupted = wire;
                 counters.passed = wire;
                 changes += 1;
             }
-            Action::CorruptPayload { .. } if is_whole => counters.passed = wire,
-            Action::Drop { .. } | Action::CorruptPayload { .. } => {
+            Action::Corrupt(_) if is_whole => counters.passed = wire,
+            Action::Drop(_) | Action::Corrupt(_) => {
                 if detour_is_open(situation.has_segmenter) {
                     counters.segmenting = wire;
                     return (Fate::Diverted, counted, changes);
                 }
                 counters.bypassed = wire;
             }
-            Action::Delay { .. } => {
+            Action::Delay(_) => {
                 if detour_is_open(situation.has_line) {
                     counters.delayed = wire;
                     return (Fate::Diverted, counted, changes);
                 }
                 counters.bypassed = wire;
             }
+            other => panic!("no case has {other:?}"),
         }
     }
     (Fate::Passed, counted, changes)
+}
+
+/// The percentage of the packets that are lost.
+fn share(loss: &Loss) -> f64 {
+    match loss.model {
+        LossModel::Percent(percent) => percent.value(),
+        _ => panic!("no case has {loss:?}"),
+    }
 }
 
 fn names(fault: &Fault, situation: &Situation, frame: &Frame) -> bool {
@@ -130,9 +138,13 @@ fn names_port(fault: &Fault, frame: &Frame) -> bool {
             let is_protocol = wanted
                 .protocol
                 .is_none_or(|protocol| protocol == frame.transport.protocol());
-            let is_port = wanted
-                .port
-                .is_none_or(|port| ports.is_some_and(|ports| ports.contains(&port)));
+            let is_port = match wanted.what {
+                PortRange::All => true,
+                PortRange::Ports { first, last, .. } => {
+                    ports.is_some_and(|ports| ports.iter().any(|port| (first..=last).contains(port)))
+                }
+                PortRange::Icmp { .. } => false,
+            };
             is_protocol && is_port
         })
 }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use sabot_core::model::{BootTime, Direction, PortMatch};
+use sabot_core::model::{BootTime, Direction, PacketFilter, PortMatch};
 use sabot_core::plan::{PeerEntry, RuleBody, Slot};
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::boot_time;
@@ -57,7 +57,10 @@ fn port() -> impl Strategy<Value = u16> {
 }
 
 fn port_match() -> impl Strategy<Value = PortMatch> {
-    let one = |protocol, port| PortMatch { protocol, port };
+    let one = |protocol, port: Option<u16>| PortMatch {
+        protocol,
+        what: crate::rig::range(port),
+    };
     prop_oneof![
         3 => (select(&[6_u8, 17, 132][..]), port()).prop_map(move |(protocol, port)| one(Some(protocol), Some(port))),
         1 => port().prop_map(move |port| one(None, Some(port))),
@@ -252,13 +255,18 @@ fn slot(index: usize) -> Slot {
 fn put_into_force(rig: &mut Rig, case: &Case) {
     for (index, fault) in case.faults.iter().enumerate() {
         let rule = RuleBody {
-            action: fault.action,
+            action: fault.action.clone(),
             direction: fault.direction,
             ports: fault.ports.clone(),
+            packets: PacketFilter::ALL,
             peers: None,
             peers_exact: false,
             peers_prefix: false,
             spare_node: fault.spare_node,
+            watches_dns: false,
+            pulse: None,
+            ramp: None,
+            seed: 7,
             starts_at: fault.starts_at,
             expires_at: fault.expires_at,
             sample_every: 2,

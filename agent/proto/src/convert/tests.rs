@@ -4,9 +4,10 @@ use sabot_core::spec;
 fn delay() -> spec::Action {
     spec::Action {
         delay: Some(spec::Delay {
-            latency: Duration::from_millis(100),
+            latency: Some(Duration::from_millis(100)),
             jitter: Some(Duration::from_micros(1_500)),
             distribution: Some("uniform".into()),
+            ..spec::Delay::default()
         }),
         ..spec::Action::default()
     }
@@ -61,26 +62,21 @@ fn full_spec() -> spec::FaultSpec {
             spec::Port {
                 protocol: Some("UDP".into()),
                 port: Some(53),
+                ..spec::Port::default()
             },
             spec::Port::default(),
         ],
         spare_node: Some(false),
         sample_every: Some(0),
         action: delay(),
+        ..spec::FaultSpec::default()
     }
 }
 
 fn empty_spec() -> spec::FaultSpec {
     spec::FaultSpec {
-        duration: None,
-        starts_at: None,
-        target: spec::Target::default(),
         peers: vec![spec::Peer::default()],
-        direction: None,
-        ports: Vec::new(),
-        spare_node: None,
-        sample_every: None,
-        action: spec::Action::default(),
+        ..spec::FaultSpec::default()
     }
 }
 
@@ -113,13 +109,17 @@ fn every_kind_of_target_and_action_survives_the_round_trip() {
             ..spec::Action::default()
         },
         spec::Action {
-            drop: Some(spec::Drop { percent: 12.5 }),
+            drop: Some(spec::Drop {
+                percent: Some(12.5),
+                ..spec::Drop::default()
+            }),
             ..spec::Action::default()
         },
         spec::Action {
             corrupt: Some(spec::Corrupt {
                 kind: None,
                 percent: 0.1,
+                ..spec::Corrupt::default()
             }),
             ..spec::Action::default()
         },
@@ -158,7 +158,7 @@ fn two_kinds_of_one_thing_are_refused_towards_the_wire() {
     assert_eq!(fields(&errors), ["spec.target", "spec.peers[1]", "spec.action"]);
     assert_eq!(
         errors[0].description,
-        "`pods` and `interface` are given; exactly one of `pods`, `netns`, `interface` is allowed"
+        "`pods` and `interface` are given; one of `pods`, `netns`, `interface` is allowed"
     );
 }
 

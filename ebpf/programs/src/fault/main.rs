@@ -13,6 +13,7 @@ mod connections;
 mod corrupt;
 mod counters;
 mod detour;
+mod dns;
 mod events;
 mod filter;
 mod headers;
@@ -93,7 +94,10 @@ fn try_arrive(ctx: &TcContext, direction: u32) -> Result<Step, Trouble> {
     if detour::has_been_away(ctx, target, direction) || target.slot_count == 0 {
         return Ok(Step::Continue);
     }
-    Packet::parse(ctx, target.flags)?;
+    let packet = Packet::parse(ctx, target.flags)?;
+    if direction == DIRECTION_INGRESS && dns::is_watched(target, packet) {
+        dns::copy(ctx, packet);
+    }
     Ok(pipeline::run(ctx, target, direction, Entrance::Start))
 }
 

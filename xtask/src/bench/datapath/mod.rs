@@ -2,7 +2,7 @@
 
 mod addresses;
 mod flood;
-mod iperf;
+pub(super) mod iperf;
 mod ipset;
 mod packets;
 mod statistics;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use sabot_core::equipment;
 use sabot_core::model::{BootTime, FaultName, TargetKey};
 use sabot_core::plan::{Equipment, Operation, PeerSetId, RuleBody, Slot, TargetId};
 use sabot_core::planner::SLOT_REST;
+use sabot_core::resolve::rule_equipment;
 
 #[derive(Debug)]
 pub(crate) struct Attached {
@@ -128,7 +128,7 @@ impl Kernel {
                         .rules
                         .get(slot)
                         .expect("a slot is listed after its rule is written");
-                    let need = equipment(&rule.action, rule.direction);
+                    let need = rule_equipment(rule);
                     assert!(
                         attached.equipment.contains(need),
                         "{target:?} lacks what {slot:?} needs"
@@ -156,7 +156,7 @@ impl Kernel {
                 "{slot:?} is written before its networks"
             );
         }
-        let need = equipment(&rule.action, rule.direction);
+        let need = rule_equipment(rule);
         for target in self
             .targets
             .values()

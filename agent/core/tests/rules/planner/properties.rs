@@ -1,17 +1,20 @@
 //! Whatever happens in whatever order: the kernel ends up holding what is desired, and nothing else.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use sabot_core::model::{
-    Action, BootTime, Direction, Fault, Peer, Pod, PodSelector, TargetDevice, TargetSelector, World,
+    Action, BootTime, Direction, Fault, LossModel, Peer, Pod, PodSelector, Pulse, Ramp, TargetDevice,
+    TargetSelector, World,
 };
 use sabot_core::plan::{Observed, Policy};
 
 use super::simulation::{POLICY, Simulation};
-use crate::fixtures::{cidr, delay, device, fault, labelled, percent, pod, pods_target};
+use crate::fixtures::{cidr, device, every_action, fault, labelled, pod, pods_target};
 
 const NETNS: &str = "/run/netns/lab";
+const HOST: &str = "api.example.com";
 /// Its pods are on the node's network.
 const ON_NODE: u8 = 5;
 /// Its device has no MAC header.
@@ -21,44 +24,74 @@ const LINELESS: u8 = 3;
 
 #[derive(Clone, Debug)]
 enum Event {
-    Apply { name: u8, shape: Shape },
-    Delete { name: u8 },
-    PodUp { index: u8 },
-    PodDown { index: u8 },
-    PodRestart { index: u8 },
-    Netns { exists: bool },
-    Pass { millis: u64 },
-    Finish { which: usize, success: bool },
-    FailQuick { count: u32 },
+    Apply {
+        name: u8,
+        shape: Shape,
+    },
+    Delete {
+        name: u8,
+    },
+    PodUp {
+        index: u8,
+    },
+    PodDown {
+        index: u8,
+    },
+    PodRestart {
+        index: u8,
+    },
+    Netns {
+        exists: bool,
+    },
+    Pass {
+        millis: u64,
+    },
+    Finish {
+        which: usize,
+        success: bool,
+    },
+    FailQuick {
+        count: u32,
+    },
+    /// A lookup of the name is answered with these addresses, or its answers run out.
+    Answer {
+        addresses: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Debug)]
 struct Shape {
     target: u8,
-    action: u8,
+    action: usize,
     direction: u8,
     peers: u8,
     seconds: u64,
     starts_in: u64,
+    /// A ramp, a pulse, or a range of lengths.
+    course: u8,
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
     (
         0..5_u8,
-        0..6_u8,
+        0..100_usize,
         0..3_u8,
-        0..7_u8,
+        0..8_u8,
         1..20_u64,
         prop_oneof![4 => Just(0), 1 => 1..4_u64],
+        0..8_u8,
     )
-        .prop_map(|(target, action, direction, peers, seconds, starts_in)| Shape {
-            target,
-            action,
-            direction,
-            peers,
-            seconds,
-            starts_in,
-        })
+        .prop_map(
+            |(target, action, direction, peers, seconds, starts_in, course)| Shape {
+                target,
+                action,
+                direction,
+                peers,
+                seconds,
+                starts_in,
+                course,
+            },
+        )
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -72,6 +105,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (1..4000_u64).prop_map(|millis| Event::Pass { millis }),
         6 => (0..8_usize, prop::bool::weighted(0.8)).prop_map(|(which, success)| Event::Finish { which, success }),
         1 => (1..3_u32).prop_map(|count| Event::FailQuick { count }),
+        1 => prop::collection::vec(any::<u8>(), 0..4).prop_map(|addresses| Event::Answer { addresses }),
     ]
 }
 
@@ -92,19 +126,23 @@ fn build(name: u8, shape: &Shape, now: BootTime) -> Fault {
         },
         _ => TargetSelector::Netns(NETNS.into()),
     };
-    built.action = match shape.action {
-        0 | 1 => Action::Partition,
-        2 => Action::Drop {
-            percent: percent(20.0),
-        },
-        3 => Action::Drop {
-            percent: percent(100.0),
-        },
-        4 => Action::CorruptPayload {
-            percent: percent(10.0),
-        },
-        _ => delay(),
-    };
+    let actions = every_action();
+    built.action = actions[shape.action % actions.len()].clone();
+    // A ramp makes a share that is whole at its end a partial one on its way.
+    let is_share = matches!(&built.action, Action::Drop(loss) if matches!(loss.model, LossModel::Percent(_)));
+    built.ramp = (shape.course == 1 && is_share).then_some(Ramp {
+        over: Duration::from_secs(1),
+        from: 0.0,
+        to: 1.0,
+    });
+    built.pulse = (shape.course == 2).then_some(Pulse {
+        on: Duration::from_secs(1),
+        off: Duration::from_millis(500),
+    });
+    if shape.course == 3 {
+        built.packets.least_length = 100;
+    }
+    built.seed = u64::from(shape.course);
     built.direction = [Direction::Both, Direction::Egress, Direction::Ingress][usize::from(shape.direction)];
     built.peers = match shape.peers {
         0 | 1 => Vec::new(),
@@ -112,6 +150,7 @@ fn build(name: u8, shape: &Shape, now: BootTime) -> Fault {
         3 => vec![cidr("10.0.0.0/9", &[]), cidr("10.1.0.0/16", &["10.1.1.0/24"])],
         4 => vec![Peer::Pods(labelled("db"))],
         5 => vec![Peer::Pods(labelled("web")), cidr("10.0.0.0/8", &["10.1.0.3/32"])],
+        6 => vec![Peer::Host(HOST.to_owned())],
         _ => vec![Peer::Address("192.0.2.1".parse().expect("an address"))],
     };
     built
@@ -208,6 +247,13 @@ impl Story {
                 }
             }
             Event::FailQuick { count } => self.simulation.fail_quick = count,
+            Event::Answer { addresses } => {
+                let addresses = addresses
+                    .into_iter()
+                    .map(|last| IpAddr::from([203, 0, 113, last]));
+                let names = &mut self.simulation.world.names;
+                names.insert(HOST.to_owned(), addresses.collect());
+            }
         }
         self.simulation.converge();
     }

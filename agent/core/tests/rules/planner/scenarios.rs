@@ -7,7 +7,7 @@ use sabot_core::plan::{Equipment, Operation, PeerEntry, Policy, Slot, TargetId};
 use sabot_core::planner::SLOT_REST;
 
 use super::simulation::{POLICY, Simulation};
-use crate::fixtures::{cidr, delay, fault, labelled, percent, pod, world};
+use crate::fixtures::{cidr, delay, drop, every_action, fault, labelled, pod, world};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -213,9 +213,7 @@ fn a_refused_line_does_not_keep_other_faults_from_the_target() {
         ..fault("slow", now)
     });
     simulation.apply(Fault {
-        action: Action::Drop {
-            percent: percent(20.0),
-        },
+        action: drop(20.0),
         ..fault("lossy", now)
     });
     settle(&mut simulation);
@@ -283,27 +281,36 @@ fn a_busy_target_gets_the_faults_that_it_is_equipped_for() {
 fn slots_are_evaluated_by_action_and_then_by_number() {
     let mut simulation = with_pods(1);
     let now = simulation.now;
-    let drop = Action::Drop {
-        percent: percent(20.0),
-    };
-    let corrupt = Action::CorruptPayload {
-        percent: percent(20.0),
-    };
-    for (name, action) in [
-        ("a", delay()),
-        ("b", corrupt),
-        ("c", drop),
-        ("d", Action::Partition),
-        ("e", drop),
-    ] {
+    let mut actions = every_action();
+    let count = actions.len();
+    // Slots are given out by name, here against the order in which the actions come.
+    for (index, action) in actions.drain(..).enumerate() {
         simulation.apply(Fault {
             action,
-            ..fault(name, now)
+            ..fault(&format!("fault-{:02}", count - index), now)
         });
     }
     settle(&mut simulation);
-    let expected = [3, 2, 4, 1, 0].map(Slot);
-    assert_eq!(simulation.kernel.targets[&TargetId(0)].slots, expected);
+    let slots = &simulation.kernel.targets[&TargetId(0)].slots;
+    let names: Vec<_> = slots
+        .iter()
+        .map(|slot| simulation.kernel.rules[slot].action.name())
+        .collect();
+    let expected = [
+        vec!["partition", "reject", "reset"],
+        vec!["drop"; 5],
+        vec!["corrupt"],
+        vec!["duplicate"; 2],
+        vec!["rate_limit"],
+        vec!["delay"; 2],
+        vec!["reorder"],
+    ];
+    assert_eq!(names, expected.concat());
+    let drops = &slots[3..8];
+    assert!(
+        drops.is_sorted(),
+        "within an action the elder slot comes first: {drops:?}"
+    );
 }
 
 #[test]

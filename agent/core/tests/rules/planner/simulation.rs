@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{BootTime, Fault, FaultName, TargetKey, World};
+use sabot_core::model::{BootTime, Fault, FaultName, Peer, TargetKey, World};
 use sabot_core::plan::{Failure, Observed, Operation, Policy, Slot, TargetId};
 use sabot_core::{Plan, Planner, equipment, peer_entries, plan};
 
@@ -268,12 +268,18 @@ impl Simulation {
 
     fn check_rule(&self, slot: Slot, fault: &Fault) {
         let rule = &self.kernel.rules[&slot];
-        assert_eq!((rule.action, rule.direction), (fault.action, fault.direction));
+        assert_eq!((&rule.action, rule.direction), (&fault.action, fault.direction));
         assert_eq!(
             (rule.starts_at, rule.expires_at),
             (fault.starts_at, fault.expires_at)
         );
-        assert_eq!(rule.ports, fault.ports);
+        assert_eq!((&rule.ports, rule.packets), (&fault.ports, fault.packets));
+        assert_eq!(
+            (rule.pulse, rule.ramp, rule.seed),
+            (fault.pulse, fault.ramp, fault.seed)
+        );
+        let has_names = fault.peers.iter().any(|peer| matches!(peer, Peer::Host(_)));
+        assert_eq!(rule.watches_dns, has_names);
         assert_eq!(rule.peers.is_some(), !fault.peers.is_empty());
         let wanted: BTreeMap<_, _> = peer_entries(fault, &self.world)
             .into_iter()
@@ -296,12 +302,22 @@ impl Simulation {
     fn check_targets(&self, live: &BTreeMap<&FaultName, &Arc<Fault>>, owners: &BTreeMap<&FaultName, Slot>) {
         let mut expected: BTreeMap<TargetKey, Vec<(u8, Slot)>> = BTreeMap::new();
         for (name, fault) in live {
-            let need = equipment(&fault.action, fault.direction);
+            let need = equipment(fault);
             for device in super::properties::devices_meant(fault, &self.world) {
                 let refused = need.line && self.lineless.contains(&device.key);
                 let aside = need.line || need.segmenter;
                 if !refused && (device.mac_header || !aside) {
-                    let order = ["partition", "drop", "corrupt", "delay"];
+                    let order = [
+                        "partition",
+                        "reject",
+                        "reset",
+                        "drop",
+                        "corrupt",
+                        "duplicate",
+                        "rate_limit",
+                        "delay",
+                        "reorder",
+                    ];
                     let rank = order
                         .iter()
                         .position(|n| *n == fault.action.name())

@@ -14,12 +14,12 @@ const FAULTS: &[(&str, &str)] = &[
         "spec.action.corrupt.percent: `-1` given; allowed: ",
     ),
     (
-        "action: {corrupt: {percent: 1, kind: wire}}",
-        "spec.action.corrupt.kind: `wire` given; allowed: payload",
+        "action: {corrupt: {percent: 1, kind: header}}",
+        "spec.action.corrupt.kind: `header` given; allowed: payload or wire",
     ),
     (
         "action: {}",
-        "spec.action: nothing given; allowed: exactly one of partition, drop, corrupt, delay",
+        "spec.action: nothing given; allowed: exactly one of partition, drop, corrupt, duplicate",
     ),
     (
         "action: {partition: {}, drop: {percent: 1}}",

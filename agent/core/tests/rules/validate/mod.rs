@@ -1,9 +1,12 @@
+mod actions;
 mod cases;
 mod properties;
+mod values;
+mod vocabulary;
 
 use std::time::{Duration, SystemTime};
 
-use sabot_core::model::{Action, BootTime, Direction, Peer, TargetSelector};
+use sabot_core::model::{BootTime, Direction, Peer, PortRange, PortSide, TargetSelector};
 use sabot_core::spec::{self, FaultSpec, Metadata};
 use sabot_core::{Instants, Limits, ValidFault, Violation, parse_manifests, validate, validate_at};
 
@@ -14,20 +17,15 @@ const HEAD: &str =
 pub(crate) fn minimal() -> FaultSpec {
     FaultSpec {
         duration: Some(Duration::from_secs(60)),
-        starts_at: None,
         target: spec::Target {
             interface: Some("eth0".to_owned()),
             ..spec::Target::default()
         },
-        peers: Vec::new(),
-        direction: None,
-        ports: Vec::new(),
-        spare_node: None,
-        sample_every: None,
         action: spec::Action {
             partition: Some(spec::Partition {}),
             ..spec::Action::default()
         },
+        ..FaultSpec::default()
     }
 }
 
@@ -108,13 +106,18 @@ fn a_valid_fault_is_what_was_written() {
         Peer::Address("10.0.0.1".parse().expect("an address"))
     );
     assert_eq!(fault.peers[1], crate::fixtures::cidr("10.0.0.0/8", &[]));
+    let port = PortRange::Ports {
+        first: 80,
+        last: 80,
+        side: PortSide::Either,
+    };
     let ports: Vec<_> = fault
         .ports
         .iter()
-        .map(|port| (port.protocol, port.port))
+        .map(|port| (port.protocol, port.what.clone()))
         .collect();
-    assert_eq!(ports, [(Some(17), None), (Some(6), Some(80))]);
-    assert!(matches!(fault.action, Action::Drop { percent } if percent.threshold() == 0));
+    assert_eq!(ports, [(Some(17), PortRange::All), (Some(6), port)]);
+    assert_eq!(fault.action, crate::fixtures::drop(0.0));
     assert!(
         fault.spare_node,
         "the node is spared unless the user says otherwise"
@@ -156,7 +159,7 @@ fn times_are_fixed_on_both_clocks() {
             starts_at,
             ..minimal()
         };
-        validate_at(&metadata, &spec, &Limits::default(), wall).map(|valid| valid.fix(clock))
+        validate_at(&metadata, &spec, &Limits::default(), wall).map(|valid| valid.fix(clock, 7))
     };
     let minute = Duration::from_secs(60);
     let at_once = fix(None).expect("valid");

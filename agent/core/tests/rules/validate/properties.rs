@@ -7,9 +7,10 @@ use sabot_core::model::BootTime;
 use sabot_core::spec::{self, FaultSpec, Manifest, Metadata};
 use sabot_core::{Instants, Limits, parse_manifests, to_yaml, validate};
 
+use super::actions::{any_action, valid_action};
 use super::{HEAD, minimal};
 
-fn text() -> impl Strategy<Value = String> {
+pub(super) fn text() -> BoxedStrategy<String> {
     prop_oneof![
         Just(String::new()),
         "[a-z]{1,6}",
@@ -21,20 +22,21 @@ fn text() -> impl Strategy<Value = String> {
         Just("In".to_owned()),
         Just("TCP".to_owned()),
     ]
+    .boxed()
 }
 
-fn number() -> impl Strategy<Value = f64> {
+pub(super) fn number() -> impl Strategy<Value = f64> {
     prop_oneof![any::<f64>(), 0.0..=100.0_f64]
 }
 
-fn duration() -> impl Strategy<Value = Duration> {
+pub(super) fn duration() -> impl Strategy<Value = Duration> {
     prop_oneof![
         (0..100_u64).prop_map(Duration::from_millis),
         (0..=u64::MAX / 2).prop_map(Duration::from_secs)
     ]
 }
 
-fn selector() -> impl Strategy<Value = spec::LabelSelector> {
+fn selector() -> BoxedStrategy<spec::LabelSelector> {
     let expression =
         (text(), text(), prop::collection::vec(text(), 0..3)).prop_map(|(key, operator, values)| {
             spec::LabelExpression {
@@ -51,9 +53,10 @@ fn selector() -> impl Strategy<Value = spec::LabelSelector> {
             match_labels,
             match_expressions,
         })
+        .boxed()
 }
 
-fn target() -> impl Strategy<Value = spec::Target> {
+fn target() -> BoxedStrategy<spec::Target> {
     use prop::option::of;
     let pick = (of(any::<u32>()), of(number()), any::<u64>()).prop_map(|(count, percent, seed)| spec::Pick {
         count,
@@ -69,14 +72,16 @@ fn target() -> impl Strategy<Value = spec::Target> {
                 pick,
             }
         });
-    (of(pods), of(text()), of(text())).prop_map(|(pods, netns, interface)| spec::Target {
-        pods,
-        netns,
-        interface,
-    })
+    (of(pods), of(text()), of(text()))
+        .prop_map(|(pods, netns, interface)| spec::Target {
+            pods,
+            netns,
+            interface,
+        })
+        .boxed()
 }
 
-fn peer() -> impl Strategy<Value = spec::Peer> {
+fn peer() -> BoxedStrategy<spec::Peer> {
     use prop::option::of;
     let pods =
         (of(text()), of(text()), of(selector())).prop_map(|(namespace, name, selector)| spec::PeerPods {
@@ -89,53 +94,82 @@ fn peer() -> impl Strategy<Value = spec::Peer> {
         of(text()),
         prop::collection::vec(text(), 0..3),
         of(pods),
+        of(text()),
     )
-        .prop_map(|(ip, cidr, except, pods)| spec::Peer {
+        .prop_map(|(ip, cidr, except, pods, host)| spec::Peer {
             ip,
             cidr,
             except,
             pods,
+            host,
+        })
+        .boxed()
+}
+
+fn port() -> BoxedStrategy<spec::Port> {
+    use prop::option::of;
+    let small = || of(prop_oneof![any::<u32>(), 0..70_000_u32]);
+    let protocol = prop_oneof![text(), "TCP|UDP|ICMP"];
+    let end = prop_oneof![text(), "source|destination"];
+    (of(protocol), small(), small(), of(end), small(), small())
+        .prop_map(
+            |(protocol, port, end_port, end, icmp_type, icmp_code)| spec::Port {
+                protocol,
+                port,
+                end_port,
+                end,
+                icmp_type,
+                icmp_code,
+            },
+        )
+        .boxed()
+}
+
+fn packets() -> impl Strategy<Value = spec::Packets> {
+    use prop::option::of;
+    (
+        prop::collection::vec(prop_oneof![any::<u32>(), 0..70_u32], 0..4),
+        of(any::<u32>()),
+        of(0..70_000_u32),
+    )
+        .prop_map(|(dscp, min_length, max_length)| spec::Packets {
+            dscp,
+            min_length,
+            max_length,
         })
 }
 
-fn action() -> impl Strategy<Value = spec::Action> {
+fn pulse() -> impl Strategy<Value = spec::Pulse> {
+    (duration(), duration()).prop_map(|(on, off)| spec::Pulse { on, off })
+}
+
+fn ramp() -> impl Strategy<Value = spec::Ramp> {
     use prop::option::of;
-    let corrupt = (of(text()), number()).prop_map(|(kind, percent)| spec::Corrupt { kind, percent });
-    let delay =
-        (duration(), of(duration()), of(text())).prop_map(|(latency, jitter, distribution)| spec::Delay {
-            latency,
-            jitter,
-            distribution,
-        });
-    (any::<bool>(), of(number()), of(corrupt), of(delay)).prop_map(|(partition, drop, corrupt, delay)| {
-        spec::Action {
-            partition: partition.then_some(spec::Partition {}),
-            drop: drop.map(|percent| spec::Drop { percent }),
-            corrupt,
-            delay,
-        }
-    })
+    (duration(), of(number()), of(number())).prop_map(|(over, from, to)| spec::Ramp { over, from, to })
 }
 
 fn any_manifest() -> impl Strategy<Value = Manifest> {
     use prop::option::of;
-    let port = (of(text()), of(any::<u32>())).prop_map(|(protocol, port)| spec::Port { protocol, port });
     let start = of(prop_oneof![any::<SystemTime>(), Just(SystemTime::now())]);
     let traffic = (
         prop::collection::vec(peer(), 0..4),
-        prop::collection::vec(port, 0..20),
+        prop::collection::vec(port(), 0..20),
+        of(packets()),
     );
+    let course = (of(pulse()), of(ramp()), of(any::<u64>()));
     (
         (text(), text()),
         of(duration()),
         start,
         target(),
         traffic,
-        action(),
+        (any_action(), course),
         of(any::<u32>()),
     )
         .prop_map(
-            |((name, namespace), duration, starts_at, target, (peers, ports), action, sample_every)| {
+            |((name, namespace), duration, starts_at, target, traffic, (action, course), sample_every)| {
+                let (peers, ports, packets) = traffic;
+                let (pulse, ramp, seed) = course;
                 Manifest {
                     api_version: spec::API_VERSION.to_owned(),
                     kind: spec::KIND.to_owned(),
@@ -147,8 +181,12 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
                         peers,
                         direction: None,
                         ports,
+                        packets,
                         spare_node: None,
                         sample_every,
+                        seed,
+                        pulse,
+                        ramp,
                         action,
                     },
                 }
@@ -157,37 +195,11 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
 }
 
 fn valid_manifest() -> impl Strategy<Value = Manifest> {
-    let amount = 0.0..=100.0_f64;
-    let action = prop_oneof![
-        Just(spec::Action {
-            partition: Some(spec::Partition {}),
-            ..spec::Action::default()
-        }),
-        amount.clone().prop_map(|percent| spec::Action {
-            drop: Some(spec::Drop { percent }),
-            ..spec::Action::default()
-        }),
-        (amount, any::<bool>()).prop_map(|(percent, kind)| spec::Action {
-            corrupt: Some(spec::Corrupt {
-                kind: kind.then(|| "payload".to_owned()),
-                percent
-            }),
-            ..spec::Action::default()
-        }),
-        (1..60_000_000_000_u64, any::<bool>()).prop_map(|(nanos, jitter)| spec::Action {
-            delay: Some(spec::Delay {
-                latency: Duration::from_nanos(nanos),
-                jitter: jitter.then(|| Duration::from_nanos(nanos / 3)),
-                distribution: None,
-            }),
-            ..spec::Action::default()
-        }),
-    ];
     let peer = (any::<u8>(), any::<bool>()).prop_map(|(second, range)| spec::Peer {
         ip: (!range).then(|| format!("10.{second}.0.1")),
         cidr: range.then(|| format!("10.{second}.0.0/16")),
         except: range.then(|| format!("10.{second}.7.0/24")).into_iter().collect(),
-        pods: None,
+        ..spec::Peer::default()
     });
     let ahead = prop::option::of(0..3_000_000_000_000_u64);
     (
@@ -195,7 +207,7 @@ fn valid_manifest() -> impl Strategy<Value = Manifest> {
         1..3600_u64,
         ahead,
         prop::collection::vec(peer, 0..4),
-        action,
+        valid_action(),
     )
         .prop_map(|(name, seconds, ahead, peers, action)| Manifest {
             api_version: spec::API_VERSION.to_owned(),
@@ -221,7 +233,7 @@ proptest! {
         let limits = Limits { max_duration: max, max_latency: max, ..Limits::default() };
         match validate(&manifest.metadata, &manifest.spec, &limits) {
             Ok(valid) => {
-                valid.fix(Instants { boot: BootTime(u64::MAX), wall: SystemTime::now() });
+                valid.fix(Instants { boot: BootTime(u64::MAX), wall: SystemTime::now() }, 7);
             }
             Err(violations) => {
                 prop_assert!(!violations.is_empty());

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use sabot_core::model::{
-    Action, BootTime, Direction, Fault, FaultName, NetnsId, Pod, TargetDevice, TargetKey, TargetSelector,
-    World,
+    Action, BootTime, Direction, Fault, FaultName, NetnsId, PacketFilter, Pod, TargetDevice, TargetIdentity,
+    TargetKey, TargetSelector, World,
 };
 use sabot_core::spec::{FaultSpec, Metadata};
 use tokio::sync::{mpsc, watch};
@@ -199,6 +199,7 @@ fn device() -> TargetDevice {
         netns_path: PathBuf::from("/run/netns/web"),
         mac_header: true,
         node_device: false,
+        identity: TargetIdentity::of("team-a/web/eth0"),
     }
 }
 
@@ -259,6 +260,10 @@ fn view(metadata: Metadata, spec: FaultSpec) -> FaultView {
             peers: Vec::new(),
             direction: Direction::Both,
             ports: Vec::new(),
+            packets: PacketFilter::ALL,
+            pulse: None,
+            ramp: None,
+            seed: 7,
             spare_node: true,
             action: Action::Partition,
             duration,

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use sabot_core::model::TargetIdentity;
 use sabot_core::plan::TargetId;
 
 use super::{DRAIN_FRAMES, Engine, Line};
@@ -11,8 +12,13 @@ use crate::delayline::mailbox::{Command, Reply};
 impl Engine {
     pub(super) fn execute(&mut self, command: Command) {
         match command {
-            Command::Open { target, tap, reply } => {
-                let _ = reply.send(self.open(target, tap));
+            Command::Open {
+                target,
+                identity,
+                tap,
+                reply,
+            } => {
+                let _ = reply.send(self.open(target, identity, tap));
             }
             Command::Close { target, reply } => {
                 let is_it = |line: &Option<Line>| line.as_ref().is_some_and(|line| line.target == target);
@@ -39,14 +45,14 @@ impl Engine {
         }
     }
 
-    fn open(&mut self, target: TargetId, tap: OwnedFd) -> Result<(), LineError> {
+    fn open(&mut self, target: TargetId, identity: TargetIdentity, tap: OwnedFd) -> Result<(), LineError> {
         if self.stopping.is_some() {
             return Err(LineError::Stopped);
         }
         if self.lines.iter().flatten().any(|line| line.target == target) {
             return Err(LineError::AlreadyOpen(target));
         }
-        let index = self.store.open_line(target);
+        let index = self.store.open_line(target, identity);
         self.serial = self.serial.wrapping_add(1);
         if let Err(source) = self.poller.add(tap.as_fd(), token(self.serial, index)) {
             self.store.close_line(index, |_, _| {});

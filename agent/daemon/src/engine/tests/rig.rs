@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sabot_core::Limits;
-use sabot_core::model::{FaultName, NetnsId, Pod, TargetDevice, TargetKey};
+use sabot_core::model::{FaultName, NetnsId, Pod, TargetDevice, TargetIdentity, TargetKey};
 use sabot_core::plan::{Policy, Slot, TargetId};
 use sabot_core::spec::{FaultSpec, Metadata};
 use tokio::sync::{broadcast, watch};
@@ -268,6 +268,7 @@ pub(super) fn device(name: &str, ino: u64) -> TargetDevice {
         netns_path: PathBuf::from(format!("/proc/{ino}/ns/net")),
         mac_header: true,
         node_device: false,
+        identity: TargetIdentity::of(&format!("{ino}/{name}")),
     }
 }
 

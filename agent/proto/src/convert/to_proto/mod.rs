@@ -1,3 +1,5 @@
+mod action;
+
 use sabot_core::spec;
 
 use super::{FieldError, duration_to_proto, timestamp_to_proto};
@@ -17,7 +19,7 @@ pub fn spec_to_proto(spec: &spec::FaultSpec) -> Result<v1::FaultSpec, Vec<FieldE
             except: p.except.clone(),
         })
         .collect();
-    let action = keep(action(&spec.action), &mut errors);
+    let action = action::action(&spec.action, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -27,18 +29,37 @@ pub fn spec_to_proto(spec: &spec::FaultSpec) -> Result<v1::FaultSpec, Vec<FieldE
         target: Some(v1::Target { kind: target }),
         peers,
         direction: direction(spec.direction).into(),
-        ports: spec
-            .ports
-            .iter()
-            .map(|p| v1::Port {
-                protocol: p.protocol.clone(),
-                port: p.port,
-            })
-            .collect(),
+        ports: spec.ports.iter().map(port).collect(),
         spare_node: spec.spare_node,
         sample_every: spec.sample_every,
         action: Some(v1::Action { kind: action }),
+        packets: spec.packets.as_ref().map(|packets| v1::Packets {
+            dscp: packets.dscp.clone(),
+            min_length: packets.min_length,
+            max_length: packets.max_length,
+        }),
+        seed: spec.seed,
+        pulse: spec.pulse.as_ref().map(|pulse| v1::Pulse {
+            on: Some(duration_to_proto(pulse.on)),
+            off: Some(duration_to_proto(pulse.off)),
+        }),
+        ramp: spec.ramp.as_ref().map(|ramp| v1::Ramp {
+            over: Some(duration_to_proto(ramp.over)),
+            from: ramp.from,
+            to: ramp.to,
+        }),
     })
+}
+
+fn port(port: &spec::Port) -> v1::Port {
+    v1::Port {
+        protocol: port.protocol.clone(),
+        port: port.port,
+        end_port: port.end_port,
+        end: port.end.clone(),
+        icmp_type: port.icmp_type,
+        icmp_code: port.icmp_code,
+    }
 }
 
 fn keep<T>(result: Result<Option<T>, FieldError>, errors: &mut Vec<FieldError>) -> Option<T> {
@@ -59,7 +80,7 @@ fn one_of<T, const N: usize>(field: &str, kinds: [(&str, Option<T>); N]) -> Resu
         return Err(FieldError::new(
             field,
             format!(
-                "{} are given; exactly one of {} is allowed",
+                "{} are given; one of {} is allowed",
                 given.join(" and "),
                 names.join(", ")
             ),
@@ -126,6 +147,7 @@ fn peer(index: usize, peer: &spec::Peer) -> Result<Option<v1::peer::Kind>, Field
             ("ip", peer.ip.clone().map(Kind::Ip)),
             ("cidr", peer.cidr.clone().map(Kind::Cidr)),
             ("pods", pods),
+            ("host", peer.host.clone().map(Kind::Host)),
         ],
     )
 }
@@ -137,39 +159,4 @@ fn direction(direction: Option<spec::Direction>) -> v1::Direction {
         Some(spec::Direction::Ingress) => v1::Direction::Ingress,
         Some(spec::Direction::Both) => v1::Direction::Both,
     }
-}
-
-fn action(action: &spec::Action) -> Result<Option<v1::action::Kind>, FieldError> {
-    use v1::action::Kind;
-    let drop = action.drop.as_ref().map(|drop| {
-        Kind::Drop(v1::Drop {
-            percent: drop.percent,
-        })
-    });
-    let corrupt = action.corrupt.as_ref().map(|corrupt| {
-        Kind::Corrupt(v1::Corrupt {
-            kind: corrupt.kind.clone(),
-            percent: Some(corrupt.percent),
-        })
-    });
-    let delay = action.delay.as_ref().map(|delay| {
-        Kind::Delay(v1::Delay {
-            latency: delay.latency.map(duration_to_proto),
-            jitter: delay.jitter.map(duration_to_proto),
-            distribution: delay.distribution.clone(),
-        })
-    });
-    let partition = action
-        .partition
-        .as_ref()
-        .map(|spec::Partition {}| Kind::Partition(v1::Partition {}));
-    one_of(
-        "spec.action",
-        [
-            ("partition", partition),
-            ("drop", drop),
-            ("corrupt", corrupt),
-            ("delay", delay),
-        ],
-    )
 }

@@ -1,3 +1,7 @@
+mod action;
+
+use std::time::Duration;
+
 use sabot_core::spec;
 
 use super::{FieldError, duration_from_proto, timestamp_from_proto};
@@ -7,13 +11,7 @@ use crate::sabot::v1;
 pub fn spec_from_proto(proto: v1::FaultSpec) -> Result<spec::FaultSpec, Vec<FieldError>> {
     let mut errors = Vec::new();
     let spec = spec::FaultSpec {
-        duration: keep(
-            proto
-                .duration
-                .map(|d| duration_from_proto("spec.duration", d))
-                .transpose(),
-            &mut errors,
-        ),
+        duration: keep(optional_duration("spec.duration", proto.duration), &mut errors),
         starts_at: keep(
             proto
                 .starts_at
@@ -25,13 +23,13 @@ pub fn spec_from_proto(proto: v1::FaultSpec) -> Result<spec::FaultSpec, Vec<Fiel
         peers: proto.peers.into_iter().map(peer).collect(),
         direction: keep(direction(proto.direction), &mut errors),
         ports: proto.ports.into_iter().map(port).collect(),
-        packets: None,
-        seed: None,
-        pulse: None,
-        ramp: None,
+        packets: proto.packets.map(packets),
+        seed: proto.seed,
+        pulse: proto.pulse.map(|p| pulse(p, &mut errors)),
+        ramp: proto.ramp.map(|r| ramp(r, &mut errors)),
         spare_node: proto.spare_node,
         sample_every: proto.sample_every,
-        action: action(proto.action.unwrap_or_default(), &mut errors),
+        action: action::action(proto.action.unwrap_or_default(), &mut errors),
     };
     if errors.is_empty() { Ok(spec) } else { Err(errors) }
 }
@@ -98,6 +96,7 @@ fn peer(proto: v1::Peer) -> spec::Peer {
                 selector: pods.selector.map(selector),
             });
         }
+        Some(Kind::Host(name)) => peer.host = Some(name),
         None => {}
     }
     peer
@@ -120,47 +119,49 @@ fn port(proto: v1::Port) -> spec::Port {
     spec::Port {
         protocol: proto.protocol,
         port: proto.port,
-        ..spec::Port::default()
+        end_port: proto.end_port,
+        end: proto.end,
+        icmp_type: proto.icmp_type,
+        icmp_code: proto.icmp_code,
     }
 }
 
-fn action(proto: v1::Action, errors: &mut Vec<FieldError>) -> spec::Action {
-    use v1::action::Kind;
-    let mut action = spec::Action::default();
-    match proto.kind {
-        Some(Kind::Partition(v1::Partition {})) => action.partition = Some(spec::Partition {}),
-        Some(Kind::Drop(drop)) => {
-            action.drop = Some(spec::Drop {
-                percent: drop.percent,
-                ..spec::Drop::default()
-            });
-        }
-        Some(Kind::Corrupt(corrupt)) => {
-            action.corrupt = Some(spec::Corrupt {
-                kind: corrupt.kind,
-                percent: keep(required("spec.action.corrupt.percent", corrupt.percent), errors),
-                ..spec::Corrupt::default()
-            });
-        }
-        Some(Kind::Delay(delay)) => {
-            let latency = required("spec.action.delay.latency", delay.latency)
-                .and_then(|d| duration_from_proto("spec.action.delay.latency", d));
-            let jitter = delay
-                .jitter
-                .map(|d| duration_from_proto("spec.action.delay.jitter", d))
-                .transpose();
-            action.delay = Some(spec::Delay {
-                latency: Some(keep(latency, errors)),
-                jitter: keep(jitter, errors),
-                distribution: delay.distribution,
-                ..spec::Delay::default()
-            });
-        }
-        None => {}
+fn packets(proto: v1::Packets) -> spec::Packets {
+    spec::Packets {
+        dscp: proto.dscp,
+        min_length: proto.min_length,
+        max_length: proto.max_length,
     }
-    action
+}
+
+fn pulse(proto: v1::Pulse, errors: &mut Vec<FieldError>) -> spec::Pulse {
+    spec::Pulse {
+        on: keep(required_duration("spec.pulse.on", proto.on), errors),
+        off: keep(required_duration("spec.pulse.off", proto.off), errors),
+    }
+}
+
+fn ramp(proto: v1::Ramp, errors: &mut Vec<FieldError>) -> spec::Ramp {
+    spec::Ramp {
+        over: keep(required_duration("spec.ramp.over", proto.over), errors),
+        from: proto.from,
+        to: proto.to,
+    }
 }
 
 fn required<T>(field: &str, value: Option<T>) -> Result<T, FieldError> {
     value.ok_or_else(|| FieldError::new(field, "is required"))
+}
+
+fn required_duration(field: &str, value: Option<prost_types::Duration>) -> Result<Duration, FieldError> {
+    required(field, value).and_then(|duration| duration_from_proto(field, duration))
+}
+
+fn optional_duration(
+    field: &str,
+    value: Option<prost_types::Duration>,
+) -> Result<Option<Duration>, FieldError> {
+    value
+        .map(|duration| duration_from_proto(field, duration))
+        .transpose()
 }

@@ -1,0 +1,105 @@
+//! What the delay line lets through, and what it costs while nothing happens.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use sabot_testkit::{Daemon, Lab, Spec};
+
+use super::Scene;
+use crate::bench::datapath::iperf;
+use crate::bench::measure::Samples;
+use crate::bench::report::{Figure, Report};
+use crate::bench::spec;
+use crate::interrupt;
+use crate::ui::Step;
+
+const LINES: usize = 190;
+const IDLE: Duration = Duration::from_secs(10);
+
+pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
+    throughput(scene, report)?;
+    idle(scene, report)
+}
+
+/// Pairs of runs with and without a delay, one after the other.
+fn throughput(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
+    let rounds = scene.plan.repetitions(9, 1);
+    let seconds = if scene.plan.quick { 1 } else { 3 };
+    let step = Step::start("throughput of the delay line");
+    let mut rows = Vec::new();
+    for (flows, goal) in [(1, 0.5), (16, 0.6)] {
+        let (mut none, mut delayed, mut ratios) =
+            (Samples::default(), Samples::default(), Samples::default());
+        for round in 0..rounds {
+            interrupt::check()?;
+            step.note(&format!("{flows} flows, round {} of {rounds}", round + 1));
+            let run = || iperf::streams(scene.target(), scene.peer(), flows, seconds);
+            let without = run()?;
+            let (with, _) = scene.under(scene.action("delay: {latency: 5ms}").egress(), run)?;
+            none.push(without / 1e9);
+            delayed.push(with / 1e9);
+            ratios.push(with / without);
+        }
+        rows.push((
+            flows,
+            goal,
+            [none, delayed, ratios].map(|samples| samples.spread()),
+        ));
+    }
+    step.done(&format!("{rounds} pairs each"));
+    let section = report.section("TCP throughput with a delay of 5 ms one way");
+    for (flows, _, [none, delayed, ratios]) in &rows {
+        section.row(
+            format!("{flows} flows"),
+            vec![
+                Figure::new("no fault", "Gbit/s", *none),
+                Figure::new("delay 5 ms", "Gbit/s", *delayed),
+                Figure::new("ratio of pairs", "", *ratios),
+            ],
+        );
+    }
+    for (flows, goal, [_, _, ratios]) in rows {
+        report.at_least(
+            &format!("delay 5 ms / no fault, {flows} flows, median of pairs"),
+            ratios.p50,
+            goal,
+        );
+    }
+    Ok(())
+}
+
+/// The daemon's CPU time while it keeps many lines and nothing is sent.
+fn idle(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
+    let lines = scene.plan.repetitions(LINES, 20);
+    let step = Step::start(&format!("{lines} idle delay lines"));
+    let lab = Lab::new(lines)?;
+    let daemon = Daemon::start(scene.plan.options.clone().netns(lab.node()))?;
+    let client = daemon.client()?;
+    for (index, pod) in lab.pods().iter().enumerate() {
+        interrupt::check()?;
+        let fault = Spec::delay(pod, Duration::from_millis(5)).lasting(Duration::from_secs(600));
+        let answer = client.apply(&format!("line-{index}"), fault.into(), spec::PATIENCE)?;
+        spec::ensure_injected(&answer, 1)?;
+    }
+    let before = cpu_time(daemon.pid())?;
+    thread::sleep(IDLE);
+    let share = (cpu_time(daemon.pid())? - before).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+    step.done(&format!("{share:.2} % of a core"));
+    report.section("CPU of the daemon with idle delay lines").row(
+        format!("{lines} lines"),
+        vec![Figure::new("CPU", "% of a core", super::single(share))],
+    );
+    report.at_most("idle lines", share, 1.0, "% of a core");
+    Ok(())
+}
+
+fn cpu_time(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the daemon is gone")?;
+    let fields = stat.rsplit_once(')').context("an unknown format")?.1;
+    let mut ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let mut next = || ticks.next().context("too few fields")?.context("no number");
+    // USER_HZ is 100 on every architecture that Linux still has.
+    Ok(Duration::from_millis((next()? + next()?) * 10))
+}

@@ -1,0 +1,102 @@
+//! `cargo xtask bench fidelity`: how near to what was asked each fault comes, per wire packet.
+
+mod answers;
+mod delays;
+mod line;
+mod losses;
+mod rates;
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use sabot_proto::sabot::v1::Direction;
+use sabot_testkit::daemon::Client;
+use sabot_testkit::traffic::{Arrival, StampedLoad};
+use sabot_testkit::{Books, Daemon, Lab, LabPod, Spec};
+
+use super::Plan;
+use super::measure::{Samples, Spread};
+use super::report::Report;
+use super::spec;
+use crate::ui::Step;
+
+/// Nothing more comes when nothing has come for so long.
+const QUIET: Duration = Duration::from_secs(1);
+const SEED: u64 = 7;
+
+/// A target and its peer.
+struct Scene<'a> {
+    plan: &'a Plan,
+    lab: Lab,
+    daemon: Daemon,
+    client: Client,
+}
+
+pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
+    let step = Step::start("pods and sabotd");
+    let lab = Lab::new(2)?;
+    let daemon = Daemon::start(plan.options.clone().netns(lab.node()))?;
+    let client = daemon.client()?;
+    let scene = Scene {
+        plan,
+        lab,
+        daemon,
+        client,
+    };
+    step.done(&format!("ready, pid {}", scene.daemon.pid()));
+    losses::measure(&scene, report)?;
+    delays::measure(&scene, report)?;
+    rates::measure(&scene, report)?;
+    answers::measure(&scene, report)?;
+    line::measure(&scene, report)
+}
+
+impl Scene<'_> {
+    fn target(&self) -> &LabPod {
+        self.lab.pod(0)
+    }
+
+    fn peer(&self) -> &LabPod {
+        self.lab.pod(1)
+    }
+
+    /// Does something while a fault is in force; with the fault's last counters on egress and on ingress.
+    fn under<T>(&self, fault: Spec, act: impl FnOnce() -> Result<T>) -> Result<(T, [Books; 2])> {
+        const NAME: &str = "fidelity";
+        let answer = self.client.apply(NAME, fault.seed(SEED).into(), spec::PATIENCE)?;
+        spec::ensure_injected(&answer, 1)?;
+        let done = act();
+        // What is still on its way is let on by the deletion, and counted.
+        thread::sleep(Duration::from_millis(200));
+        let fault = self.client.delete("", NAME)?;
+        let books = [Direction::Egress, Direction::Ingress].map(|direction| Books::of(&fault, direction));
+        Ok((done?, books))
+    }
+
+    /// Sends stamped datagrams from the target to its peer.
+    fn send(&self, load: StampedLoad) -> Result<Vec<Arrival>> {
+        let (from, to) = (self.target(), self.peer());
+        load.run(from.netns(), to.netns(), to.ipv4(), QUIET)
+    }
+
+    /// A fault on the target.
+    fn action(&self, yaml: &str) -> Spec {
+        Spec::action(self.target(), yaml)
+    }
+}
+
+/// One value as a spread of its own.
+fn single(value: f64) -> Spread {
+    let mut samples = Samples::default();
+    samples.push(value);
+    samples.spread()
+}
+
+/// The middle delay of datagrams.
+fn median(arrivals: &[Arrival]) -> Result<Duration> {
+    let delays: Vec<Duration> = arrivals.iter().map(|arrival| arrival.delay).collect();
+    (!delays.is_empty())
+        .then(|| sabot_testkit::traffic::median(delays))
+        .context("nothing arrived")
+}
