@@ -6,8 +6,6 @@ mod corruption;
 mod damage;
 mod frame;
 mod matching;
-mod model;
 mod peers;
-mod properties;
 mod rig;
 mod super_packets;

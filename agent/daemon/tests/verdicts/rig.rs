@@ -24,6 +24,8 @@ pub(crate) use sabotd::engine::handle::LedgerDirection::{Egress, Ingress};
 pub(crate) const TARGET: TargetId = TargetId(5);
 /// The slot of tests that need only one.
 pub(crate) const SLOT: Slot = Slot(7);
+pub(crate) const IDENTITY: u64 = 0x0123_4567_89ab_cdef;
+pub(crate) const SEED: u64 = 42;
 pub(crate) const LINE_IFINDEX: u32 = 901;
 pub(crate) const SEGMENTER_IFINDEX: u32 = 902;
 pub(crate) const HEARTBEAT_BOUND: Duration = Duration::from_secs(10);
@@ -55,7 +57,7 @@ impl Rig {
             flags: abi::TARGET_MAC_HEADER,
             slot_count: 0,
             reserved: 0,
-            identity: 0x1dea,
+            identity: IDENTITY,
             slots: [0; abi::MAX_TARGET_SLOTS],
         };
         let mut rig = Self {
@@ -236,7 +238,7 @@ pub(crate) fn rule(action: Action) -> RuleBody {
         watches_dns: false,
         pulse: None,
         ramp: None,
-        seed: 7,
+        seed: SEED,
         starts_at: BootTime(0),
         expires_at: boot_time().after(Duration::from_secs(3600)),
         sample_every: 0,
@@ -248,25 +250,35 @@ pub(crate) fn partition() -> RuleBody {
 }
 
 pub(crate) fn drop(percent: f64) -> Action {
-    Action::Drop(Loss {
-        model: LossModel::Percent(share(percent)),
-        only: None,
-    })
+    lose(LossModel::Percent(share(percent)))
+}
+
+pub(crate) fn lose(model: LossModel) -> Action {
+    Action::Drop(Loss { model, only: None })
 }
 
 pub(crate) fn corrupt(percent: f64) -> Action {
-    Action::Corrupt(Corrupt {
+    Action::Corrupt(corruption(percent, CorruptKind::Payload))
+}
+
+/// One bit anywhere in the payload.
+pub(crate) fn corruption(percent: f64, kind: CorruptKind) -> Corrupt {
+    Corrupt {
         percent: share(percent),
-        kind: CorruptKind::Payload,
+        kind,
         bits: 1,
         offset: (0, u32::MAX),
-    })
+    }
 }
 
 pub(crate) fn delay() -> Action {
+    jittering(Duration::ZERO)
+}
+
+pub(crate) fn jittering(jitter: Duration) -> Action {
     Action::Delay(Delay {
         latency: Duration::from_millis(50),
-        jitter: Duration::ZERO,
+        jitter,
         distribution: Distribution::Uniform,
         correlation: 0.0,
         allow_reorder: false,
@@ -297,19 +309,17 @@ pub(crate) fn peers(texts: &[&str]) -> Vec<PeerEntry> {
 pub(crate) fn port(protocol: u8, port: impl Into<Option<u16>>) -> PortMatch {
     PortMatch {
         protocol: Some(protocol),
-        what: range(port.into()),
+        what: match port.into() {
+            Some(port) => range(port, port, PortSide::Either),
+            None => PortRange::All,
+        },
     }
 }
 
-/// Every port, or one at either end.
-pub(crate) fn range(port: Option<u16>) -> PortRange {
-    port.map_or(PortRange::All, |port| PortRange::Ports {
-        first: port,
-        last: port,
-        side: PortSide::Either,
-    })
+pub(crate) fn range(first: u16, last: u16, side: PortSide) -> PortRange {
+    PortRange::Ports { first, last, side }
 }
 
-fn share(percent: f64) -> Percent {
+pub(crate) fn share(percent: f64) -> Percent {
     Percent::new(percent).expect("0 to 100")
 }
