@@ -40,7 +40,16 @@ pub(crate) struct StatusDoc {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) expected_loss: Option<f64>,
     pub(crate) targets: Vec<TargetStatusDoc>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) names: Vec<NameDoc>,
     pub(crate) ledgers: Vec<LedgerEntryDoc>,
+}
+
+/// A `host` among the peers, with the addresses that the target's lookups have answered and that are still valid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct NameDoc {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -149,6 +158,9 @@ pub(crate) struct LedgerDoc {
     pub(crate) lost_bound: Tally,
     pub(crate) lost_write: Tally,
     pub(crate) lost_late: Tally,
+    pub(crate) duplicated: Tally,
+    pub(crate) rejected: Tally,
+    pub(crate) replied: Tally,
 }
 
 impl Tally {
@@ -192,6 +204,9 @@ impl LedgerDoc {
             lost_bound: self.lost_bound.plus(other.lost_bound),
             lost_write: self.lost_write.plus(other.lost_write),
             lost_late: self.lost_late.plus(other.lost_late),
+            duplicated: self.duplicated.plus(other.duplicated),
+            rejected: self.rejected.plus(other.rejected),
+            replied: self.replied.plus(other.replied),
         }
     }
 }
@@ -302,10 +317,18 @@ impl TryFrom<v1::Fault> for FaultDoc {
                 message: status.message,
                 seed: status.seed,
                 expected_loss: status.expected_loss,
+                names: status.names.into_iter().map(name).collect(),
                 targets: status.targets.into_iter().map(target_status).collect(),
                 ledgers: status.ledgers.into_iter().map(ledger_entry).collect(),
             },
         })
+    }
+}
+
+fn name(learnt: v1::LearntName) -> NameDoc {
+    NameDoc {
+        name: learnt.name,
+        addresses: learnt.addresses,
     }
 }
 
@@ -359,6 +382,9 @@ fn ledger(ledger: &v1::Ledger) -> LedgerDoc {
         lost_bound: tally(ledger.lost_bound),
         lost_write: tally(ledger.lost_write),
         lost_late: tally(ledger.lost_late),
+        duplicated: tally(ledger.duplicated),
+        rejected: tally(ledger.rejected),
+        replied: tally(ledger.replied),
     }
 }
 

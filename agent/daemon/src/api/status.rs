@@ -7,9 +7,9 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::engine::handle::EngineError;
 
-/// What the violations of one answer may say together, in bytes. They travel twice in HTTP/2 headers, as text and as
-/// details, of which a client takes 16 KiB.
-const MAX_VIOLATIONS: usize = 4096;
+/// What the violations of one answer may say together, in bytes. They travel in HTTP/2 headers, of which a client takes
+/// 16 KiB, and do so three times: as text, in which a byte may become three, and in details with that text, in base64.
+const MAX_VIOLATIONS: usize = 2048;
 
 /// `InvalidArgument` with each violation as a `google.rpc.BadRequest` field violation; of very many the first ones.
 pub(super) fn invalid(violations: impl IntoIterator<Item = (String, String)>) -> Status {
