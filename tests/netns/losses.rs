@@ -145,7 +145,7 @@ fn the_first_packets_of_each_connection_are_lost() {
     assert_eq!(egress.dropped.packets, 3 * CONNECTIONS);
     // An edit counts on; of a TCP connection the SYN is lost, and sent again.
     rig.apply("first", Spec::action(target, "drop: {nth: {first: 1}}").egress());
-    echo_once(target.netns(), echo.address(), PATIENCE).expect("the second SYN gets through");
+    echo_once(target.netns(), echo.address(), b"anyone?", PATIENCE).expect("the second SYN gets through");
     let [egress, _] = rig.settled("first");
     assert_eq!(egress.dropped.packets, 3 * CONNECTIONS + 1);
 }
@@ -198,7 +198,12 @@ fn loss_of_handshakes_alone_leaves_established_connections_alone() {
             "opening",
             Spec::action(target, &format!("drop: {{only: {only}}}")),
         );
-        let refused = echo_once(target.netns(), echo.address(), Duration::from_millis(300));
+        let refused = echo_once(
+            target.netns(),
+            echo.address(),
+            b"anyone?",
+            Duration::from_millis(300),
+        );
         assert!(refused.is_err(), "{only}: a connection opens");
         let [egress, ingress] = rig.settled("opening");
         assert!(egress.dropped.packets >= 1, "{only}: {egress:?}");

@@ -4,8 +4,9 @@ use crate::{assert_layout, pod};
 
 /// UDP datagrams from this port are taken for DNS answers.
 pub const DNS_PORT: u16 = 53;
-/// As much of an answer as is copied: what a datagram holds that isn't a fragment on a link of 1,500 bytes.
-pub const DNS_ANSWER_ROOM: usize = 1472;
+/// As much of an answer as is copied: more than a datagram holds that isn't a fragment on a link of 1,500 bytes. A power of
+/// two, for the verifier.
+pub const DNS_ANSWER_ROOM: usize = 2048;
 
 /// The payload of one datagram that arrived from [`DNS_PORT`].
 #[repr(C)]

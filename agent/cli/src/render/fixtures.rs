@@ -61,6 +61,7 @@ pub(crate) fn wire_fault() -> v1::Fault {
         metadata: Some(metadata_to_proto(&manifest.metadata)),
         spec: Some(spec_to_proto(&manifest.spec).expect("a valid spec")),
         status: Some(v1::FaultStatus {
+            names: Vec::new(),
             phase: v1::Phase::Partial.into(),
             message: "1 target failed".into(),
             created_at: Some(timestamp_to_proto(now() - Duration::from_secs(18))),

@@ -129,7 +129,7 @@ pub(crate) struct Tally {
     pub(crate) bytes: u64,
 }
 
-/// At quiescence `matched = passed + dropped + bypassed + released + (all lost*)`.
+/// At quiescence `matched + duplicated = passed + dropped + bypassed + rejected + released + (all lost*)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LedgerDoc {
@@ -137,7 +137,10 @@ pub(crate) struct LedgerDoc {
     pub(crate) passed: Tally,
     pub(crate) dropped: Tally,
     pub(crate) bypassed: Tally,
+    pub(crate) rejected: Tally,
     pub(crate) released: Tally,
+    pub(crate) duplicated: Tally,
+    pub(crate) replied: Tally,
     pub(crate) corrupted: Tally,
     pub(crate) delayed: Tally,
     pub(crate) held: Tally,
@@ -177,7 +180,10 @@ impl LedgerDoc {
             passed: self.passed.plus(other.passed),
             dropped: self.dropped.plus(other.dropped),
             bypassed: self.bypassed.plus(other.bypassed),
+            rejected: self.rejected.plus(other.rejected),
             released: self.released.plus(other.released),
+            duplicated: self.duplicated.plus(other.duplicated),
+            replied: self.replied.plus(other.replied),
             corrupted: self.corrupted.plus(other.corrupted),
             delayed: self.delayed.plus(other.delayed),
             held: self.held.plus(other.held),
@@ -341,7 +347,10 @@ fn ledger(ledger: &v1::Ledger) -> LedgerDoc {
         passed: tally(ledger.passed),
         dropped: tally(ledger.dropped),
         bypassed: tally(ledger.bypassed),
+        rejected: tally(ledger.rejected),
         released: tally(ledger.released),
+        duplicated: tally(ledger.duplicated),
+        replied: tally(ledger.replied),
         corrupted: tally(ledger.corrupted),
         delayed: tally(ledger.delayed),
         held: tally(ledger.held),

@@ -33,13 +33,15 @@ use super::{Config, Heartbeat, Shared};
 /// Frames and bytes read from one line before the others get their turn.
 const READ_FRAMES: usize = 64;
 const READ_BYTES: usize = 1 << 20;
-/// Frames released before reading gets its turn.
+/// Frames and bytes released before reading gets its turn.
 const RELEASE_FRAMES: usize = 128;
+const RELEASE_BYTES: usize = 1 << 20;
 /// Frames taken out of a TAP that closes, or whose frames are late; more than any queue of a TAP holds, and a bound
 /// where somebody goes on sending.
 const DRAIN_FRAMES: usize = 1 << 16;
 /// How long memory may go unneeded before it is given back, in ns.
 const SPARE_PERIOD: u64 = 10_000_000_000;
+
 struct Line {
     target: TargetId,
     tap: OwnedFd,
@@ -234,8 +236,9 @@ impl Engine {
 
     fn release(&mut self) {
         self.store.advance(self.seen_at);
+        let mut bytes = 0;
         for _ in 0..RELEASE_FRAMES {
-            if !self.store.has_due() {
+            if bytes >= RELEASE_BYTES || !self.store.has_due() {
                 break;
             }
             let now = self.clock();
@@ -245,6 +248,7 @@ impl Engine {
             let Some(frame) = self.store.pop_due() else {
                 break;
             };
+            bytes += frame.length;
             self.release_one(frame, now);
         }
     }
@@ -388,8 +392,10 @@ impl Engine {
                 let delay = measured.then(|| now.saturating_sub(arrival.read_at));
                 self.write_back(arrival.group, &scratch[..length], arrival.wire, delay);
                 self.scratch = scratch;
-                while let Some(overtaken) = self.store.pop_overtaken(&arrival) {
-                    self.release_one(overtaken, now);
+                if self.store.pass(&arrival) {
+                    while let Some(overtaken) = self.store.pop_overtaken(&arrival) {
+                        self.release_one(overtaken, now);
+                    }
                 }
             }
         }

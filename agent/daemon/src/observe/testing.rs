@@ -1,5 +1,6 @@
 //! An engine that shows what a test tells it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -59,6 +60,7 @@ pub(crate) fn fault_view(text: &str, phase: Phase, slot: u32, targets: &[u32]) -
         message: String::new(),
         slot: Some(Slot(slot)),
         targets: targets.iter().map(|&id| target_view(id)).collect(),
+        names: BTreeMap::new(),
         injected: None,
         ended: None,
     }

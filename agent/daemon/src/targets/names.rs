@@ -195,7 +195,7 @@ mod tests {
         assert!(names.learn(at(10), &answer("a.test", &[(1, 30), (2, 60)])));
         assert!(names.learn(at(10), &answer("b.test", &[(3, 60)])));
         assert_eq!(of(&names, "a.test"), [ip(1), ip(2)]);
-        assert_eq!(of(&names, "b.test"), []);
+        assert!(of(&names, "b.test").is_empty());
         assert_eq!(names.expires_at(), Some(at(40)));
         names.expire(at(39));
         assert_eq!(of(&names, "a.test"), [ip(1), ip(2)]);
@@ -232,7 +232,7 @@ mod tests {
         names.learn(at(0), &answer);
         assert_eq!(of(&names, "edge.test"), [ip(1)]);
         names.expire(at(20));
-        assert_eq!(of(&names, "www.test"), []);
+        assert!(of(&names, "www.test").is_empty());
         assert_eq!(of(&names, "edge.test"), [ip(1)]);
     }
 
@@ -241,7 +241,7 @@ mod tests {
         let names = wanting(&["a.test"]);
         names.learn(at(0), &answer("a.test", &[(1, 30), (2, 300)]));
         names.want(&wanted(&["b.test"]));
-        assert_eq!(of(&names, "a.test"), []);
+        assert!(of(&names, "a.test").is_empty());
         names.learn(at(1), &answer("a.test", &[(3, 300)]));
         names.expire(at(100));
         names.want(&wanted(&["a.test"]));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::rig::{Rig, pass, pod};
+use super::rig::{Rig, fault_name, pass, pod};
 use crate::engine::handle::{Phase, RuntimeState};
 
 const PARTITION: &str = "{duration: 5m, target: {pods: {namespace: shop, selector: {matchLabels: {app: web}}}}, \
@@ -70,6 +70,58 @@ async fn peers_follow_their_pods() {
     rig.world.remove_pod("sandbox-9");
     pass(Duration::from_millis(10)).await;
     assert!(peers(&rig).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_follow_what_names_mean() {
+    let rig = Rig::new();
+    rig.world.add_pod(pod("web", "web", 1));
+    let spec = "{duration: 5m, target: {pods: {namespace: shop, name: web}}, direction: egress, \
+                peers: [{host: API.shop.test}], action: {partition: {}}}";
+    let view = rig.apply("cut", spec).await.expect("accepted");
+    let slot = view.slot.expect("a slot");
+    assert_eq!(view.phase, Phase::Injected);
+    assert!(
+        view.message.contains("no address of its peers is known yet"),
+        "{}",
+        view.message
+    );
+    assert_eq!(
+        rig.world.wanted().names,
+        BTreeSet::from(["api.shop.test".to_owned()])
+    );
+    {
+        let state = rig.kernel.state();
+        assert!(state.rules[&slot].watches_dns);
+        // Answers arrive, whatever the direction of the fault.
+        assert!(state.equipped.values().all(|(_, equipment)| equipment.ingress));
+    }
+    let known = |addresses: &[u8]| {
+        let addresses = addresses.iter().map(|last| [192, 0, 2, *last].into()).collect();
+        rig.world
+            .change(|update| drop(update.world.names.insert("api.shop.test".to_owned(), addresses)));
+    };
+    let peers = || {
+        let state = rig.kernel.state();
+        let nets = state.peers.values().flatten().map(|peer| peer.net.to_string());
+        nets.collect::<Vec<_>>()
+    };
+    known(&[1, 2]);
+    pass(Duration::from_millis(10)).await;
+    assert_eq!(peers(), ["192.0.2.1/32", "192.0.2.2/32"]);
+    assert!(rig.kernel.state().rules[&slot].peers_exact);
+    assert_eq!(rig.view("cut").message, "in force on 1 target");
+    assert_eq!(rig.view("cut").names["api.shop.test"].len(), 2);
+    let writes = rig.kernel.calls("write_rule");
+    known(&[2, 3]);
+    pass(Duration::from_millis(10)).await;
+    assert_eq!(peers(), ["192.0.2.2/32", "192.0.2.3/32"]);
+    assert_eq!(rig.kernel.calls("write_rule"), writes, "the set changes in place");
+
+    let fault = rig.handle.delete(fault_name("cut")).await.expect("it is known");
+    assert_eq!(fault.names["api.shop.test"].len(), 2);
+    pass(Duration::from_millis(10)).await;
+    assert!(rig.world.wanted().names.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
