@@ -112,6 +112,16 @@ impl Spec {
         self
     }
 
+    /// A peer by its DNS name.
+    #[must_use]
+    pub fn host(mut self, name: &str) -> Self {
+        self.0.peers.push(Peer {
+            host: Some(name.to_owned()),
+            ..Peer::default()
+        });
+        self
+    }
+
     #[must_use]
     pub fn peers_in(mut self, cidr: &str, except: &[String]) -> Self {
         self.0.peers.push(Peer {

@@ -2,6 +2,7 @@
 //! (`BPF_PROG_TEST_RUN`) without any device. Needs root.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sabot_abi as abi;
@@ -18,11 +19,18 @@ const TCP: u8 = 6;
 const IPV4_HEADER: usize = 20;
 const MORE_FRAGMENTS: u16 = 0x2000;
 
+/// A process can have one loaded object at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// The loaded object with one target, on which everything is cut.
-struct Rig(Trial);
+struct Rig(
+    Trial,
+    #[expect(dead_code, reason = "held as long as the object")] MutexGuard<'static, ()>,
+);
 
 impl Rig {
     fn new(watches: bool) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let trial = Trial::load(Duration::from_secs(10)).expect("the fault object loads (root is needed)");
         let rule = RuleBody {
             action: Action::Partition,
@@ -42,7 +50,7 @@ impl Rig {
             sample_every: 0,
         };
         trial.write_rule(SLOT, &rule).expect("it is written");
-        let rig = Self(trial);
+        let rig = Self(trial, turn);
         rig.watch(watches);
         rig
     }

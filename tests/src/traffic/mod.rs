@@ -2,6 +2,7 @@
 
 mod bulk;
 mod echo;
+mod names;
 mod ping;
 mod probe;
 mod stamped;
@@ -10,6 +11,7 @@ mod udp;
 
 pub use bulk::{Bulk, Received, Sent};
 pub use echo::{Echo, echo_once};
+pub use names::NameServer;
 pub use ping::{PingReport, ping};
 pub use probe::{INTERVAL, Outage, Passage, ProbeServer, Prober, Sample};
 pub use stamped::{Arrival, StampedLoad};

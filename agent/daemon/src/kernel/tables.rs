@@ -3,6 +3,8 @@
 //! A rule and a target have two bodies each and a state word that says which is valid: a change writes the other body and
 //! then the word, so a packet sees the old or the new, never a mixture.
 
+mod peers;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,11 +15,11 @@ use aya::maps::{
     Array, HashMap as KernelHash, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
 };
 use aya::util::nr_cpus;
-use ipnet::IpNet;
 use nix::libc;
 use sabot_abi as abi;
 use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
+use self::peers::Peers;
 use super::tables_encode::{PortBlock, encode_ports, encode_rule, mapped};
 use crate::engine::handle::{LedgerDirection, Tally};
 
@@ -37,6 +39,8 @@ pub enum TableError {
 
 pub(super) struct Tables {
     inner: Mutex<Inner>,
+    /// Apart from the rest, since a large set takes a while.
+    peers: Mutex<Peers>,
     cpus: usize,
 }
 
@@ -46,8 +50,6 @@ struct Inner {
     target_state: Array<MapData, u32>,
     targets: Array<MapData, abi::Target>,
     ports: LpmTrie<MapData, abi::PortKey, u32>,
-    peers_exact: KernelHash<MapData, abi::PeerKey, u32>,
-    peers_prefix: LpmTrie<MapData, abi::PeerPrefix, u32>,
     node_addresses: KernelHash<MapData, [u8; 16], u32>,
     counters: PerCpuHashMap<MapData, abi::CounterKey, abi::Counters>,
     streams: KernelHash<MapData, abi::CounterKey, abi::Stream>,
@@ -77,8 +79,6 @@ impl Tables {
             target_state: take(ebpf, "TARGET_STATE")?,
             targets: take(ebpf, "TARGETS")?,
             ports: take(ebpf, "PORTS")?,
-            peers_exact: take(ebpf, "PEERS_EXACT")?,
-            peers_prefix: take(ebpf, "PEERS_PREFIX")?,
             node_addresses: take(ebpf, "NODE_ADDRESSES")?,
             counters: take(ebpf, "COUNTERS")?,
             streams: take(ebpf, "STREAMS")?,
@@ -91,6 +91,7 @@ impl Tables {
         };
         Ok(Self {
             inner: Mutex::new(inner),
+            peers: Mutex::new(Peers::take(ebpf)?),
             cpus,
         })
     }
@@ -149,39 +150,13 @@ impl Tables {
         Ok(())
     }
 
+    /// In the order in which they are given; each replaces the entry of the same prefix.
     pub(super) fn add_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), TableError> {
-        let mut inner = self.lock();
-        for entry in entries {
-            let value = if entry.excepted {
-                abi::PEER_EXCEPTED
-            } else {
-                abi::PEER_INCLUDED
-            };
-            let result = match exact_key(set, &entry.net) {
-                Some(key) => inner.peers_exact.insert(key, value, 0),
-                None => inner.peers_prefix.insert(&prefix_key(set, &entry.net), value, 0),
-            };
-            result.map_err(|error| {
-                if is_full(&error) {
-                    TableError::PeersFull(abi::MAX_PEERS)
-                } else {
-                    on("add a peer")(error)
-                }
-            })?;
-        }
-        Ok(())
+        self.peers().add(set, entries)
     }
 
     pub(super) fn remove_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), TableError> {
-        let mut inner = self.lock();
-        for entry in entries {
-            let result = match exact_key(set, &entry.net) {
-                Some(key) => inner.peers_exact.remove(&key),
-                None => inner.peers_prefix.remove(&prefix_key(set, &entry.net)),
-            };
-            unless_absent(result).map_err(on("remove a peer"))?;
-        }
-        Ok(())
+        self.peers().remove(set, entries)
     }
 
     pub(super) fn set_node_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), TableError> {
@@ -259,6 +234,10 @@ impl Tables {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Inner {
@@ -322,19 +301,6 @@ fn counter_key(slot: Slot, target: TargetId, direction: LedgerDirection) -> abi:
         target: target.0,
         direction,
     }
-}
-
-fn exact_key(set: PeerSetId, net: &IpNet) -> Option<abi::PeerKey> {
-    (net.prefix_len() == net.max_prefix_len()).then(|| abi::PeerKey {
-        peer_set: set.0,
-        address: mapped(net.addr()),
-    })
-}
-
-fn prefix_key(set: PeerSetId, net: &IpNet) -> Key<abi::PeerPrefix> {
-    let mapping = 128 - u32::from(net.max_prefix_len());
-    let length = abi::PEER_PREFIX_BASE + mapping + u32::from(net.prefix_len());
-    Key::new(length, abi::peer_prefix(set.0, mapped(net.network())))
 }
 
 fn errno(error: &MapError) -> Option<i32> {

@@ -243,10 +243,13 @@ fn with_addresses(pod: &Pod, local: &Local) -> Pod {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::time::Duration;
 
     use tokio::time::timeout;
 
+    use crate::kernel::boot_time;
+    use crate::observe::dns::Answer;
     use crate::targets::test_netns::TestNetns;
     use crate::targets::{RuntimeEndpoint, TargetsConfig, TargetsHandle, Wanted, start};
 
@@ -320,6 +323,28 @@ mod tests {
             updates.wait_for(|u| !u.world.namespaces.contains_key(&path)),
         );
         seen.await.expect("it leaves the world").unwrap();
+    }
+
+    #[tokio::test]
+    async fn names_are_learnt_at_once_and_forgotten_in_time() {
+        let targets = watch_without_runtime(Duration::from_secs(3600));
+        let name = "api.shop.test".to_owned();
+        targets.want(Wanted {
+            names: [name.clone()].into(),
+            ..Wanted::default()
+        });
+        let mut updates = targets.watch();
+        let answer = Answer {
+            names: vec![(name.clone(), Duration::MAX)],
+            addresses: vec![([192, 0, 2, 1].into(), Duration::ZERO)],
+            is_partial: false,
+        };
+        assert!(targets.names().learn(boot_time(), &answer));
+        let seen = timeout(PATIENCE, updates.wait_for(|u| u.world.names.contains_key(&name)));
+        let addresses = seen.await.expect("it is learnt").unwrap().world.names[&name].clone();
+        assert_eq!(addresses, [IpAddr::from([192, 0, 2, 1])].into());
+        let seen = timeout(PATIENCE, updates.wait_for(|u| u.world.names.is_empty()));
+        seen.await.expect("it is forgotten").unwrap();
     }
 
     #[tokio::test]

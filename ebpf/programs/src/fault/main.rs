@@ -16,6 +16,7 @@ mod detour;
 mod dns;
 mod events;
 mod filter;
+mod headers;
 mod packet;
 mod peers;
 mod pipeline;

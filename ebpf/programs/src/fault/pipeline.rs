@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
-use sabot_abi::{Counters, INCIDENT_NO_COUNTERS, MAX_TARGET_SLOTS, Role, Target};
+use sabot_abi::{Counters, INCIDENT_NO_COUNTERS, MAX_TARGET_SLOTS, Role, Rule, Target};
 
 use crate::action::{Outcome, Visit};
 use crate::clock;
@@ -64,10 +64,10 @@ pub struct Journey<'a> {
 
 impl Journey<'_> {
     #[inline(always)]
-    fn current(ctx: &TcContext, direction: u32, now: u64) -> Option<Self> {
+    fn current(ctx: &TcContext, packet: &'static Packet, direction: u32, now: u64) -> Option<Self> {
         let target_id = targets::id_of(ctx);
         Some(Self {
-            packet: Packet::current()?,
+            packet,
             target: targets::get(target_id)?,
             target_id,
             direction,
@@ -78,13 +78,12 @@ impl Journey<'_> {
 
 #[inline(always)]
 pub fn run(ctx: &TcContext, target: &Target, direction: u32, entrance: Entrance) -> Step {
-    let now = clock::now();
     let mut index = match entrance {
         Entrance::Start => 0,
         Entrance::After(slot) => position(target, slot).saturating_add(1),
         Entrance::At(slot) | Entrance::Uncounted(slot) => {
             let is_counted = matches!(entrance, Entrance::At(_)) as u32;
-            let step = fault_resume(raw(ctx), slot, direction, now, is_counted);
+            let step = fault_resume(raw(ctx), slot, direction, is_counted);
             if step != CONTINUE {
                 return Step::of(step);
             }
@@ -92,7 +91,7 @@ pub fn run(ctx: &TcContext, target: &Target, direction: u32, entrance: Entrance)
         }
     };
     while index < MAX_TARGET_SLOTS as u32 && index < target.slot_count {
-        let step = fault_visit(raw(ctx), target.slots[index as usize], direction, now);
+        let step = fault_visit(raw(ctx), target.slots[index as usize], direction);
         if step != CONTINUE {
             return Step::of(step);
         }
@@ -118,39 +117,43 @@ fn position(target: &Target, slot: u32) -> u32 {
 /// the slots that a list may have. Such a function takes the context and numbers, and finds the rest again.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn fault_visit(context: *mut __sk_buff, slot: u32, direction: u32, now: u64) -> u32 {
+pub extern "C" fn fault_visit(context: *mut __sk_buff, slot: u32, direction: u32) -> u32 {
     let ctx = TcContext::new(context);
-    match Journey::current(&ctx, direction, now) {
-        Some(journey) => visit(&ctx, &journey, slot) as u32,
-        None => CONTINUE,
-    }
+    visit(&ctx, slot, direction).unwrap_or(Step::Continue) as u32
 }
 
 /// A wire packet is back from the segmenter, to which a slot sent it. A global function as [`fault_visit`] is.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn fault_resume(
-    context: *mut __sk_buff,
-    slot: u32,
-    direction: u32,
-    now: u64,
-    is_counted: u32,
-) -> u32 {
+pub extern "C" fn fault_resume(context: *mut __sk_buff, slot: u32, direction: u32, is_counted: u32) -> u32 {
     let ctx = TcContext::new(context);
-    match Journey::current(&ctx, direction, now) {
+    let packet = Packet::current();
+    let journey = packet.and_then(|packet| Journey::current(&ctx, packet, direction, clock::now()));
+    match journey {
         Some(journey) => resume(&ctx, &journey, slot, is_counted != 0) as u32,
         None => CONTINUE,
     }
 }
 
+/// The clock is read last, since that takes as long as looking for a peer and most packets are none of the rule's.
 #[inline(always)]
-fn visit(ctx: &TcContext, journey: &Journey<'_>, slot: u32) -> Step {
-    let Some(rule) = rules::get(slot) else {
-        return Step::Continue;
-    };
-    if !rules::in_force(rule, journey.now) || !filter::matches(rule, journey.packet, journey.direction) {
-        return Step::Continue;
+fn visit(ctx: &TcContext, slot: u32, direction: u32) -> Option<Step> {
+    let rule = rules::get(slot)?;
+    let packet = Packet::current()?;
+    if !filter::matches(rule, packet, direction) {
+        return None;
     }
+    let now = clock::now();
+    if !rules::in_force(rule, now) {
+        return None;
+    }
+    let journey = Journey::current(ctx, packet, direction, now)?;
+    Some(meet(ctx, &journey, slot, rule))
+}
+
+/// The packet is one of those that the rule names.
+#[inline(always)]
+fn meet(ctx: &TcContext, journey: &Journey<'_>, slot: u32, rule: &Rule) -> Step {
     let portion = filter::portion(rule, journey.packet);
     if portion == Portion::Nothing {
         return Step::Continue;
