@@ -104,7 +104,9 @@ mod tests {
     fn a_backlog_delays_another_line_by_one_turn() {
         for length in [60, 1500, 65_000] {
             let (mut arena, mut due) = (Arena::default(), Due::default());
-            (0..5000).for_each(|_| drop(push(&mut arena, &mut due, 0, length)));
+            for _ in 0..5000 {
+                push(&mut arena, &mut due, 0, length);
+            }
             release(&mut arena, &mut due, 100);
             push(&mut arena, &mut due, 7, 60);
             let lines = release(&mut arena, &mut due, 4901);
@@ -121,7 +123,9 @@ mod tests {
         let (mut arena, mut due) = (Arena::default(), Due::default());
         let lengths = [60, 1500, 65_000];
         for (line, length) in (0..).zip(lengths) {
-            (0..4000).for_each(|_| drop(push(&mut arena, &mut due, line, length)));
+            for _ in 0..4000 {
+                push(&mut arena, &mut due, line, length);
+            }
         }
         let mut cost = [0; 3];
         for line in release(&mut arena, &mut due, 3000) {

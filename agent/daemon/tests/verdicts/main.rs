@@ -2,10 +2,13 @@
 //! (`BPF_PROG_TEST_RUN`) without any device. Needs root.
 
 mod actions;
+mod chances;
 mod corruption;
 mod damage;
 mod frame;
 mod matching;
+mod model;
 mod peers;
+mod properties;
 mod rig;
 mod super_packets;

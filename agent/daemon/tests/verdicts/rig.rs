@@ -13,6 +13,7 @@ use sabot_core::model::{
     PortMatch, PortRange, PortSide,
 };
 use sabot_core::plan::{PeerEntry, RuleBody, Slot, TargetId};
+use sabot_testkit::Netns;
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::boot_time;
 use sabotd::kernel::trial::{self, Outcome, Trial, Verdict};
@@ -28,6 +29,8 @@ pub(crate) const IDENTITY: u64 = 0x0123_4567_89ab_cdef;
 pub(crate) const SEED: u64 = 42;
 pub(crate) const LINE_IFINDEX: u32 = 901;
 pub(crate) const SEGMENTER_IFINDEX: u32 = 902;
+/// A device that is in every namespace.
+pub(crate) const LOOPBACK_IFINDEX: u32 = 1;
 pub(crate) const HEARTBEAT_BOUND: Duration = Duration::from_secs(10);
 pub(crate) const BOTH: [LedgerDirection; 2] = [Egress, Ingress];
 
@@ -206,6 +209,14 @@ impl Drop for Rig {
             *self.trial = None;
         }
     }
+}
+
+/// Runs a test in a network namespace of its own, where clones, which the kernel really sends, get no further than its
+/// loopback device: they aren't addressed to it.
+pub(crate) fn in_private_netns(test: impl FnOnce() + Send) {
+    Netns::new("verdicts")
+        .expect("a network namespace (root is needed)")
+        .run(test);
 }
 
 /// How a packet is dropped in a direction: on egress by a redirect to no device.
