@@ -5,8 +5,6 @@ mod fault;
 mod node;
 
 pub(crate) use event::{EventDoc, EventKindDoc, PacketDoc, SyscallDoc};
-#[cfg(test)]
-pub(crate) use fault::NameDoc;
 pub(crate) use fault::{
     ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,
     TargetStatusDoc, WatchDoc,

@@ -245,8 +245,8 @@ fn refusal(metadata: &Metadata) -> Option<EngineError> {
     }
 }
 
-fn action(fault: &str) -> Action {
-    match fault {
+fn action(name: &str) -> Action {
+    match name {
         "lossy" => Action::Drop(Loss {
             model: LossModel::Percent(Percent::new(5.0).expect("a percent")),
             only: None,
