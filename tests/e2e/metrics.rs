@@ -39,12 +39,15 @@ const FAMILIES: [(&str, &str); 17] = [
 ];
 
 /// Outcomes in metrics, and in a fault's ledgers.
-const OUTCOMES: [(&str, &str); 12] = [
+const OUTCOMES: [(&str, &str); 15] = [
     ("matched", "matched"),
     ("passed", "passed"),
     ("dropped", "dropped"),
     ("bypassed", "bypassed"),
+    ("rejected", "rejected"),
     ("released", "released"),
+    ("duplicated", "duplicated"),
+    ("replied", "replied"),
     ("corrupted", "corrupted"),
     ("delayed", "delayed"),
     ("lost_segmenter", "lostSegmenter"),

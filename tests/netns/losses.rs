@@ -128,7 +128,12 @@ fn the_first_packets_of_each_connection_are_lost() {
     let rig = Rig::new(2);
     let (target, peer) = (rig.lab.pod(TARGET), rig.lab.pod(PEER));
     let echo = Echo::start(peer.netns(), peer.ipv4()).expect("it listens");
-    rig.apply("first", Spec::action(target, "drop: {nth: {first: 3}}").egress());
+    rig.apply(
+        "first",
+        Spec::action(target, "drop: {nth: {first: 3}}")
+            .egress()
+            .port("UDP", None),
+    );
     let receiver = UdpReceiver::start(peer.netns(), peer.ipv4()).expect("it binds");
     let load = UdpLoad {
         datagrams: EACH,
@@ -144,8 +149,13 @@ fn the_first_packets_of_each_connection_are_lost() {
     let [egress, _] = rig.settled("first");
     assert_eq!(egress.dropped.packets, 3 * CONNECTIONS);
     // An edit counts on; of a TCP connection the SYN is lost, and sent again.
-    rig.apply("first", Spec::action(target, "drop: {nth: {first: 1}}").egress());
-    echo_once(target.netns(), echo.address(), PATIENCE).expect("the second SYN gets through");
+    rig.apply(
+        "first",
+        Spec::action(target, "drop: {nth: {first: 1}}")
+            .egress()
+            .port("TCP", None),
+    );
+    echo_once(target.netns(), echo.address(), b"anyone?", PATIENCE).expect("the second SYN gets through");
     let [egress, _] = rig.settled("first");
     assert_eq!(egress.dropped.packets, 3 * CONNECTIONS + 1);
 }
@@ -198,7 +208,12 @@ fn loss_of_handshakes_alone_leaves_established_connections_alone() {
             "opening",
             Spec::action(target, &format!("drop: {{only: {only}}}")),
         );
-        let refused = echo_once(target.netns(), echo.address(), Duration::from_millis(300));
+        let refused = echo_once(
+            target.netns(),
+            echo.address(),
+            b"anyone?",
+            Duration::from_millis(300),
+        );
         assert!(refused.is_err(), "{only}: a connection opens");
         let [egress, ingress] = rig.settled("opening");
         assert!(egress.dropped.packets >= 1, "{only}: {egress:?}");

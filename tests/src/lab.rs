@@ -16,10 +16,13 @@ use crate::wait::wait_until;
 pub const NODE_IPV4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub const NODE_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 
-/// More would need a wider prefix.
-const MOST_PODS: usize = 200;
-/// How long the kernel may take to bring everything up.
+/// A bridge has no more ports than 1,023, and the prefix no more addresses.
+const MOST_PODS: usize = 1000;
+const PREFIX: u8 = 22;
+/// How long the kernel may take to bring everything up, and how much longer for each pod.
 const SETTLE: Duration = Duration::from_secs(10);
+const SETTLE_EACH: Duration = Duration::from_millis(100);
+const NETWORK: u32 = u32::from_be_bytes([10, 77, 0, 0]);
 /// Pods' addresses end in 10, 11 and so on.
 const FIRST_ADDRESS: usize = 10;
 
@@ -61,7 +64,7 @@ impl Lab {
             &format!(
                 "link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0\n\
                  link set br0 up\n\
-                 address add {NODE_IPV4}/24 dev br0\n\
+                 address add {NODE_IPV4}/{PREFIX} dev br0\n\
                  address add {NODE_IPV6}/64 dev br0 nodad\n"
             ),
         )?;
@@ -113,7 +116,7 @@ impl Lab {
         self.made += 1;
         let netns = Netns::new("sabot-pod")?;
         let pod = LabPod {
-            ipv4: Ipv4Addr::new(10, 77, 0, host as u8),
+            ipv4: Ipv4Addr::from(NETWORK + host as u32),
             ipv6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, host as u16),
             netns,
             port,
@@ -131,7 +134,7 @@ impl Lab {
         batch(
             &pod.netns,
             &format!(
-                "address add {}/24 dev eth0\n\
+                "address add {}/{PREFIX} dev eth0\n\
                  address add {}/64 dev eth0 nodad\n\
                  link set eth0 up\n\
                  route add default via {NODE_IPV4}\n\
@@ -166,9 +169,10 @@ impl Lab {
                 .all(|pod| is_up(&pod.port) && forwards(&pod.port) && pod_is_up(pod))
                 && (pods.is_empty() || is_up("br0"))
         };
+        let patience = SETTLE + SETTLE_EACH * pods.len() as u32;
         ensure!(
-            wait_until(SETTLE, Duration::from_millis(5), settled),
-            "the lab's devices aren't up after {SETTLE:?}"
+            wait_until(patience, Duration::from_millis(5), settled),
+            "the lab's devices aren't up after {patience:?}"
         );
         Ok(())
     }

@@ -121,6 +121,13 @@ pub(crate) fn fault_detail(fault: &FaultDoc, now: SystemTime) -> String {
     if !status.targets.is_empty() {
         sections.push(target_statuses(&status.targets));
     }
+    if !status.names.is_empty() {
+        let rows = status.names.iter().map(|name| {
+            let addresses = name.addresses.join(" ");
+            [name.name.clone(), or_dash(addresses)]
+        });
+        sections.push(table(["HOST", "ADDRESSES"], rows));
+    }
     if !status.ledgers.is_empty() {
         sections.push(ledgers(fault));
     }
@@ -171,6 +178,9 @@ fn ledgers(fault: &FaultDoc) -> String {
             cell(ledger.held),
             cell(ledger.released),
             cell(ledger.corrupted),
+            cell(ledger.duplicated),
+            cell(ledger.rejected),
+            cell(ledger.replied),
             cell(ledger.bypassed),
             cell(ledger.lost()),
         ]
@@ -186,6 +196,9 @@ fn ledgers(fault: &FaultDoc) -> String {
             "HELD",
             "RELEASED",
             "CORRUPTED",
+            "DUPLICATED",
+            "REJECTED",
+            "REPLIED",
             "BYPASSED",
             "LOST",
         ],

@@ -119,21 +119,36 @@ fn rounded(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
-/// What the fault did: `12 dropped`, `40 delayed, 2 lost`.
+/// What the fault did: `12 dropped`, `40 delayed, 2 lost`. What the action is for is always said, the rest where there was
+/// some.
 pub(crate) fn effect(action: &Action, total: &LedgerDoc) -> String {
-    let did = match action {
-        Action { corrupt: Some(_), .. } => (total.corrupted, "corrupted"),
-        Action { delay: Some(_), .. } => (total.delayed, "delayed"),
-        _ => (total.dropped, "dropped"),
+    let main = match action {
+        Action { corrupt: Some(_), .. } => "corrupted",
+        Action {
+            duplicate: Some(_), ..
+        } => "duplicated",
+        Action { reject: Some(_), .. } | Action { reset: Some(_), .. } => "rejected",
+        Action { delay: Some(_), .. }
+        | Action { reorder: Some(_), .. }
+        | Action {
+            rate_limit: Some(_), ..
+        } => "delayed",
+        _ => "dropped",
     };
-    let mut parts = vec![did];
-    parts.extend(
-        [(total.bypassed, "bypassed"), (total.lost(), "lost")]
-            .into_iter()
-            .filter(|(t, _)| t.packets > 0),
-    );
-    let parts: Vec<_> = parts
+    let all = [
+        (total.dropped, "dropped"),
+        (total.corrupted, "corrupted"),
+        (total.duplicated, "duplicated"),
+        (total.rejected, "rejected"),
+        (total.delayed, "delayed"),
+        (total.bypassed, "bypassed"),
+        (total.lost(), "lost"),
+    ];
+    let (first, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, what)| *what == main);
+    let others = others.into_iter().filter(|(tally, _)| tally.packets > 0);
+    let parts: Vec<_> = first
         .into_iter()
+        .chain(others)
         .map(|(tally, what)| format!("{} {what}", tally.packets))
         .collect();
     parts.join(", ")

@@ -7,6 +7,7 @@
 mod counters;
 mod dns;
 mod event;
+mod peer;
 mod random;
 mod rule;
 mod syscalls;
@@ -16,6 +17,7 @@ mod target;
 pub use counters::*;
 pub use dns::*;
 pub use event::*;
+pub use peer::*;
 pub use random::*;
 pub use rule::*;
 pub use syscalls::*;

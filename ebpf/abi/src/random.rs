@@ -1,4 +1,9 @@
 //! Randomness that can be repeated: the n-th draw of a stream follows from the stream's key and n alone.
+//!
+//! What a draw decides: its low 32 bits are compared with a share; its high 32 bits with the probability of a change of
+//! state. What else has to be drawn for a packet (the byte to change) comes from the stream that has the draw as its key.
+
+use crate::{assert_layout, pod};
 
 /// Steele, Lea and Flood's SplitMix64: the step between states, and what is made of a state.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -22,3 +27,21 @@ pub const fn random(key: u64, n: u64) -> u64 {
 pub const fn stream_key(seed: u64, identity: u64, direction: u32) -> u64 {
     mix(mix(seed ^ identity).wrapping_add(direction as u64))
 }
+
+/// How far a slot has come with its decisions on a target in a direction. All CPUs share it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stream {
+    /// Packets decided so far, times two, plus [`STREAM_BAD`].
+    pub word: u64,
+    /// No stream before it had the same, so that nothing that was remembered for those is taken for this one's.
+    pub id: u64,
+}
+assert_layout!(Stream, size = 16, align = 8);
+
+/// The chain is in its bad state.
+pub const STREAM_BAD: u64 = 1;
+/// What one decided packet adds to a stream's word.
+pub const STREAM_STEP: u64 = 2;
+
+pod!(Stream);

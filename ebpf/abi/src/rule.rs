@@ -4,8 +4,6 @@ use crate::{assert_layout, pod};
 
 /// Slots, and so faults, that the kernel's tables hold at once.
 pub const MAX_SLOTS: u32 = 4096;
-/// Peer entries in all sets, of each kind (exact addresses, prefixes).
-pub const MAX_PEERS: u32 = 1 << 18;
 /// The map flag for "insert only".
 pub const BPF_NOEXIST: u32 = 1;
 /// Port blocks and protocols in all rules.
@@ -48,9 +46,9 @@ pub const RULE_EGRESS: u32 = 1 << 0;
 pub const RULE_INGRESS: u32 = 1 << 1;
 /// Only packets whose other end is in the rule's peer set match; without it every other end does.
 pub const RULE_PEERS: u32 = 1 << 2;
-/// The peer set holds exact addresses (the `PEERS_EXACT` map).
+/// The peer set holds exact addresses.
 pub const RULE_PEERS_EXACT: u32 = 1 << 3;
-/// The peer set holds prefixes (the `PEERS_PREFIX` map).
+/// The peer set holds prefixes.
 pub const RULE_PEERS_PREFIX: u32 = 1 << 4;
 /// Traffic with the node's own addresses is spared unless the peer set names that address exactly.
 pub const RULE_SPARE_NODE: u32 = 1 << 5;
@@ -168,46 +166,7 @@ pub const SIDE_DESTINATION: u8 = 1;
 /// The whole protocol, with port 0.
 pub const SIDE_WHOLE: u8 = 2;
 
-/// Key of an exact peer address. IPv4 addresses are IPv4-mapped IPv6 ones.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PeerKey {
-    pub peer_set: u32,
-    pub address: [u8; 16],
-}
-assert_layout!(PeerKey, size = 20, align = 4);
-
-/// The data part of a key in the prefix trie: the prefix length counts the 32 bits of `peer_set` and then the address's.
-/// `peer_set` is in network byte order here, since the trie compares bits from the first byte on, and holds the family.
-/// [`peer_prefix`] makes one.
-pub type PeerPrefix = PeerKey;
-
-/// Bits of the prefix trie's key that are not the address.
-pub const PEER_PREFIX_BASE: u32 = 32;
-
-/// The bit of a trie key's `peer_set` that says that its address is an IPv4 one, so that `::/0` doesn't take in IPv4.
-const PEER_PREFIX_IPV4: u32 = 1 << 31;
-const _: () = assert!(2 * MAX_SLOTS <= PEER_PREFIX_IPV4);
-
-/// The data part of a trie key.
-#[inline(always)]
-pub const fn peer_prefix(peer_set: u32, address: [u8; 16]) -> PeerPrefix {
-    let family = match address {
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..] => PEER_PREFIX_IPV4,
-        _ => 0,
-    };
-    PeerPrefix {
-        peer_set: (peer_set | family).to_be(),
-        address,
-    }
-}
-
-/// Value of a peer entry: the address is in the set.
-pub const PEER_INCLUDED: u32 = 1;
-/// Value of a peer entry: the address is excepted from the set.
-pub const PEER_EXCEPTED: u32 = 2;
-
 /// A slot's state word: 0 when free, otherwise the index of its rule body plus one. Bodies of slot `s` are `2s` and `2s + 1`.
 pub const SLOT_FREE: u32 = 0;
 
-pod!(Rule, PortKey, PeerKey);
+pod!(Rule, PortKey);

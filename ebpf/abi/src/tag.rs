@@ -16,7 +16,8 @@ const INGRESS_BIT: u16 = 1 << 15;
 pub enum Role {
     /// Itself, and the slot's choice didn't fall on it.
     Plain,
-    /// Itself, and chosen.
+    /// Itself, and chosen. On the way through the segmenter: the slot names only some of the super-packet's wire packets,
+    /// has counted none of them, and looks at each when it is back.
     Chosen,
     /// A clone of a packet that went on.
     Copy,

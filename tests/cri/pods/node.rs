@@ -132,6 +132,7 @@ impl Node {
             sum.passed,
             sum.dropped,
             sum.bypassed,
+            sum.rejected,
             sum.released,
             sum.lost_segmenter,
             sum.lost_queue,
@@ -144,7 +145,12 @@ impl Node {
             packets: a.packets + b.packets,
             bytes: a.bytes + b.bytes,
         });
-        assert_eq!(sum.matched, Some(explained), "{sum:#?}");
+        let [matched, copies] = [sum.matched, sum.duplicated].map(Option::unwrap_or_default);
+        let matched = Tally {
+            packets: matched.packets + copies.packets,
+            bytes: matched.bytes + copies.bytes,
+        };
+        assert_eq!(matched, explained, "{sum:#?}");
         sum
     }
 
@@ -221,7 +227,10 @@ pub(crate) fn sum(status: &FaultStatus, direction: Direction) -> Ledger {
             (&mut sum.passed, &ledger.passed),
             (&mut sum.dropped, &ledger.dropped),
             (&mut sum.bypassed, &ledger.bypassed),
+            (&mut sum.rejected, &ledger.rejected),
             (&mut sum.released, &ledger.released),
+            (&mut sum.duplicated, &ledger.duplicated),
+            (&mut sum.replied, &ledger.replied),
             (&mut sum.corrupted, &ledger.corrupted),
             (&mut sum.delayed, &ledger.delayed),
             (&mut sum.held, &ledger.held),

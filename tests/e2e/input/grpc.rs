@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sabot_proto::sabot::v1::{
-    Action, Corrupt, Delay, Drop, FaultSpec, Partition, Peer, Port, Target, action, peer, target,
+    Action, Corrupt, Delay, Drop, FaultSpec, Partition, Peer, Port, Target, action, delay as delay_kind,
+    drop, peer, target,
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -19,14 +20,17 @@ fn act(kind: action::Kind) -> Option<Action> {
 }
 
 fn percent(percent: Option<f64>) -> Option<Action> {
-    act(action::Kind::Drop(Drop { percent }))
+    act(action::Kind::Drop(Drop {
+        model: percent.map(drop::Model::Percent),
+        only: None,
+    }))
 }
 
 fn delay(latency: Option<prost_types::Duration>, jitter: Option<prost_types::Duration>) -> Option<Action> {
     act(action::Kind::Delay(Delay {
-        latency,
+        base: latency.map(delay_kind::Base::Latency),
         jitter,
-        distribution: None,
+        ..Delay::default()
     }))
 }
 
@@ -92,10 +96,11 @@ fn actions() -> Vec<Case> {
         (
             act(action::Kind::Corrupt(Corrupt {
                 percent: Some(5.0),
-                kind: Some("wire".to_owned()),
+                kind: Some("header".to_owned()),
+                ..Corrupt::default()
             })),
             "spec.action.corrupt.kind",
-            "`wire` given",
+            "`header` given",
         ),
         (delay(None, None), "spec.action.delay.latency", "required"),
         (
@@ -153,8 +158,8 @@ fn peers_and_ports() -> Vec<Case> {
         (u32::MAX, "1 to 65535"),
     ] {
         let port = Port {
-            protocol: None,
             port: Some(port),
+            ..Port::default()
         };
         let spec = FaultSpec {
             ports: vec![port],

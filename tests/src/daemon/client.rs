@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hyper_util::rt::TokioIo;
+use sabot_proto::MAX_MESSAGE_BYTES;
 use sabot_proto::sabot::v1::fault_service_client::FaultServiceClient;
 use sabot_proto::sabot::v1::node_service_client::NodeServiceClient;
 use sabot_proto::sabot::v1::observe_service_client::ObserveServiceClient;
@@ -54,7 +55,7 @@ impl Client {
     }
 
     pub fn faults(&self) -> FaultServiceClient<Channel> {
-        FaultServiceClient::new(self.channel.clone())
+        FaultServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub fn observe(&self) -> ObserveServiceClient<Channel> {

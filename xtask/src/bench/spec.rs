@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use sabot_proto::sabot::v1::{
     Action, Delay, Direction, Drop, Fault, FaultSpec, LabelSelector, Partition, Peer, Phase, Target,
-    TargetPhase, TargetPods, action, peer, target,
+    TargetPhase, TargetPods, action, delay, drop, peer, target,
 };
 use sabot_testkit::LabPod;
 
@@ -64,13 +64,14 @@ pub(super) fn partition() -> action::Kind {
 
 pub(super) fn drop_share(percent: f64) -> action::Kind {
     action::Kind::Drop(Drop {
-        percent: Some(percent),
+        model: Some(drop::Model::Percent(percent)),
+        only: None,
     })
 }
 
 pub(super) fn delay(latency: Duration) -> action::Kind {
     action::Kind::Delay(Delay {
-        latency: latency.try_into().ok(),
+        base: latency.try_into().ok().map(delay::Base::Latency),
         ..Delay::default()
     })
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use sabot_core::manifest::parse_manifests;
+use sabot_core::spec;
 use sabot_proto::convert::{metadata_to_proto, spec_to_proto, timestamp_to_proto};
 use sabot_proto::sabot::v1;
 
@@ -19,6 +20,15 @@ spec:
   ports: [{protocol: UDP, port: 53}]
   action: {delay: {latency: 100ms, jitter: 20ms}}
 ";
+
+/// As a manifest says it: `partition: {}`.
+pub(crate) fn action(yaml: &str) -> spec::Action {
+    let manifest = format!(
+        "{{apiVersion: sabot.dev/v1alpha1, kind: NetworkFault, metadata: {{name: a}}, \
+         spec: {{target: {{}}, action: {{{yaml}}}}}}}"
+    );
+    parse_manifests(&manifest).expect(yaml).remove(0).spec.action
+}
 
 pub(crate) fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000)
@@ -61,6 +71,7 @@ pub(crate) fn wire_fault() -> v1::Fault {
         metadata: Some(metadata_to_proto(&manifest.metadata)),
         spec: Some(spec_to_proto(&manifest.spec).expect("a valid spec")),
         status: Some(v1::FaultStatus {
+            names: Vec::new(),
             phase: v1::Phase::Partial.into(),
             message: "1 target failed".into(),
             created_at: Some(timestamp_to_proto(now() - Duration::from_secs(18))),

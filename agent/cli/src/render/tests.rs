@@ -1,3 +1,5 @@
+mod events;
+
 use std::time::Duration;
 
 use sabot_core::spec;
@@ -5,9 +7,9 @@ use sabot_proto::convert::timestamp_to_proto;
 use sabot_proto::sabot::v1;
 use serde_json::json;
 
-use super::fixtures::{fault, now, target_ref, wire_fault};
+use super::fixtures::{self, fault, now, target_ref, wire_fault};
 use super::*;
-use crate::view::Phase;
+use crate::view::{LedgerDoc, NameDoc, Phase};
 
 fn words(text: &str) -> Vec<Vec<&str>> {
     text.lines()
@@ -82,9 +84,48 @@ fn the_detail_of_a_fault_shows_each_target_and_ledger() {
         "6 (600 B)",
         "0",
         "0",
+        "0",
+        "0",
+        "0",
         "1 (100 B)",
     ];
     assert!(rows.contains(&egress), "{text}");
+}
+
+#[test]
+fn the_effect_is_what_the_action_is_for_and_what_else_there_was() {
+    let tally = |packets| Tally { packets, bytes: 0 };
+    let total = LedgerDoc {
+        dropped: tally(1),
+        corrupted: tally(2),
+        duplicated: tally(3),
+        rejected: tally(4),
+        delayed: tally(5),
+        ..LedgerDoc::default()
+    };
+    for (action, none, some) in [
+        ("partition: {}", "0 dropped", "1 dropped, 2 corrupted"),
+        ("corrupt: {percent: 1}", "0 corrupted", "2 corrupted, 1 dropped"),
+        (
+            "duplicate: {percent: 1}",
+            "0 duplicated",
+            "3 duplicated, 1 dropped",
+        ),
+        ("reject: {}", "0 rejected", "4 rejected, 1 dropped"),
+        ("reset: {}", "0 rejected", "4 rejected, 1 dropped"),
+        ("rateLimit: {rate: 1mbit}", "0 delayed", "5 delayed, 1 dropped"),
+        (
+            "reorder: {percent: 1, gap: 1}",
+            "0 delayed",
+            "5 delayed, 1 dropped",
+        ),
+        ("delay: {latency: 1s}", "0 delayed", "5 delayed, 1 dropped"),
+    ] {
+        let spec = fixtures::action(action);
+        assert_eq!(text::effect(&spec, &LedgerDoc::default()), none);
+        let text = text::effect(&spec, &total);
+        assert!(text.starts_with(some), "{action}: {text}");
+    }
 }
 
 #[test]
@@ -105,6 +146,15 @@ fn the_detail_shows_the_course_the_filter_and_the_loss_where_there_are_some() {
         max_length: Some(1500),
     });
     doc.status.expected_loss = Some(0.01 / 0.26);
+    for (name, addresses) in [
+        ("api.example.com", vec!["203.0.113.7", "2001:db8::7"]),
+        ("gone.example.com", vec![]),
+    ] {
+        doc.status.names.push(NameDoc {
+            name: name.to_owned(),
+            addresses: addresses.into_iter().map(str::to_owned).collect(),
+        });
+    }
     let text = fault_detail(&doc, now());
     for line in [
         "Traffic:     both directions, UDP:53, DSCP 46 0, 100 to 1500 bytes, the node is spared",
@@ -112,6 +162,13 @@ fn the_detail_shows_the_course_the_filter_and_the_loss_where_there_are_some() {
         "Loss:        3.8462% expected while it is in force",
     ] {
         assert!(text.lines().any(|l| l == line), "`{line}` is missing in\n{text}");
+    }
+    let rows = words(&text);
+    for row in [
+        ["api.example.com", "203.0.113.7 2001:db8::7"],
+        ["gone.example.com", "-"],
+    ] {
+        assert!(rows.contains(&row.to_vec()), "{text}");
     }
 }
 
@@ -167,7 +224,10 @@ fn json_ledger() -> serde_json::Value {
         "passed": tally(0),
         "dropped": tally(0),
         "bypassed": tally(0),
+        "rejected": tally(0),
         "released": tally(6),
+        "duplicated": tally(0),
+        "replied": tally(0),
         "corrupted": tally(0),
         "delayed": tally(7),
         "held": tally(0),
@@ -176,6 +236,9 @@ fn json_ledger() -> serde_json::Value {
         "lostBound": tally(0),
         "lostWrite": tally(0),
         "lostLate": tally(1),
+        "duplicated": tally(0),
+        "rejected": tally(0),
+        "replied": tally(0),
     })
 }
 
@@ -213,120 +276,6 @@ fn the_json_of_a_fault_is_its_manifest_and_its_status() {
         },
     });
     assert_eq!(serde_json::to_value(&doc).expect("JSON"), expected);
-}
-
-fn event(kind: v1::event::Kind) -> EventDoc {
-    let wire = v1::Event {
-        time: Some(timestamp_to_proto(now())),
-        kind: Some(kind),
-    };
-    wire.try_into().expect("it is understood")
-}
-
-fn cut() -> Option<v1::Metadata> {
-    Some(v1::Metadata {
-        name: "cut".into(),
-        namespace: "team-a".into(),
-    })
-}
-
-fn packet() -> v1::PacketEvent {
-    v1::PacketEvent {
-        fault: cut(),
-        pod: Some(v1::PodRef {
-            namespace: "team-a".into(),
-            name: "web-0".into(),
-        }),
-        device: "eth0".into(),
-        direction: v1::Direction::Egress.into(),
-        outcome: v1::PacketOutcome::Dropped.into(),
-        source: "10.0.0.1".into(),
-        destination: "fd00::2".into(),
-        source_port: 40_000,
-        destination_port: 80,
-        protocol: 6,
-        wire_packets: 3,
-        wire_bytes: 4_200,
-    }
-}
-
-fn syscall() -> v1::SyscallEvent {
-    v1::SyscallEvent {
-        process: "kubelet".into(),
-        pid: 11,
-        tid: 12,
-        syscall: "openat".into(),
-        duration: Some(prost_types::Duration {
-            seconds: 0,
-            nanos: 2_500_000,
-        }),
-        result: -2,
-        errno: Some("ENOENT".into()),
-    }
-}
-
-fn lost() -> v1::Lost {
-    v1::Lost {
-        stream: "watch".into(),
-        count: 7,
-    }
-}
-
-#[test]
-fn events_are_one_line_each() {
-    use v1::event::Kind;
-
-    let expired = v1::FaultEvent {
-        fault: cut(),
-        change: "expired".into(),
-        message: String::new(),
-    };
-    for (kind, line) in [
-        (
-            Kind::Packet(packet()),
-            "packet dropped by team-a/cut at team-a/web-0 eth0 egress TCP 10.0.0.1:40000 -> [fd00::2]:80 \
-             (3 packets, 4.2 kB)",
-        ),
-        (
-            Kind::Syscall(syscall()),
-            "syscall kubelet[11/12] openat = -2 ENOENT in 2ms 500us",
-        ),
-        (Kind::Fault(expired), "fault team-a/cut expired"),
-        (Kind::Lost(lost()), "lost 7 events of watch"),
-    ] {
-        assert_eq!(
-            event_line(&event(kind)),
-            format!("2030-03-17T17:46:40.000Z {line}")
-        );
-    }
-}
-
-#[test]
-fn the_json_of_an_event_names_its_type() {
-    use v1::event::Kind;
-
-    let value = |kind| serde_json::to_value(event(kind)).expect("JSON");
-    let time = "2030-03-17T17:46:40.000Z";
-    assert_eq!(
-        value(Kind::Packet(packet())),
-        json!({
-            "time": time, "type": "packet", "fault": {"name": "cut", "namespace": "team-a"},
-            "pod": {"namespace": "team-a", "name": "web-0"}, "device": "eth0", "direction": "egress",
-            "outcome": "dropped", "source": "10.0.0.1", "destination": "fd00::2", "sourcePort": 40_000,
-            "destinationPort": 80, "protocol": 6, "wirePackets": 3, "wireBytes": 4_200,
-        })
-    );
-    assert_eq!(
-        value(Kind::Syscall(syscall())),
-        json!({
-            "time": time, "type": "syscall", "process": "kubelet", "pid": 11, "tid": 12, "syscall": "openat",
-            "duration": "2ms 500us", "result": -2, "errno": "ENOENT",
-        })
-    );
-    assert_eq!(
-        value(Kind::Lost(lost())),
-        json!({"time": time, "type": "lost", "stream": "watch", "count": 7})
-    );
 }
 
 #[test]

@@ -141,8 +141,6 @@ fn delay(delay: &Delay) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sabot_core::manifest::parse_manifests;
-
     #[test]
     fn every_action_is_told_in_a_few_words() {
         for (yaml, text) in [
@@ -198,12 +196,7 @@ mod tests {
                 "delay 5ms to 40ms by 3 quantiles",
             ),
         ] {
-            let manifest = format!(
-                "{{apiVersion: sabot.dev/v1alpha1, kind: NetworkFault, metadata: {{name: a}}, \
-                 spec: {{target: {{}}, action: {{{yaml}}}}}}}"
-            );
-            let parsed = parse_manifests(&manifest).expect(yaml).remove(0);
-            assert_eq!(super::action(&parsed.spec.action), text);
+            assert_eq!(super::action(&crate::render::fixtures::action(yaml)), text);
         }
     }
 }

@@ -40,7 +40,16 @@ pub(crate) struct StatusDoc {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) expected_loss: Option<f64>,
     pub(crate) targets: Vec<TargetStatusDoc>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) names: Vec<NameDoc>,
     pub(crate) ledgers: Vec<LedgerEntryDoc>,
+}
+
+/// A `host` among the peers, with the addresses that the target's lookups have answered and that are still valid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct NameDoc {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -129,7 +138,7 @@ pub(crate) struct Tally {
     pub(crate) bytes: u64,
 }
 
-/// At quiescence `matched = passed + dropped + bypassed + released + (all lost*)`.
+/// At quiescence `matched + duplicated = passed + dropped + bypassed + rejected + released + (all lost*)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LedgerDoc {
@@ -137,7 +146,10 @@ pub(crate) struct LedgerDoc {
     pub(crate) passed: Tally,
     pub(crate) dropped: Tally,
     pub(crate) bypassed: Tally,
+    pub(crate) rejected: Tally,
     pub(crate) released: Tally,
+    pub(crate) duplicated: Tally,
+    pub(crate) replied: Tally,
     pub(crate) corrupted: Tally,
     pub(crate) delayed: Tally,
     pub(crate) held: Tally,
@@ -146,6 +158,9 @@ pub(crate) struct LedgerDoc {
     pub(crate) lost_bound: Tally,
     pub(crate) lost_write: Tally,
     pub(crate) lost_late: Tally,
+    pub(crate) duplicated: Tally,
+    pub(crate) rejected: Tally,
+    pub(crate) replied: Tally,
 }
 
 impl Tally {
@@ -177,7 +192,10 @@ impl LedgerDoc {
             passed: self.passed.plus(other.passed),
             dropped: self.dropped.plus(other.dropped),
             bypassed: self.bypassed.plus(other.bypassed),
+            rejected: self.rejected.plus(other.rejected),
             released: self.released.plus(other.released),
+            duplicated: self.duplicated.plus(other.duplicated),
+            replied: self.replied.plus(other.replied),
             corrupted: self.corrupted.plus(other.corrupted),
             delayed: self.delayed.plus(other.delayed),
             held: self.held.plus(other.held),
@@ -186,6 +204,9 @@ impl LedgerDoc {
             lost_bound: self.lost_bound.plus(other.lost_bound),
             lost_write: self.lost_write.plus(other.lost_write),
             lost_late: self.lost_late.plus(other.lost_late),
+            duplicated: self.duplicated.plus(other.duplicated),
+            rejected: self.rejected.plus(other.rejected),
+            replied: self.replied.plus(other.replied),
         }
     }
 }
@@ -296,10 +317,18 @@ impl TryFrom<v1::Fault> for FaultDoc {
                 message: status.message,
                 seed: status.seed,
                 expected_loss: status.expected_loss,
+                names: status.names.into_iter().map(name).collect(),
                 targets: status.targets.into_iter().map(target_status).collect(),
                 ledgers: status.ledgers.into_iter().map(ledger_entry).collect(),
             },
         })
+    }
+}
+
+fn name(learnt: v1::LearntName) -> NameDoc {
+    NameDoc {
+        name: learnt.name,
+        addresses: learnt.addresses,
     }
 }
 
@@ -341,7 +370,10 @@ fn ledger(ledger: &v1::Ledger) -> LedgerDoc {
         passed: tally(ledger.passed),
         dropped: tally(ledger.dropped),
         bypassed: tally(ledger.bypassed),
+        rejected: tally(ledger.rejected),
         released: tally(ledger.released),
+        duplicated: tally(ledger.duplicated),
+        replied: tally(ledger.replied),
         corrupted: tally(ledger.corrupted),
         delayed: tally(ledger.delayed),
         held: tally(ledger.held),
@@ -350,6 +382,9 @@ fn ledger(ledger: &v1::Ledger) -> LedgerDoc {
         lost_bound: tally(ledger.lost_bound),
         lost_write: tally(ledger.lost_write),
         lost_late: tally(ledger.lost_late),
+        duplicated: tally(ledger.duplicated),
+        rejected: tally(ledger.rejected),
+        replied: tally(ledger.replied),
     }
 }
 

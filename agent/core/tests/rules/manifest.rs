@@ -1,4 +1,5 @@
-use std::time::Duration;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use sabot_core::spec::{Action, Manifest, Partition};
 use sabot_core::{parse_manifests, to_yaml};
@@ -162,4 +163,41 @@ fn a_time_that_can_not_be_written_is_an_error() {
             .message
             .contains("1970")
     );
+}
+
+/// The time that a manifest with this many peers takes to read, and one to write again.
+fn read_and_write(count: u32) -> (Duration, Duration) {
+    let mut yaml = VALID.replace(
+        "  peers:\n  - cidr: 10.20.0.0/16\n    except: [10.20.7.0/24]\n",
+        "  peers:\n",
+    );
+    for n in 0..count {
+        yaml.push_str(&format!("  - ip: {}\n", Ipv4Addr::from(0x0a00_0000 + n)));
+    }
+    // Behind the other fields the peers are found as well as before them.
+    let (head, peers) = yaml.split_once("  peers:\n").expect("its peers");
+    let (rest, peers) = peers.split_once("  - ip").expect("a peer");
+    let yaml = format!("{head}{rest}  peers:\n  - ip{peers}");
+    let start = Instant::now();
+    let manifests = parse_manifests(&yaml).unwrap_or_else(|e| panic!("{e}"));
+    let read = start.elapsed();
+    assert_eq!(manifests[0].spec.peers.len(), count as usize);
+    let start = Instant::now();
+    let text = to_yaml(&manifests[0]).expect("a time that can be written");
+    assert!(text.len() > 10 * count as usize);
+    (read, start.elapsed())
+}
+
+#[test]
+fn a_manifest_with_150_000_peers_is_read_in_linear_time() {
+    let few: Vec<_> = (0..3).map(|_| read_and_write(15_000)).collect();
+    let few_read = *few.iter().map(|(read, _)| read).min().expect("three runs");
+    let few_written = *few.iter().map(|(_, written)| written).min().expect("three runs");
+    let (read, written) = read_and_write(150_000);
+    println!(
+        "15,000 peers: read in {few_read:?}, written in {few_written:?}; 150,000: {read:?} and {written:?}"
+    );
+    // Ten times as many; a hundred times as long would be quadratic.
+    assert!(read < few_read * 40, "{few_read:?} and {read:?}");
+    assert!(written < few_written * 40, "{few_written:?} and {written:?}");
 }

@@ -7,20 +7,36 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::engine::handle::EngineError;
 
-/// `InvalidArgument` with each violation as a `google.rpc.BadRequest` field violation.
+/// What the violations of one answer may say together, in bytes. They travel in HTTP/2 headers, of which a client takes
+/// 16 KiB, and do so three times: as text, in which a byte may become three, and in details with that text, in base64.
+const MAX_VIOLATIONS: usize = 2048;
+
+/// `InvalidArgument` with each violation as a `google.rpc.BadRequest` field violation; of very many the first ones.
 pub(super) fn invalid(violations: impl IntoIterator<Item = (String, String)>) -> Status {
-    let violations: Vec<_> = violations
-        .into_iter()
-        .map(|(field, description)| FieldViolation::new(field, description))
-        .collect();
-    let text: Vec<_> = violations
+    let mut shown: Vec<FieldViolation> = Vec::new();
+    let (mut said, mut hidden) = (0, 0_usize);
+    for (field, description) in violations {
+        said += field.len() + description.len();
+        if hidden > 0 || (said > MAX_VIOLATIONS && !shown.is_empty()) {
+            hidden += 1;
+        } else {
+            shown.push(FieldViolation::new(field, description));
+        }
+    }
+    if hidden > 0 {
+        shown.push(FieldViolation::new(
+            "spec",
+            format!("{hidden} more violations of this kind or others"),
+        ));
+    }
+    let text: Vec<_> = shown
         .iter()
         .map(|v| format!("{}: {}", v.field, v.description))
         .collect();
     Status::with_error_details(
         Code::InvalidArgument,
         text.join("; "),
-        ErrorDetails::with_bad_request(violations),
+        ErrorDetails::with_bad_request(shown),
     )
 }
 

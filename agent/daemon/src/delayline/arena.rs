@@ -43,6 +43,7 @@ pub(super) struct Held {
     pub(super) packets: u32,
     pub(super) bytes: u32,
     pub(super) group: u32,
+    pub(super) line: u32,
     /// Where in the wheel it hangs; the wheel's own.
     pub(super) bucket: u16,
     links: [Link; KINDS],
@@ -75,6 +76,7 @@ impl Held {
             packets: 0,
             bytes: 0,
             group: NONE,
+            line: 0,
             bucket: 0,
             links: [UNLINKED; KINDS],
         }

@@ -4,10 +4,12 @@
 //! direction. The engine, one thread for all lines, reads it there, holds it for what its slot says, and writes the same
 //! bytes back; a program on the TAP sends it on. Some slots have packets answered instead, or dropped when a queue is full.
 //! See `engine` for the thread, `slots` and `treat` for what becomes of a packet, `store` for what is held and in which
-//! order it goes, `wheel` for time, `pool` for memory, `reply` for answers.
+//! order it goes, `wheel` for time, `due` for fairness between lines, `pool` for memory, `reply` for answers.
 
 mod arena;
+mod due;
 mod engine;
+mod flows;
 mod frame;
 mod mailbox;
 mod poller;
@@ -30,9 +32,13 @@ mod tap_tests;
 #[cfg(test)]
 mod test_frames;
 #[cfg(test)]
+mod test_line;
+#[cfg(test)]
 mod test_rig;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod treat_property_tests;
 #[cfg(test)]
 mod treat_tests;
 #[cfg(test)]

@@ -1,24 +1,16 @@
 //! What is held, for whom, and until when. No I/O and no clock: times come in as arguments.
 //!
 //! Order: unless it asks for something else, a packet never leaves before an earlier one of its flow (same slot, target,
-//! direction, addresses, protocol and ports). Each flow with held packets has an entry in a table with its last release
-//! time, which is the earliest that the next packet can get; the wheel releases equal times in the order of arrival. The
-//! table's size follows the number of flows that have packets held, so it is bounded by the byte bounds, and nothing is ever
-//! evicted from it.
-//!
-//! A packet that waits to be overtaken hangs in its flow's entry as well, which counts the packets that pass meanwhile. Only
-//! those count that really go on, and each waiting one is behind exactly as many as it asked for: one that waits itself
-//! isn't counted by those before it, and goes behind them.
+//! direction, addresses, protocol and ports): see `flows`. The wheel releases equal times in the order of arrival.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use sabot_abi::{DIRECTION_EGRESS, Role, Tag};
 use sabot_core::model::TargetIdentity;
 use sabot_core::plan::{Slot, TargetId};
 
-use super::arena::{Arena, BY_FLOW, BY_GROUP, Bond, Held, List};
+use super::arena::{Arena, BY_GROUP, Held, List};
+use super::flows::Flows;
 use super::frame::{Wire, mix};
 use super::pool::{self, Pool};
 use super::tally::{Counters, Delays, Registry};
@@ -27,8 +19,6 @@ use super::wheel::Wheel;
 
 /// Chunks of entries that stay allocated while lines are open.
 const SPARE_CHUNKS: usize = 4;
-/// Room in the table of flows that stays allocated while lines are open.
-const SPARE_FLOWS: usize = 4096;
 
 /// Frames of one slot, target and direction.
 #[derive(Debug)]
@@ -57,7 +47,7 @@ pub(super) struct Arrival {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It can go on right now; it isn't in the store. What it overtakes by that follows: [`Store::pop_overtaken`].
+    /// It can go on right now; it isn't in the store. Tell [`Store::pass`].
     Release,
     Held,
     /// A bound is reached; it isn't in the store.
@@ -84,47 +74,11 @@ struct LineAccount {
     groups: Vec<(u16, u32)>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Flow {
-    /// The last release time of those that are held in order; 0 when none is.
-    last: u64,
-    ordered: u32,
-    /// Packets that have passed since the first one was parked.
-    passed: u64,
-    parked: List<BY_FLOW>,
-}
-
-impl Flow {
-    fn is_empty(&self) -> bool {
-        self.ordered == 0 && self.parked.is_empty()
-    }
-}
-
-/// The key is a hash already.
-#[derive(Default)]
-struct Unhashed(u64);
-
-impl Hasher for Unhashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = mix(self.0, u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-}
-
 pub(super) struct Store {
     arena: Arena,
     wheel: Wheel,
     pool: Pool,
-    flows: HashMap<u64, Flow, BuildHasherDefault<Unhashed>>,
+    flows: Flows,
     groups: Vec<Option<Group>>,
     lines: Vec<Option<LineAccount>>,
     open_lines: usize,
@@ -139,7 +93,7 @@ impl Store {
             arena: Arena::default(),
             wheel: Wheel::new(now),
             pool: Pool::new(bytes_total),
-            flows: HashMap::default(),
+            flows: Flows::default(),
             groups: Vec::new(),
             lines: Vec::new(),
             open_lines: 0,
@@ -255,7 +209,6 @@ impl Store {
     /// Takes a frame from `scratch` unless it can go on at once or there is no room for it.
     pub(super) fn admit(&mut self, scratch: &mut Box<[u8]>, length: usize, arrival: Arrival) -> Verdict {
         let key = arrival.flow_key();
-        let flow = self.flows.get_mut(&key);
         let Some(group) = self
             .groups
             .get_mut(arrival.group as usize)
@@ -263,18 +216,14 @@ impl Store {
         else {
             return Verdict::Release;
         };
-        let (last, behind) = match arrival.order {
-            Order::Free | Order::Overtaken(_) => (0, false),
-            Order::Flow => flow
-                .as_ref()
-                .map_or((0, false), |flow| (flow.last, flow.ordered > 0)),
-            Order::Group => (flow.as_ref().map_or(0, |flow| flow.last), !group.held.is_empty()),
+        let last = match arrival.order {
+            Order::Free | Order::Overtaken(_) => None,
+            Order::Flow => self.flows.last(key),
+            Order::Group if group.held.is_empty() => None,
+            Order::Group => Some(self.flows.last(key).unwrap_or(0)),
         };
-        let deadline = arrival.deadline.max(last);
-        if deadline <= arrival.read_at && !behind {
-            if let Some(flow) = flow {
-                flow.passed += u64::from(arrival.wire.packets);
-            }
+        let deadline = arrival.deadline.max(last.unwrap_or(0));
+        if deadline <= arrival.read_at && last.is_none() {
             return Verdict::Release;
         }
         let Some(line) = self.lines[group.line as usize].as_mut() else {
@@ -298,41 +247,25 @@ impl Store {
         held.packets = arrival.wire.packets;
         held.bytes = arrival.wire.bytes;
         held.group = arrival.group;
+        held.line = group.line;
         let index = self.arena.insert(held);
         self.wheel.insert(&mut self.arena, index);
         group.held.push_back(&mut self.arena, index);
         group.counters.held.add(arrival.wire);
-        self.bind(index, arrival.order);
+        self.flows.bind(&mut self.arena, index, arrival.order);
         Verdict::Held
     }
 
-    /// Enters a frame into its flow's account.
-    fn bind(&mut self, index: u32, order: Order) {
-        let held = &mut self.arena[index];
-        match order {
-            Order::Free => held.bond = Bond::Free,
-            Order::Flow | Order::Group => {
-                held.bond = Bond::Ordered;
-                let flow = self.flows.entry(held.flow).or_default();
-                flow.last = flow.last.max(held.deadline);
-                flow.ordered += 1;
-            }
-            Order::Overtaken(by) => {
-                let flow = self.flows.entry(held.flow).or_default();
-                held.bond = Bond::Parked(flow.passed + u64::from(by));
-                flow.parked.push_back(&mut self.arena, index);
-            }
-        }
+    /// Tells those of a flow that wait to be overtaken that this one goes on. True when [`Store::pop_overtaken`] may have
+    /// some.
+    pub(super) fn pass(&mut self, passing: &Arrival) -> bool {
+        self.flows.pass(passing.flow_key(), passing.wire.packets)
     }
 
     /// The next of the frames that have been overtaken by as many as they waited for, `passing` being the last.
     pub(super) fn pop_overtaken(&mut self, passing: &Arrival) -> Option<Released> {
-        let flow = self.flows.get(&passing.flow_key())?;
-        let index = flow.parked.first()?;
-        match self.arena[index].bond {
-            Bond::Parked(until) if until <= flow.passed => Some(self.take(index)),
-            _ => None,
-        }
+        let index = self.flows.overtaken(passing.flow_key(), &self.arena)?;
+        Some(self.take(index))
     }
 
     /// Makes everything due whose time has come.
@@ -342,12 +275,12 @@ impl Store {
 
     /// The next frame that is due.
     pub(super) fn pop_due(&mut self) -> Option<Released> {
-        let index = self.wheel.first_due()?;
+        let index = self.wheel.next_due(&self.arena)?;
         Some(self.take(index))
     }
 
     pub(super) fn has_due(&self) -> bool {
-        self.wheel.first_due().is_some()
+        self.wheel.has_due()
     }
 
     /// When [`Store::advance`] has work to do next, in ns.
@@ -418,9 +351,7 @@ impl Store {
     pub(super) fn mark(&mut self) {
         self.pool.mark();
         self.arena.trim(SPARE_CHUNKS);
-        if self.flows.capacity() > SPARE_FLOWS && self.flows.len() < self.flows.capacity() / 8 {
-            self.flows.shrink_to(self.flows.capacity() / 4);
-        }
+        self.flows.trim();
     }
 
     /// Gives back some memory that isn't needed; all of it when no line is open.
@@ -428,7 +359,7 @@ impl Store {
         if self.open_lines == 0 && self.arena.len() == 0 {
             self.pool.clear();
             self.arena.trim(0);
-            self.flows = HashMap::default();
+            self.flows = Flows::default();
             self.groups = Vec::new();
         } else {
             self.pool.trim();
@@ -453,32 +384,7 @@ impl Store {
     fn retime(&mut self, index: u32, deadline: u64) {
         let held = &mut self.arena[index];
         held.deadline = held.deadline.min(deadline);
-        if held.bond == Bond::Ordered
-            && let Some(flow) = self.flows.get_mut(&held.flow)
-        {
-            flow.last = flow.last.min(deadline);
-        }
-    }
-
-    /// Takes a frame out of its flow's account.
-    fn unbind(&mut self, index: u32) {
-        let (bond, key) = (self.arena[index].bond, self.arena[index].flow);
-        let Some(flow) = self.flows.get_mut(&key).filter(|_| bond != Bond::Free) else {
-            return;
-        };
-        match bond {
-            Bond::Free => {}
-            Bond::Ordered => {
-                flow.ordered -= 1;
-                if flow.ordered == 0 {
-                    flow.last = 0;
-                }
-            }
-            Bond::Parked(_) => flow.parked.unlink(&mut self.arena, index),
-        }
-        if flow.is_empty() {
-            self.flows.remove(&key);
-        }
+        self.flows.hasten(&self.arena, index, deadline);
     }
 
     /// Takes a frame out of every list and account.
@@ -499,7 +405,7 @@ impl Store {
             }
         }
         self.charged -= charge;
-        self.unbind(index);
+        self.flows.unbind(&mut self.arena, index);
         let held = self.arena.take(index);
         Released {
             buffer: held.buffer,

@@ -3,10 +3,12 @@
 //! Time is cut into ticks of 8.192 us; a deadline is rounded up to a tick, so that nothing goes early. Nine levels of 64
 //! buckets span every 64-bit deadline, so there is no overflow list. An entry hangs at the level of the highest group
 //! of six bits in which its tick differs from the current one, which gives the property that the delay line builds on:
-//! **entries leave in the order of their ticks, and entries of one tick in the order of their insertion.** (A bucket of
-//! a lower level is only ever filled directly once the bucket above it, that covers it, has been emptied into it.)
+//! **entries become due in the order of their ticks, and entries of one tick in the order of their insertion.** (A bucket
+//! of a lower level is only ever filled directly once the bucket above it, that covers it, has been emptied into it.)
+//! From there they leave in that order within their line; see `due` for the turns of the lines.
 
 use super::arena::{Arena, BY_TIME, List};
+use super::due::Due;
 
 /// Log2 of a tick in ns.
 const TICK_SHIFT: u32 = 13;
@@ -24,7 +26,7 @@ pub(super) struct Wheel {
     current: u64,
     buckets: [[List<BY_TIME>; BUCKETS]; LEVELS],
     occupied: [u64; LEVELS],
-    due: List<BY_TIME>,
+    due: Due,
 }
 
 impl Wheel {
@@ -34,7 +36,7 @@ impl Wheel {
             current: now >> TICK_SHIFT,
             buckets: [[List::default(); BUCKETS]; LEVELS],
             occupied: [0; LEVELS],
-            due: List::default(),
+            due: Due::default(),
         }
     }
 
@@ -51,10 +53,10 @@ impl Wheel {
         self.buckets[level][bucket].push_back(arena, index);
     }
 
-    /// Hangs up an entry behind everything that is due already.
+    /// Hangs up an entry behind everything of its line that is due already.
     pub(super) fn insert_due(&mut self, arena: &mut Arena, index: u32) {
         arena[index].bucket = DUE;
-        self.due.push_back(arena, index);
+        self.due.push(arena, index);
     }
 
     pub(super) fn remove(&mut self, arena: &mut Arena, index: u32) {
@@ -92,9 +94,13 @@ impl Wheel {
         self.current = self.current.max(target);
     }
 
-    /// The first of the due entries, still in its list.
-    pub(super) fn first_due(&self) -> Option<u32> {
-        self.due.first()
+    pub(super) fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// The next of the due entries, still in its list; it uses up its line's turn.
+    pub(super) fn next_due(&mut self, arena: &Arena) -> Option<u32> {
+        self.due.next(arena)
     }
 
     /// When [`Wheel::advance`] has work to do next, in ns. It may be earlier than the next deadline (by a step of a
@@ -132,7 +138,7 @@ mod tests {
 
     fn pop_all(wheel: &mut Wheel, arena: &mut Arena) -> Vec<u32> {
         let mut popped = Vec::new();
-        while let Some(index) = wheel.first_due() {
+        while let Some(index) = wheel.next_due(arena) {
             wheel.remove(arena, index);
             popped.push(index);
         }

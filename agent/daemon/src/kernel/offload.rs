@@ -1,4 +1,4 @@
-//! Turning a device's segmentation offloads off, by the ethtool ioctl, in the netns of the calling thread.
+//! Turning a device's segmentation and checksum offloads off, by the ethtool ioctl, in the netns of the calling thread.
 
 use std::io;
 use std::mem;
@@ -40,8 +40,9 @@ struct Block {
     requested: u32,
 }
 
-/// After this the kernel segments every super-packet before it hands it to the device.
-pub(super) fn stop_segmenting(device: &str) -> io::Result<()> {
+/// After this the kernel segments every super-packet, and sums every packet whose checksum was left to the device, before
+/// it hands them to the device.
+pub(super) fn stop_offloads(device: &str) -> io::Result<()> {
     let mut names = Names {
         command: ETHTOOL_GSTRINGS,
         string_set: ETH_SS_FEATURES,
@@ -56,18 +57,21 @@ pub(super) fn stop_segmenting(device: &str) -> io::Result<()> {
         blocks: [Block::default(); WORDS],
     };
     for (bit, name) in names.data[..count].iter().enumerate() {
-        if is_segmentation(name) {
+        if is_offload(name) {
             set.blocks[bit / 32].valid |= 1 << (bit % 32);
         }
     }
     ethtool(device, &mut set)
 }
 
-/// `tx-tcp-segmentation`, `tx-udp-segmentation`, `tx-gso-partial`, `tx-gso-list`, `tx-generic-segmentation` and their like.
-fn is_segmentation(name: &[u8; ETH_GSTRING_LEN]) -> bool {
+/// `tx-tcp-segmentation`, `tx-udp-segmentation`, `tx-gso-partial`, `tx-gso-list`, `tx-generic-segmentation` and their like,
+/// and `tx-checksum-ip-generic`, `tx-checksum-sctp` and theirs.
+fn is_offload(name: &[u8; ETH_GSTRING_LEN]) -> bool {
     let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
     let name = &name[..end];
-    name.starts_with(b"tx-") && (name.ends_with(b"segmentation") || name.starts_with(b"tx-gso"))
+    name.ends_with(b"segmentation") && name.starts_with(b"tx-")
+        || name.starts_with(b"tx-gso")
+        || name.starts_with(b"tx-checksum-")
 }
 
 fn ethtool<T>(device: &str, request: &mut T) -> io::Result<()> {
@@ -107,23 +111,21 @@ mod tests {
     }
 
     #[test]
-    fn segmentation_features_are_known_by_name() {
+    fn offloads_are_known_by_name() {
         for name in [
             "tx-tcp-segmentation",
             "tx-tcp6-segmentation",
             "tx-udp-segmentation",
             "tx-gso-partial",
             "tx-gso-list",
-        ] {
-            assert!(is_segmentation(&padded(name)), "{name}");
-        }
-        for name in [
             "tx-checksum-ip-generic",
-            "rx-gro",
-            "tx-vlan-hw-insert",
-            "tx-scatter-gather",
+            "tx-checksum-ipv4",
+            "tx-checksum-sctp",
         ] {
-            assert!(!is_segmentation(&padded(name)), "{name}");
+            assert!(is_offload(&padded(name)), "{name}");
+        }
+        for name in ["rx-checksum", "rx-gro", "tx-vlan-hw-insert", "tx-scatter-gather"] {
+            assert!(!is_offload(&padded(name)), "{name}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The segmenter: a veth pair that lets no super-packet pass, so that a target's wire packets can be decided on one by one.
 //!
-//! The near end stands in the target's netns. The classifier redirects a super-packet into it, and the kernel segments it on
-//! the way to the far end, in the daemon's private netns, whose program hands each wire packet back to the near end's
-//! ingress. User space has no part in it. When the daemon dies its private netns goes, with the far ends, and with them
-//! the near ones.
+//! The near end stands in the target's netns. The classifier redirects a super-packet into it, and on the way to the far
+//! end, in the daemon's private netns, the kernel segments it and writes the checksums that were left to a device. The far
+//! end's program hands each wire packet back to the near end's ingress. User space has no part in it. When the daemon dies
+//! its private netns goes, with the far ends, and with them the near ones.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -23,7 +23,7 @@ const MTU: u32 = 65_521;
 pub(super) enum SegmenterError {
     #[error("cannot set up the veth pair {name}: {source}")]
     SetUp { name: String, source: RtnlError },
-    #[error("cannot turn off segmentation offload of the veth {name}: {source}")]
+    #[error("cannot turn off the offloads of the veth {name}: {source}")]
     Offload { name: String, source: io::Error },
     #[error("the veth {0} has vanished")]
     Vanished(String),
@@ -69,7 +69,7 @@ impl Segmenter {
         let near_ifindex = netns::run_in(netns, || {
             let mut rtnl = Rtnl::open().map_err(set_up)?;
             let near = rtnl.link(&name).map_err(set_up)?.ok_or_else(vanished)?;
-            offload::stop_segmenting(&name).map_err(|source| SegmenterError::Offload {
+            offload::stop_offloads(&name).map_err(|source| SegmenterError::Offload {
                 name: name.clone(),
                 source,
             })?;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_map_type, bpf_prog_type};
 use nix::libc;
@@ -99,7 +100,15 @@ impl TrialContext {
     }
 }
 
-/// Runs a classifier once on a frame that goes nowhere; returns its verdict and puts the frame as it left it into `after`.
+/// How a trial run went.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TrialRun {
+    pub(super) verdict: i32,
+    /// Of one run, the mean of all.
+    pub(super) took: Duration,
+}
+
+/// Runs a classifier so many times on a frame that goes nowhere, and puts the frame as it left it into `after`.
 ///
 /// # Errors
 /// `EINVAL` for a frame without a whole MAC or IP header or nearly as long as a page, `ENOSPC` for one that has outgrown
@@ -109,7 +118,8 @@ pub(super) fn try_out(
     frame: &[u8],
     context: &TrialContext,
     after: &mut Vec<u8>,
-) -> io::Result<i32> {
+    repeat: u32,
+) -> io::Result<TrialRun> {
     // SAFETY: an all-zero attribute is valid; the fields set below point at data that outlives the call, with its length.
     let mut attr = unsafe {
         let mut attr: bpf_attr = mem::zeroed();
@@ -121,6 +131,7 @@ pub(super) fn try_out(
         test.data_size_out = after.len() as u32;
         test.ctx_in = std::ptr::from_ref(context) as u64;
         test.ctx_size_in = size_of::<TrialContext>() as u32;
+        test.repeat = repeat;
         attr
     };
     // SAFETY: the attribute is initialised and its size is its own; the kernel writes at most `data_size_out` bytes to
@@ -137,9 +148,12 @@ pub(super) fn try_out(
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has filled these in.
-    let (verdict, length) = unsafe { (attr.test.retval as i32, attr.test.data_size_out as usize) };
-    after.truncate(length);
-    Ok(verdict)
+    let test = unsafe { attr.test };
+    after.truncate(test.data_size_out as usize);
+    Ok(TrialRun {
+        verdict: test.retval as i32,
+        took: Duration::from_nanos(test.duration.into()),
+    })
 }
 
 /// Makes a ring buffer of this size (a power of two, at least a page), Linux 5.8.

@@ -3,6 +3,8 @@
 //! A rule and a target have two bodies each and a state word that says which is valid: a change writes the other body and
 //! then the word, so a packet sees the old or the new, never a mixture.
 
+mod peers;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,12 +15,12 @@ use aya::maps::{
     Array, HashMap as KernelHash, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
 };
 use aya::util::nr_cpus;
-use ipnet::IpNet;
 use nix::libc;
 use sabot_abi as abi;
 use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
-use super::tables_encode::{encode_ports, encode_rule, mapped};
+use self::peers::Peers;
+use super::tables_encode::{PortBlock, encode_ports, encode_rule, mapped};
 use crate::engine::handle::{LedgerDirection, Tally};
 
 #[derive(Debug, thiserror::Error)]
@@ -29,12 +31,16 @@ pub enum TableError {
     Map { what: &'static str, source: MapError },
     #[error("the table of peers is full ({0} entries)")]
     PeersFull(u32),
+    #[error("the table of ports is full ({0} entries)")]
+    PortsFull(u32),
     #[error("the table of counters is full")]
     CountersFull,
 }
 
 pub(super) struct Tables {
     inner: Mutex<Inner>,
+    /// Apart from the rest, since a large set takes a while.
+    peers: Mutex<Peers>,
     cpus: usize,
 }
 
@@ -44,15 +50,16 @@ struct Inner {
     target_state: Array<MapData, u32>,
     targets: Array<MapData, abi::Target>,
     ports: LpmTrie<MapData, abi::PortKey, u32>,
-    peers_exact: KernelHash<MapData, abi::PeerKey, u32>,
-    peers_prefix: LpmTrie<MapData, abi::PeerPrefix, u32>,
     node_addresses: KernelHash<MapData, [u8; 16], u32>,
     counters: PerCpuHashMap<MapData, abi::CounterKey, abi::Counters>,
+    streams: KernelHash<MapData, abi::CounterKey, abi::Stream>,
+    /// The id of the next stream that is made.
+    next_stream: u64,
     incidents: PerCpuArray<MapData, u64>,
     /// What the state words say, to know which body is free.
     slot_words: HashMap<Slot, u32>,
     /// The entries of each slot's valid port set.
-    slot_ports: HashMap<Slot, Vec<abi::PortKey>>,
+    slot_ports: HashMap<Slot, Vec<PortBlock>>,
     target_words: HashMap<TargetId, u32>,
     spared: BTreeSet<IpAddr>,
 }
@@ -72,10 +79,10 @@ impl Tables {
             target_state: take(ebpf, "TARGET_STATE")?,
             targets: take(ebpf, "TARGETS")?,
             ports: take(ebpf, "PORTS")?,
-            peers_exact: take(ebpf, "PEERS_EXACT")?,
-            peers_prefix: take(ebpf, "PEERS_PREFIX")?,
             node_addresses: take(ebpf, "NODE_ADDRESSES")?,
             counters: take(ebpf, "COUNTERS")?,
+            streams: take(ebpf, "STREAMS")?,
+            next_stream: 0,
             incidents: take(ebpf, "INCIDENTS")?,
             slot_words: HashMap::new(),
             slot_ports: HashMap::new(),
@@ -84,6 +91,7 @@ impl Tables {
         };
         Ok(Self {
             inner: Mutex::new(inner),
+            peers: Mutex::new(Peers::take(ebpf)?),
             cpus,
         })
     }
@@ -92,11 +100,9 @@ impl Tables {
         let mut inner = self.lock();
         let word = other_word(inner.slot_words.get(&slot).copied(), slot.0);
         let ports = encode_ports(&rule.ports, word);
-        for port in &ports {
-            inner
-                .ports
-                .insert(&Key::new(abi::PORT_KEY_BITS, *port), 1, 0)
-                .map_err(on("add a port"))?;
+        if let Err(error) = inner.add_ports(&ports) {
+            inner.remove_ports(&ports)?;
+            return Err(error);
         }
         inner
             .rules
@@ -144,39 +150,13 @@ impl Tables {
         Ok(())
     }
 
+    /// In the order in which they are given; each replaces the entry of the same prefix.
     pub(super) fn add_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), TableError> {
-        let mut inner = self.lock();
-        for entry in entries {
-            let value = if entry.excepted {
-                abi::PEER_EXCEPTED
-            } else {
-                abi::PEER_INCLUDED
-            };
-            let result = match exact_key(set, &entry.net) {
-                Some(key) => inner.peers_exact.insert(key, value, 0),
-                None => inner.peers_prefix.insert(&prefix_key(set, &entry.net), value, 0),
-            };
-            result.map_err(|error| {
-                if is_full(&error) {
-                    TableError::PeersFull(abi::MAX_PEERS)
-                } else {
-                    on("add a peer")(error)
-                }
-            })?;
-        }
-        Ok(())
+        self.peers().add(set, entries)
     }
 
     pub(super) fn remove_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), TableError> {
-        let mut inner = self.lock();
-        for entry in entries {
-            let result = match exact_key(set, &entry.net) {
-                Some(key) => inner.peers_exact.remove(&key),
-                None => inner.peers_prefix.remove(&prefix_key(set, &entry.net)),
-            };
-            unless_absent(result).map_err(on("remove a peer"))?;
-        }
-        Ok(())
+        self.peers().remove(set, entries)
     }
 
     pub(super) fn set_node_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), TableError> {
@@ -200,22 +180,22 @@ impl Tables {
         Ok(())
     }
 
-    /// Makes sure that a slot has counters on a target; those that are there go on.
+    /// Makes sure that a slot has counters and streams on a target; those that are there go on.
     pub(super) fn create_counters(&self, slot: Slot, target: TargetId) -> Result<(), TableError> {
         let mut inner = self.lock();
         for direction in [LedgerDirection::Egress, LedgerDirection::Ingress] {
+            let key = counter_key(slot, target, direction);
             let zero = PerCpuValues::try_from(vec![abi::Counters::default(); self.cpus])
                 .map_err(|source| on("shape counters")(MapError::IoError(source)))?;
-            match inner.counters.insert(
-                counter_key(slot, target, direction),
-                zero,
-                u64::from(abi::BPF_NOEXIST),
-            ) {
-                Ok(()) => {}
-                Err(error) if errno(&error) == Some(libc::EEXIST) => {}
-                Err(error) if is_full(&error) => return Err(TableError::CountersFull),
-                Err(error) => return Err(on("create counters")(error)),
-            }
+            let created = inner.counters.insert(key, zero, u64::from(abi::BPF_NOEXIST));
+            unless_present(created, "create counters")?;
+            let stream = abi::Stream {
+                word: 0,
+                id: inner.next_stream,
+            };
+            let created = inner.streams.insert(key, stream, u64::from(abi::BPF_NOEXIST));
+            unless_present(created, "create a stream")?;
+            inner.next_stream += 1;
         }
         Ok(())
     }
@@ -223,8 +203,9 @@ impl Tables {
     pub(super) fn remove_counters(&self, slot: Slot, target: TargetId) -> Result<(), TableError> {
         let mut inner = self.lock();
         for direction in [LedgerDirection::Egress, LedgerDirection::Ingress] {
-            unless_absent(inner.counters.remove(&counter_key(slot, target, direction)))
-                .map_err(on("remove counters"))?;
+            let key = counter_key(slot, target, direction);
+            unless_absent(inner.counters.remove(&key)).map_err(on("remove counters"))?;
+            unless_absent(inner.streams.remove(&key)).map_err(on("remove a stream"))?;
         }
         Ok(())
     }
@@ -253,13 +234,31 @@ impl Tables {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Inner {
-    fn remove_ports(&mut self, ports: &[abi::PortKey]) -> Result<(), TableError> {
-        ports
+    fn add_ports(&mut self, blocks: &[PortBlock]) -> Result<(), TableError> {
+        for block in blocks {
+            let key = Key::new(block.prefix, block.key);
+            self.ports.insert(&key, 1, 0).map_err(|error| {
+                if is_full(&error) {
+                    TableError::PortsFull(abi::MAX_PORTS)
+                } else {
+                    on("add a port")(error)
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn remove_ports(&mut self, blocks: &[PortBlock]) -> Result<(), TableError> {
+        blocks
             .iter()
-            .try_for_each(|port| unless_absent(self.ports.remove(&Key::new(abi::PORT_KEY_BITS, *port))))
+            .try_for_each(|block| unless_absent(self.ports.remove(&Key::new(block.prefix, block.key))))
             .map_err(on("remove a port"))
     }
 }
@@ -304,19 +303,6 @@ fn counter_key(slot: Slot, target: TargetId, direction: LedgerDirection) -> abi:
     }
 }
 
-fn exact_key(set: PeerSetId, net: &IpNet) -> Option<abi::PeerKey> {
-    (net.prefix_len() == net.max_prefix_len()).then(|| abi::PeerKey {
-        peer_set: set.0,
-        address: mapped(net.addr()),
-    })
-}
-
-fn prefix_key(set: PeerSetId, net: &IpNet) -> Key<abi::PeerPrefix> {
-    let mapping = 128 - u32::from(net.max_prefix_len());
-    let length = abi::PEER_PREFIX_BASE + mapping + u32::from(net.prefix_len());
-    Key::new(length, abi::peer_prefix(set.0, mapped(net.network())))
-}
-
 fn errno(error: &MapError) -> Option<i32> {
     match error {
         MapError::SyscallError(e) => e.io_error.raw_os_error(),
@@ -326,6 +312,14 @@ fn errno(error: &MapError) -> Option<i32> {
 
 fn is_full(error: &MapError) -> bool {
     matches!(errno(error), Some(libc::E2BIG | libc::ENOSPC | libc::ENOMEM))
+}
+
+fn unless_present(result: Result<(), MapError>, what: &'static str) -> Result<(), TableError> {
+    match result {
+        Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
+        Err(error) if is_full(&error) => Err(TableError::CountersFull),
+        other => other.map_err(on(what)),
+    }
 }
 
 fn unless_absent(result: Result<(), MapError>) -> Result<(), MapError> {

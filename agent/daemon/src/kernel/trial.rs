@@ -22,7 +22,7 @@ use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 use super::entry::{Door, Entries};
 use super::gate::{Gate, GateError};
 use super::loader::{FaultObject, LoadError};
-use super::sys::{self, TrialContext};
+use super::sys::{self, TrialContext, TrialRun};
 use super::tables::{TableError, Tables};
 use crate::engine::handle::LedgerDirection;
 use crate::observe::ring::read;
@@ -114,6 +114,39 @@ impl Trial {
         direction: LedgerDirection,
         frame: &Frame<'_>,
     ) -> Result<Outcome, TrialError> {
+        let (run, bytes) = self.repeat(target, direction, frame, 1)?;
+        let verdict = match run.verdict {
+            // `TCX_NEXT`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT`.
+            -1 => Verdict::Pass,
+            2 => Verdict::Drop,
+            7 => Verdict::Redirect,
+            other => return Err(TrialError::Verdict(other)),
+        };
+        Ok(Outcome { verdict, bytes })
+    }
+
+    /// How long that takes for each of so many runs on the same frame. What is attached must let the frame be as it is.
+    ///
+    /// # Errors
+    /// The kernel doesn't take the frame.
+    pub fn time(
+        &self,
+        target: TargetId,
+        direction: LedgerDirection,
+        frame: &Frame<'_>,
+        runs: u32,
+    ) -> Result<Duration, TrialError> {
+        let (run, _) = self.repeat(target, direction, frame, runs)?;
+        Ok(run.took)
+    }
+
+    fn repeat(
+        &self,
+        target: TargetId,
+        direction: LedgerDirection,
+        frame: &Frame<'_>,
+        runs: u32,
+    ) -> Result<(TrialRun, Vec<u8>), TrialError> {
         let door = match direction {
             LedgerDirection::Egress => Door::Egress,
             LedgerDirection::Ingress => Door::Ingress,
@@ -124,20 +157,12 @@ impl Trial {
             .map_err(TrialError::Entry)?;
         let context = TrialContext::new(frame.mark, frame.ingress_ifindex, frame.gso_size);
         let mut bytes = vec![0; frame.bytes.len()];
-        let code = sys::try_out(program.as_fd(), frame.bytes, &context, &mut bytes).map_err(|source| {
-            TrialError::Run {
-                length: frame.bytes.len(),
-                source,
-            }
+        let run = sys::try_out(program.as_fd(), frame.bytes, &context, &mut bytes, runs);
+        let run = run.map_err(|source| TrialError::Run {
+            length: frame.bytes.len(),
+            source,
         })?;
-        let verdict = match code {
-            // `TCX_NEXT`, `TC_ACT_SHOT` and `TC_ACT_REDIRECT`.
-            -1 => Verdict::Pass,
-            2 => Verdict::Drop,
-            7 => Verdict::Redirect,
-            other => return Err(TrialError::Verdict(other)),
-        };
-        Ok(Outcome { verdict, bytes })
+        Ok((run, bytes))
     }
 
     /// What the classifier knows of a target from now on. Creates the counters of its slots.

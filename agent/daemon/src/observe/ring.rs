@@ -10,12 +10,14 @@ use aya::maps::{MapData, RingBuf};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::event::{Event, EventHub, EventKind};
 
 /// How often a stream's losses are looked at.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a ring is looked at unasked: the kernel's programs wake its reader only when much waits there.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Entries that are handled before other tasks get their turn.
 const BATCH: usize = 1024;
 
@@ -119,24 +121,34 @@ pub fn consume<T: Pod + Send + Sync>(
 ) -> io::Result<OwnedTask> {
     let mut ring = Ring::new(ring)?;
     let task = tokio::spawn(async move {
-        let mut losses = interval(LOSS_INTERVAL);
-        losses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut losses = ticks(LOSS_INTERVAL);
+        let mut looks = ticks(LOOK_INTERVAL);
+        let mut handle = |entry: &[u8]| {
+            if !read::<T>(entry).is_some_and(&mut take) {
+                loss.discard();
+            }
+        };
+        let mut is_more = false;
         loop {
-            let handle = |entry: &[u8]| {
-                if !read::<T>(entry).is_some_and(&mut take) {
-                    loss.discard();
-                }
-            };
             tokio::select! {
-                drained = ring.drain(handle) => if let Err(error) = drained {
+                woken = ring.woken() => if let Err(error) = woken {
                     tracing::error!(stream = loss.stream, %error, "the event ring can't be polled; its events stop here");
                     return;
                 },
+                _ = looks.tick() => {}
                 _ = losses.tick() => loss.announce(&hub),
+                () = tokio::task::yield_now(), if is_more => {}
             }
+            is_more = ring.drain(&mut handle);
         }
     });
     Ok(OwnedTask::new(&task))
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 struct Ring(AsyncFd<RingBuf<MapData>>);
@@ -148,18 +160,21 @@ impl Ring {
         Ok(Self(registered?))
     }
 
-    /// Waits until there are entries and handles them, all of them or a batch.
-    async fn drain(&mut self, mut handle: impl FnMut(&[u8])) -> io::Result<()> {
-        let mut ready = self.0.readable_mut().await?;
+    /// Waits until the kernel says that there are entries. It says so at the next wake-up only, whatever is left by then.
+    async fn woken(&mut self) -> io::Result<()> {
+        self.0.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+
+    /// Handles all entries, or a batch; returns whether there may be more.
+    fn drain(&mut self, mut handle: impl FnMut(&[u8])) -> bool {
         for _ in 0..BATCH {
-            let Some(entry) = ready.get_inner_mut().next() else {
-                // Only an empty ring may be waited on: the kernel wakes a reader that has caught up, and no other.
-                ready.clear_ready();
-                return Ok(());
+            let Some(entry) = self.0.get_mut().next() else {
+                return false;
             };
             handle(&entry);
         }
-        Ok(())
+        true
     }
 }
 

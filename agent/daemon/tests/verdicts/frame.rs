@@ -13,6 +13,11 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const ACK: u8 = 0x10;
+const PSH_ACK: u8 = 0x18;
+
 /// What stands between the IP header and the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
@@ -66,6 +71,8 @@ pub(crate) struct Frame {
     /// Both addresses are of one family.
     pub source: IpAddr,
     pub destination: IpAddr,
+    /// The DiffServ code point.
+    pub dscp: u8,
     /// 32-bit words of IPv4 options, 10 at most.
     pub options: u8,
     /// IPv4 only.
@@ -73,6 +80,11 @@ pub(crate) struct Frame {
     /// IPv6 only.
     pub extensions: Vec<Extension>,
     pub transport: Transport,
+    /// Where it is TCP.
+    pub flags: u8,
+    pub sequence: u32,
+    /// Where it is ICMP or ICMPv6.
+    pub code: u8,
     pub payload: Vec<u8>,
     /// Link padding behind the IP packet.
     pub padding: usize,
@@ -100,7 +112,7 @@ impl Transport {
     }
 
     /// Where in the header the checksum stands.
-    fn checksum_at(self) -> Option<usize> {
+    fn checksum_in_header(self) -> Option<usize> {
         match self {
             Self::Tcp { .. } => Some(16),
             Self::Udp { checksum: true, .. } => Some(6),
@@ -120,7 +132,6 @@ impl Transport {
                 header[..2].copy_from_slice(&source.to_be_bytes());
                 header[2..4].copy_from_slice(&destination.to_be_bytes());
                 header[12] = (5 + options) << 4;
-                header[13] = 0x18;
                 // No-operation options.
                 header[20..].fill(1);
             }
@@ -188,10 +199,14 @@ impl Frame {
             vlans: Vec::new(),
             source: source.parse().expect("an address"),
             destination: destination.parse().expect("an address"),
+            dscp: 0,
             options: 0,
             fragment: None,
             extensions: Vec::new(),
             transport,
+            flags: PSH_ACK,
+            sequence: 0,
+            code: 0,
             payload: (0..32).collect(),
             padding: 0,
         }
@@ -199,7 +214,7 @@ impl Frame {
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut body = self.body();
-        if let Some(at) = self.transport.checksum_at().filter(|_| self.is_whole()) {
+        if let Some(at) = self.transport.checksum_in_header().filter(|_| self.is_whole()) {
             let sum = match self.checksum_of(&body) {
                 // 0 would mean that there is none.
                 0 if matches!(self.transport, Transport::Udp { .. }) => 0xffff,
@@ -229,6 +244,11 @@ impl Frame {
         14 + 4 * self.vlans.len()
     }
 
+    /// Bytes of the IP packet.
+    pub(crate) fn ip_length(&self) -> usize {
+        self.end() - self.network_at()
+    }
+
     pub(crate) fn payload_at(&self) -> usize {
         let header = if self.is_later_fragment() {
             0
@@ -236,6 +256,12 @@ impl Frame {
             self.transport.header_length()
         };
         self.transport_at() + header
+    }
+
+    /// Where the checksum stands, if there is one.
+    pub(crate) fn checksum_at(&self) -> Option<usize> {
+        let in_header = self.transport.checksum_in_header()?;
+        Some(self.transport_at() + in_header)
     }
 
     /// Where the IP packet ends and link padding begins.
@@ -256,7 +282,7 @@ impl Frame {
     /// Whether a frame that was made of these parts has a valid checksum now, or none where none was.
     pub(crate) fn has_valid_checksum(&self, frame: &[u8]) -> bool {
         let body = &frame[self.transport_at()..self.end()];
-        match self.transport.checksum_at() {
+        match self.transport.checksum_in_header() {
             // The sum over everything, the checksum among it, complements to 0.
             Some(_) => self.checksum_of(body) == 0,
             None => match self.transport {
@@ -279,6 +305,14 @@ impl Frame {
             return self.payload.clone();
         }
         let mut body = self.transport.header(self.payload.len());
+        match self.transport {
+            Transport::Tcp { .. } => {
+                body[4..8].copy_from_slice(&self.sequence.to_be_bytes());
+                body[13] = self.flags;
+            }
+            Transport::Icmp { .. } | Transport::Icmpv6 { .. } => body[1] = self.code,
+            _ => {}
+        }
         body.extend(&self.payload);
         body
     }
@@ -300,6 +334,7 @@ impl Frame {
                 let length = 20 + 4 * usize::from(self.options);
                 let mut header = vec![0; length];
                 header[0] = 0x40 | (length / 4) as u8;
+                header[1] = self.dscp << 2;
                 header[2..4].copy_from_slice(&((length + body) as u16).to_be_bytes());
                 if let Some(Fragment { offset, more }) = self.fragment {
                     header[6..8].copy_from_slice(&(offset | u16::from(more) << 13).to_be_bytes());
@@ -315,7 +350,7 @@ impl Frame {
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let extensions = self.extension_headers();
-                let mut header = vec![0x60, 0, 0, 0];
+                let mut header = vec![0x60 | self.dscp >> 2, self.dscp << 6, 0, 0];
                 header.extend(((extensions.len() + body) as u16).to_be_bytes());
                 header.extend([self.next_header(0), 64]);
                 header.extend(source.octets());

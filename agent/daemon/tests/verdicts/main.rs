@@ -2,6 +2,7 @@
 //! (`BPF_PROG_TEST_RUN`) without any device. Needs root.
 
 mod actions;
+mod chances;
 mod corruption;
 mod damage;
 mod frame;

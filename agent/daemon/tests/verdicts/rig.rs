@@ -13,6 +13,7 @@ use sabot_core::model::{
     PortMatch, PortRange, PortSide,
 };
 use sabot_core::plan::{PeerEntry, RuleBody, Slot, TargetId};
+use sabot_testkit::Netns;
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::boot_time;
 use sabotd::kernel::trial::{self, Outcome, Trial, Verdict};
@@ -24,8 +25,12 @@ pub(crate) use sabotd::engine::handle::LedgerDirection::{Egress, Ingress};
 pub(crate) const TARGET: TargetId = TargetId(5);
 /// The slot of tests that need only one.
 pub(crate) const SLOT: Slot = Slot(7);
+pub(crate) const IDENTITY: u64 = 0x0123_4567_89ab_cdef;
+pub(crate) const SEED: u64 = 42;
 pub(crate) const LINE_IFINDEX: u32 = 901;
 pub(crate) const SEGMENTER_IFINDEX: u32 = 902;
+/// A device that is in every namespace.
+pub(crate) const LOOPBACK_IFINDEX: u32 = 1;
 pub(crate) const HEARTBEAT_BOUND: Duration = Duration::from_secs(10);
 pub(crate) const BOTH: [LedgerDirection; 2] = [Egress, Ingress];
 
@@ -55,7 +60,7 @@ impl Rig {
             flags: abi::TARGET_MAC_HEADER,
             slot_count: 0,
             reserved: 0,
-            identity: 0x1dea,
+            identity: IDENTITY,
             slots: [0; abi::MAX_TARGET_SLOTS],
         };
         let mut rig = Self {
@@ -206,6 +211,14 @@ impl Drop for Rig {
     }
 }
 
+/// Runs a test in a network namespace of its own, where clones, which the kernel really sends, get no further than its
+/// loopback device: they aren't addressed to it.
+pub(crate) fn in_private_netns(test: impl FnOnce() + Send) {
+    Netns::new("verdicts")
+        .expect("a network namespace (root is needed)")
+        .run(test);
+}
+
 /// How a packet is dropped in a direction: on egress by a redirect to no device.
 pub(crate) fn cut(direction: LedgerDirection) -> Verdict {
     match direction {
@@ -236,7 +249,7 @@ pub(crate) fn rule(action: Action) -> RuleBody {
         watches_dns: false,
         pulse: None,
         ramp: None,
-        seed: 7,
+        seed: SEED,
         starts_at: BootTime(0),
         expires_at: boot_time().after(Duration::from_secs(3600)),
         sample_every: 0,
@@ -248,25 +261,35 @@ pub(crate) fn partition() -> RuleBody {
 }
 
 pub(crate) fn drop(percent: f64) -> Action {
-    Action::Drop(Loss {
-        model: LossModel::Percent(share(percent)),
-        only: None,
-    })
+    lose(LossModel::Percent(share(percent)))
+}
+
+pub(crate) fn lose(model: LossModel) -> Action {
+    Action::Drop(Loss { model, only: None })
 }
 
 pub(crate) fn corrupt(percent: f64) -> Action {
-    Action::Corrupt(Corrupt {
+    Action::Corrupt(corruption(percent, CorruptKind::Payload))
+}
+
+/// One bit anywhere in the payload.
+pub(crate) fn corruption(percent: f64, kind: CorruptKind) -> Corrupt {
+    Corrupt {
         percent: share(percent),
-        kind: CorruptKind::Payload,
+        kind,
         bits: 1,
         offset: (0, u32::MAX),
-    })
+    }
 }
 
 pub(crate) fn delay() -> Action {
+    jittering(Duration::ZERO)
+}
+
+pub(crate) fn jittering(jitter: Duration) -> Action {
     Action::Delay(Delay {
         latency: Duration::from_millis(50),
-        jitter: Duration::ZERO,
+        jitter,
         distribution: Distribution::Uniform,
         correlation: 0.0,
         allow_reorder: false,
@@ -297,19 +320,17 @@ pub(crate) fn peers(texts: &[&str]) -> Vec<PeerEntry> {
 pub(crate) fn port(protocol: u8, port: impl Into<Option<u16>>) -> PortMatch {
     PortMatch {
         protocol: Some(protocol),
-        what: range(port.into()),
+        what: match port.into() {
+            Some(port) => range(port, port, PortSide::Either),
+            None => PortRange::All,
+        },
     }
 }
 
-/// Every port, or one at either end.
-pub(crate) fn range(port: Option<u16>) -> PortRange {
-    port.map_or(PortRange::All, |port| PortRange::Ports {
-        first: port,
-        last: port,
-        side: PortSide::Either,
-    })
+pub(crate) fn range(first: u16, last: u16, side: PortSide) -> PortRange {
+    PortRange::Ports { first, last, side }
 }
 
-fn share(percent: f64) -> Percent {
+pub(crate) fn share(percent: f64) -> Percent {
     Percent::new(percent).expect("0 to 100")
 }

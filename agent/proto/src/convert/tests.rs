@@ -1,3 +1,5 @@
+mod properties;
+
 use super::*;
 use sabot_core::spec;
 
@@ -156,6 +158,20 @@ fn two_kinds_of_one_thing_are_refused_towards_the_wire() {
     spec.action.partition = Some(spec::Partition {});
     let errors = spec_to_proto(&spec).expect_err("the wire has room for one");
     assert_eq!(fields(&errors), ["spec.target", "spec.peers[1]", "spec.action"]);
+    let mut spec = full_spec();
+    spec.action = spec::Action {
+        drop: Some(spec::Drop {
+            percent: Some(1.0),
+            nth: Some(spec::Nth {
+                every: Some(1),
+                first: Some(1),
+            }),
+            ..spec::Drop::default()
+        }),
+        ..spec::Action::default()
+    };
+    let inner = spec_to_proto(&spec).expect_err("the wire has room for one");
+    assert_eq!(fields(&inner), ["spec.action.drop.nth", "spec.action.drop"]);
     assert_eq!(
         errors[0].description,
         "`pods` and `interface` are given; one of `pods`, `netns`, `interface` is allowed"
@@ -177,12 +193,12 @@ fn values_without_a_counterpart_are_all_named() {
         direction: 9,
         action: Some(v1::Action {
             kind: Some(v1::action::Kind::Delay(v1::Delay {
-                latency: None,
+                base: Some(v1::delay::Base::Latency(negative)),
                 jitter: Some(prost_types::Duration {
                     seconds: 0,
                     nanos: 1_000_000_000,
                 }),
-                distribution: None,
+                ..v1::Delay::default()
             })),
         }),
         ..v1::FaultSpec::default()
@@ -198,26 +214,141 @@ fn values_without_a_counterpart_are_all_named() {
             "spec.action.delay.jitter",
         ]
     );
-    assert_eq!(errors[3].description, "is required");
+    assert_eq!(
+        errors[3].description,
+        "-1 s and 0 ns is not a duration of zero or more with 0 to 999999999 ns"
+    );
 }
 
 #[test]
-fn a_percent_that_is_absent_is_not_zero() {
-    for (kind, field) in [
+fn what_is_required_and_absent_is_not_zero() {
+    use v1::action::Kind;
+    let lost = |model| {
+        Kind::Drop(v1::Drop {
+            model: Some(model),
+            only: None,
+        })
+    };
+    let chain = v1::drop::Model::GilbertElliott(v1::GilbertElliott::default());
+    let burst = v1::drop::Model::Burst(v1::Burst::default());
+    let cases: [(Kind, &[&str]); 6] = [
+        (Kind::Corrupt(v1::Corrupt::default()), &["corrupt.percent"]),
+        (Kind::Duplicate(v1::Duplicate::default()), &["duplicate.percent"]),
+        (Kind::Reorder(v1::Reorder::default()), &["reorder.percent"]),
+        (lost(chain), &["drop.gilbertElliott.p", "drop.gilbertElliott.r"]),
+        (lost(burst), &["drop.burst.percent", "drop.burst.length"]),
         (
-            v1::action::Kind::Drop(v1::Drop { percent: None }),
-            "spec.action.drop.percent",
+            lost(v1::drop::Model::Flows(v1::Flows::default())),
+            &["drop.flows.percent"],
         ),
-        (
-            v1::action::Kind::Corrupt(v1::Corrupt::default()),
-            "spec.action.corrupt.percent",
-        ),
-    ] {
+    ];
+    for (kind, missing) in cases {
         let proto = v1::FaultSpec {
             action: Some(v1::Action { kind: Some(kind) }),
             ..v1::FaultSpec::default()
         };
         let errors = spec_from_proto(proto).expect_err("it is required");
-        assert_eq!(fields(&errors), [field]);
+        let missing: Vec<_> = missing.iter().map(|name| format!("spec.action.{name}")).collect();
+        assert_eq!(fields(&errors), missing);
     }
+    let proto = v1::FaultSpec {
+        pulse: Some(v1::Pulse::default()),
+        ramp: Some(v1::Ramp::default()),
+        ..v1::FaultSpec::default()
+    };
+    let errors = spec_from_proto(proto).expect_err("they are required");
+    assert_eq!(
+        fields(&errors),
+        ["spec.pulse.on", "spec.pulse.off", "spec.ramp.over"]
+    );
+}
+
+/// Bytes as a client of the first version writes them: what became a oneof since then has kept its numbers.
+#[test]
+fn the_first_versions_messages_are_still_read() {
+    use prost::Message as _;
+    // percent = 1 (double): 12.5
+    let drop = v1::Drop::decode([9, 0, 0, 0, 0, 0, 0, 41, 64].as_slice()).expect("a drop");
+    assert_eq!(drop.model, Some(v1::drop::Model::Percent(12.5)));
+    // kind = 1, percent = 2
+    let bytes = [
+        b"\x0a\x07payload\x11".as_slice(),
+        0.5_f64.to_le_bytes().as_slice(),
+    ]
+    .concat();
+    let corrupt = v1::Corrupt::decode(bytes.as_slice()).expect("a corruption");
+    assert_eq!(
+        (corrupt.kind.as_deref(), corrupt.percent),
+        (Some("payload"), Some(0.5))
+    );
+    // latency = 1 {nanos = 2: 7}, jitter = 2 {seconds = 1: 1}, distribution = 3
+    let bytes = b"\x0a\x02\x10\x07\x12\x02\x08\x01\x1a\x07uniform";
+    let delay = v1::Delay::decode(bytes.as_slice()).expect("a delay");
+    let latency = prost_types::Duration { seconds: 0, nanos: 7 };
+    let jitter = prost_types::Duration { seconds: 1, nanos: 0 };
+    assert_eq!(delay.base, Some(v1::delay::Base::Latency(latency)));
+    assert_eq!(
+        (delay.jitter, delay.distribution.as_deref()),
+        (Some(jitter), Some("uniform"))
+    );
+}
+
+/// What an apply of this many addresses takes, without the network and the kernel: decoding, converting, validating.
+fn read_and_validate(peers: &[String]) -> Duration {
+    use prost::Message as _;
+    let spec = spec::FaultSpec {
+        peers: peers
+            .iter()
+            .map(|ip| spec::Peer {
+                ip: Some(ip.clone()),
+                ..spec::Peer::default()
+            })
+            .collect(),
+        target: spec::Target {
+            interface: Some("eth0".into()),
+            ..spec::Target::default()
+        },
+        ..full_spec()
+    };
+    let bytes = spec_to_proto(&spec)
+        .expect("a valid spec converts")
+        .encode_to_vec();
+    assert!(
+        bytes.len() < crate::MAX_MESSAGE_BYTES / 4,
+        "a list of faults has some room left: {} bytes",
+        bytes.len()
+    );
+    let metadata = Metadata {
+        name: "many".into(),
+        namespace: String::new(),
+    };
+    let now = spec.starts_at.expect("it has a start");
+    let start = std::time::Instant::now();
+    let proto = v1::FaultSpec::decode(bytes.as_slice()).expect("what was encoded");
+    let read = spec_from_proto(proto).expect("it comes back");
+    let limits = sabot_core::Limits::default();
+    let valid = sabot_core::validate_at(&metadata, &read, &limits, now).expect("it is valid");
+    assert_eq!(valid.peers.len(), peers.len());
+    start.elapsed()
+}
+
+#[test]
+fn peers_of_a_large_fault_are_read_in_linear_time() {
+    let addresses: Vec<String> = (0..150_000_u32)
+        .map(|n| match n % 2 {
+            0 => std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string(),
+            _ => std::net::Ipv6Addr::from(u128::MAX - u128::from(n)).to_string(),
+        })
+        .collect();
+    let best = |peers| {
+        (0..3)
+            .map(|_| read_and_validate(peers))
+            .min()
+            .expect("three runs")
+    };
+    let (few, all) = (best(&addresses[..15_000]), best(&addresses));
+    println!("15,000 peers: {few:?}, 150,000: {all:?}");
+    // Ten times as many; a hundred times as long would be quadratic.
+    assert!(all < few * 40, "15,000 peers take {few:?}, and 150,000 {all:?}");
+    assert!(all < Duration::from_secs(5), "{all:?}");
 }

@@ -32,16 +32,11 @@ pub fn add(tally: &mut Tally, more: &Tally) {
     tally.bytes += more.bytes;
 }
 
-pub fn released(slot: u32, target: u32, direction: u32, wire: &Tally) {
+/// Adds the packet to some of a slot's tallies.
+#[inline(always)]
+pub fn count(slot: u32, target: u32, direction: u32, to: impl FnOnce(&mut Counters)) {
     match of(slot, target, direction) {
-        Some(counters) => add(&mut counters.released, wire),
-        None => incident(INCIDENT_NO_COUNTERS),
-    }
-}
-
-pub fn segmented(slot: u32, target: u32, direction: u32, wire: &Tally) {
-    match of(slot, target, direction) {
-        Some(counters) => add(&mut counters.segmented, wire),
+        Some(counters) => to(counters),
         None => incident(INCIDENT_NO_COUNTERS),
     }
 }

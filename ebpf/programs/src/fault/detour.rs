@@ -6,10 +6,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 use sabot_abi::{
-    DIRECTION_EGRESS, INCIDENT_HELPER_FAILED, INCIDENT_UNTAGGED, TAG_ETHERTYPE, TARGET_NODE_DEVICE, Tag,
-    Target,
+    DIRECTION_EGRESS, INCIDENT_HELPER_FAILED, INCIDENT_UNTAGGED, MAX_COPIES, TAG_ETHERTYPE,
+    TARGET_NODE_DEVICE, Tag, Target,
 };
 
+use crate::counters::incident;
 use crate::raw;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,16 +59,70 @@ fn line_is_alive(now: u64) -> bool {
 /// Tags the packet and sends it away, once the program returns `TC_ACT_REDIRECT`.
 #[inline(always)]
 pub fn take(ctx: &TcContext, target: &Target, detour: Detour, tag: Tag) -> Result<(), u32> {
-    let ifindex = match detour {
-        Detour::Line => target.line_ifindex,
-        Detour::Segmenter => target.segmenter_ifindex,
-    };
+    push_tag(ctx, tag.tci())?;
+    redirect(ifindex(target, detour), 0);
+    Ok(())
+}
+
+/// The packet is tagged and can't be made what it was before: it can't go on.
+pub struct Stuck;
+
+/// Sends so many tagged clones of the packet away, now; returns how many. What a full device drops of them counts as sent:
+/// the device counts it.
+#[inline(always)]
+pub fn send_clones(
+    ctx: &TcContext,
+    target: &Target,
+    detour: Detour,
+    tag: Tag,
+    copies: u32,
+) -> Result<u32, Stuck> {
+    match clone_to(ctx, ifindex(target, detour), tag.tci(), copies) {
+        STUCK => Err(Stuck),
+        made => Ok(made),
+    }
+}
+
+const STUCK: u32 = u32::MAX;
+
+#[inline(never)]
+fn clone_to(ctx: &TcContext, ifindex: u32, tci: u16, copies: u32) -> u32 {
+    if push_tag(ctx, tci).is_err() {
+        incident(INCIDENT_HELPER_FAILED);
+        return 0;
+    }
+    let mut made = 0;
+    let mut tried = 0;
+    while tried < MAX_COPIES && tried < copies {
+        match ctx.clone_redirect(ifindex, 0) {
+            Err(error) if error < 0 => incident(INCIDENT_HELPER_FAILED),
+            _ => made += 1,
+        }
+        tried += 1;
+    }
+    // SAFETY: the context is valid while the program runs.
+    if unsafe { bpf_skb_vlan_pop(raw(ctx)) } != 0 {
+        incident(INCIDENT_HELPER_FAILED);
+        return STUCK;
+    }
+    made
+}
+
+#[inline(always)]
+fn push_tag(ctx: &TcContext, tci: u16) -> Result<(), u32> {
     // SAFETY: the context is valid while the program runs; the other arguments are integers.
-    if unsafe { bpf_skb_vlan_push(raw(ctx), TAG_ETHERTYPE.to_be(), tag.tci()) } != 0 {
+    if unsafe { bpf_skb_vlan_push(raw(ctx), TAG_ETHERTYPE.to_be(), tci) } != 0 {
         return Err(INCIDENT_HELPER_FAILED);
     }
-    redirect(ifindex, 0);
     Ok(())
+}
+
+#[inline(always)]
+fn ifindex(target: &Target, detour: Detour) -> u32 {
+    match detour {
+        Detour::Line => target.line_ifindex,
+        Detour::Segmenter => target.segmenter_ifindex,
+    }
 }
 
 /// Takes our tag off; a frame without one isn't ours.

@@ -4,18 +4,25 @@
 //! tail-calls one of the four programs here through the gate. When the gate is closed, nothing here runs any more.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
+mod action;
+mod choice;
 mod clock;
+mod connections;
 mod corrupt;
 mod counters;
 mod detour;
 mod dns;
 mod events;
+mod filter;
+mod headers;
 mod packet;
 mod peers;
 mod pipeline;
 mod ports;
 mod rules;
+mod streams;
 mod targets;
 
 use aya_ebpf::EbpfContext as _;
@@ -24,11 +31,11 @@ use aya_ebpf::macros::{classifier, map};
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::TcContext;
 use sabot_abi::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, GATE_SIZE, INCIDENT_ORPHANED, INCIDENT_UNPARSED, INCIDENT_UNTAGGED,
-    Tag,
+    Counters, DIRECTION_EGRESS, DIRECTION_INGRESS, GATE_SIZE, INCIDENT_ORPHANED, INCIDENT_UNPARSED,
+    INCIDENT_UNTAGGED, Role, Tag, Tally,
 };
 
-use crate::counters::incident;
+use crate::counters::{add, incident};
 use crate::detour::Detour;
 use crate::packet::{Packet, ParseError};
 use crate::pipeline::{Entrance, Step};
@@ -91,7 +98,7 @@ fn try_arrive(ctx: &TcContext, direction: u32) -> Result<Step, Trouble> {
     if direction == DIRECTION_INGRESS && dns::is_watched(target, packet) {
         dns::copy(ctx, packet);
     }
-    Ok(pipeline::run(ctx, target, packet, direction, Entrance::Start))
+    Ok(pipeline::run(ctx, target, direction, Entrance::Start))
 }
 
 /// A packet that comes back from a detour: it meets the slots behind the one that sent it away, and goes on.
@@ -100,22 +107,45 @@ fn try_return(ctx: &TcContext, detour: Detour) -> Result<Step, Trouble> {
     let target = targets::get(target_id).ok_or(Trouble::Incident(INCIDENT_ORPHANED))?;
     let tag: Tag = detour::take_tag(ctx).map_err(Trouble::Incident)?;
     let packet = Packet::parse(ctx, target.flags)?;
-    let entrance = match detour {
-        Detour::Line => {
-            counters::released(tag.slot, target_id, tag.direction, &packet.wire);
-            Entrance::After(tag.slot)
-        }
-        Detour::Segmenter => {
-            counters::segmented(tag.slot, target_id, tag.direction, &packet.wire);
-            Entrance::At(tag.slot)
-        }
+    let entrance = entrance(detour, tag);
+    counters::count(tag.slot, target_id, tag.direction, |counters| {
+        count_return(counters, detour, tag.role, &packet.wire);
+    });
+    let step = match entrance {
+        Some(entrance) => pipeline::run(ctx, target, tag.direction, entrance),
+        None => Step::Continue,
     };
-    let step = pipeline::run(ctx, target, packet, tag.direction, entrance);
     if step == Step::Continue {
         detour::leave(ctx, target.ifindex, tag.direction);
         return Ok(Step::Redirect);
     }
     Ok(step)
+}
+
+/// Where a packet that comes back goes on; an answer meets no slot.
+#[inline(always)]
+fn entrance(detour: Detour, tag: Tag) -> Option<Entrance> {
+    match (detour, tag.role) {
+        (Detour::Line, Role::Reply) => None,
+        (Detour::Line, _) | (Detour::Segmenter, Role::Copy) => Some(Entrance::After(tag.slot)),
+        (Detour::Segmenter, Role::Chosen) => Some(Entrance::Uncounted(tag.slot)),
+        (Detour::Segmenter, _) => Some(Entrance::At(tag.slot)),
+    }
+}
+
+#[inline(always)]
+fn count_return(counters: &mut Counters, detour: Detour, role: Role, wire: &Tally) {
+    match (detour, role) {
+        (Detour::Line, Role::Reply) => add(&mut counters.replied, wire),
+        (Detour::Line, _) => add(&mut counters.released, wire),
+        (Detour::Segmenter, Role::Copy) => {
+            add(&mut counters.segmented, wire);
+            add(&mut counters.passed, wire);
+        }
+        // It is counted where it is decided whether the slot names it.
+        (Detour::Segmenter, Role::Chosen) => {}
+        (Detour::Segmenter, _) => add(&mut counters.segmented, wire),
+    }
 }
 
 /// The verdict at a target's device: an error never costs a packet.

@@ -1,11 +1,11 @@
 //! What a packet is: addresses, protocol, ports, where its payload stands, and what it weighs on the wire.
 
-use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::TcContext;
 use sabot_abi::{TARGET_MAC_HEADER, Tally};
 
+use crate::headers::{Headers, NETWORK};
 use crate::raw;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -19,6 +19,12 @@ const MAX_EXTENSION_HEADERS: usize = 8;
 
 const LEAST_TCP_HEADER: u32 = 20;
 const UDP_HEADER: u32 = 8;
+const SCTP_HEADER: u32 = 12;
+const ICMP_HEADER: u32 = 8;
+
+pub const TCP_SYN: u8 = 0x02;
+pub const TCP_RST: u8 = 0x04;
+pub const TCP_ACK: u8 = 0x10;
 
 pub const ICMP: u32 = 1;
 pub const TCP: u32 = 6;
@@ -43,6 +49,7 @@ pub enum ParseError {
 #[map]
 static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
 
+#[repr(C, align(8))]
 pub struct Packet {
     /// IPv4 addresses are IPv4-mapped.
     pub source: [u8; 16],
@@ -53,6 +60,13 @@ pub struct Packet {
     pub destination_port: u16,
     /// The ports are known: not in a later fragment, not in a protocol without ports.
     pub has_ports: bool,
+    /// 0 in everything but TCP.
+    pub tcp_flags: u8,
+    pub tcp_sequence: u32,
+    /// Of ICMP and ICMPv6, where it is known: the type (high byte) and the code.
+    pub icmp: Option<u16>,
+    /// The DiffServ code point.
+    pub dscp: u8,
     /// Part of a datagram that is not whole.
     pub fragment: bool,
     /// A later fragment has no transport header.
@@ -65,7 +79,12 @@ pub struct Packet {
     pub payload: u32,
     /// Where the IP packet ends; link padding may follow.
     pub end: u32,
+    /// Bytes of the IP packet; of a super-packet's, each wire packet but the last one.
+    pub ip_length: u32,
+    /// Of the last wire packet.
+    pub last_ip_length: u32,
     pub wire: Tally,
+    headers: Headers,
 }
 
 impl Packet {
@@ -79,10 +98,11 @@ impl Packet {
         // SAFETY: the pointer is this CPU's own entry, valid while the program runs, and no other reference to it lives.
         let packet = unsafe { &mut *scratch };
         packet.reset(ctx);
-        let (ethertype, offset) = link(ctx, target_flags)?;
+        packet.headers.begin(ctx, target_flags & TARGET_MAC_HEADER != 0)?;
+        let (ethertype, offset, word) = packet.link(ctx, target_flags)?;
         match ethertype {
-            ETHERTYPE_IPV4 => packet.parse_ipv4(ctx, offset)?,
-            ETHERTYPE_IPV6 => packet.parse_ipv6(ctx, offset)?,
+            ETHERTYPE_IPV4 => packet.parse_ipv4(ctx, offset, word)?,
+            ETHERTYPE_IPV6 => packet.parse_ipv6(ctx, offset, word)?,
             _ => return Err(ParseError::NotIp),
         }
         if !packet.later_fragment {
@@ -92,11 +112,20 @@ impl Packet {
         Ok(packet)
     }
 
+    /// The packet that was parsed last on this CPU.
+    #[inline(always)]
+    pub fn current() -> Option<&'static Self> {
+        // SAFETY: as in `parse`, whose caller's reference is as shared as this one.
+        PACKET.get_ptr(0).map(|packet| unsafe { &*packet })
+    }
+
     #[inline(always)]
     fn reset(&mut self, ctx: &TcContext) {
         self.source_port = 0;
         self.destination_port = 0;
         self.has_ports = false;
+        self.tcp_flags = 0;
+        self.icmp = None;
         self.fragment = false;
         self.later_fragment = false;
         self.super_packet = false;
@@ -107,35 +136,42 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn parse_ipv4(&mut self, ctx: &TcContext, offset: usize) -> Result<(), ParseError> {
-        let header: [u8; 12] = load(ctx, offset)?;
-        let header_length = (header[0] & 0x0f) as usize * 4;
-        if header[0] >> 4 != 4 || header_length < 20 {
+    fn parse_ipv4(&mut self, ctx: &TcContext, offset: usize, word: usize) -> Result<(), ParseError> {
+        let [start, identification, middle, source, destination] = self.headers.words(word, offset as u32)?;
+        let [version, traffic_class, length @ ..] = start.to_ne_bytes();
+        let [_, _, fragment_field @ ..] = identification.to_ne_bytes();
+        let [_, protocol, _, _] = middle.to_ne_bytes();
+        let header_length = (version & 0x0f) as usize * 4;
+        if version >> 4 != 4 || header_length < 20 {
             return Err(ParseError::Malformed);
         }
-        self.source = mapped(load(ctx, offset + 12)?);
-        self.destination = mapped(load(ctx, offset + 16)?);
-        self.protocol = header[9] as u32;
+        self.source = mapped(source);
+        self.destination = mapped(destination);
+        self.protocol = protocol as u32;
+        self.dscp = traffic_class >> 2;
         self.transport = (offset + header_length) as u32;
-        self.ends_at(ctx, offset, u16::from_be_bytes([header[2], header[3]]) as usize);
-        let fragment_field = u16::from_be_bytes([header[6], header[7]]);
+        self.ends_at(ctx, offset, u16::from_be_bytes(length) as usize);
+        let fragment_field = u16::from_be_bytes(fragment_field);
         self.later_fragment = fragment_field & 0x1fff != 0;
         self.fragment = fragment_field & 0x3fff != 0;
         Ok(())
     }
 
     #[inline(always)]
-    fn parse_ipv6(&mut self, ctx: &TcContext, offset: usize) -> Result<(), ParseError> {
-        let start: [u8; 8] = load(ctx, offset)?;
-        if start[0] >> 4 != 6 {
+    fn parse_ipv6(&mut self, ctx: &TcContext, offset: usize, word: usize) -> Result<(), ParseError> {
+        let [start, length, a, b, c, d, e, f, g, h] = self.headers.words(word, offset as u32)?;
+        let [version, flow_label, ..] = start.to_ne_bytes();
+        let [length @ .., protocol, _] = length.to_ne_bytes();
+        if version >> 4 != 6 {
             return Err(ParseError::Malformed);
         }
-        load_into(ctx, offset + 8, &mut self.source)?;
-        load_into(ctx, offset + 24, &mut self.destination)?;
-        self.protocol = start[6] as u32;
+        self.source = address([a, b, c, d]);
+        self.destination = address([e, f, g, h]);
+        self.protocol = protocol as u32;
+        self.dscp = (version << 4 | flow_label >> 4) >> 2;
         self.transport = (offset + 40) as u32;
         // A jumbogram, or a super-packet beyond 64 KiB, says 0.
-        let length = u16::from_be_bytes([start[4], start[5]]) as usize;
+        let length = u16::from_be_bytes(length) as usize;
         self.ends_at(ctx, offset, if length == 0 { 0 } else { 40 + length });
         self.skip_extension_headers(ctx)
     }
@@ -149,7 +185,7 @@ impl Packet {
             ) {
                 return Ok(());
             }
-            let header: [u8; 4] = load(ctx, self.transport as usize)?;
+            let header: [u8; 4] = self.headers.bytes(ctx, self.transport)?;
             self.transport += match self.protocol {
                 AUTHENTICATION => (header[1] as u32 + 2) * 4,
                 FRAGMENT => {
@@ -177,50 +213,79 @@ impl Packet {
         let end = (offset + total) as u32;
         self.end = if total == 0 || end > frame { frame } else { end };
         self.payload = self.end;
+        self.ip_length = self.end.wrapping_sub(offset as u32);
+        self.last_ip_length = self.ip_length;
     }
 
-    /// Ports and the start of the payload. A transport header that is cut short leaves a packet without ports and payload.
+    /// Ports and their like, and the start of the payload. A transport header that is cut short leaves a packet without
+    /// ports and payload.
     #[inline(always)]
     fn parse_transport(&mut self, ctx: &TcContext) -> Result<(), ParseError> {
-        let at = self.transport as usize;
+        let at = self.transport;
         let header = match self.protocol {
-            TCP => match load::<[u8; 1]>(ctx, at + 12) {
-                Ok([offset]) => (offset >> 4) as u32 * 4,
+            TCP => match self.headers.bytes::<14>(ctx, at) {
+                Ok(start) => {
+                    self.set_ports(start[0], start[1], start[2], start[3]);
+                    self.tcp_sequence = u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
+                    self.tcp_flags = start[13];
+                    (start[12] >> 4) as u32 * 4
+                }
                 Err(_) => return Ok(()),
             },
-            UDP => {
-                self.ends_with_datagram(ctx);
-                UDP_HEADER
+            UDP | SCTP => {
+                if self.protocol == UDP {
+                    self.ends_with_datagram(ctx);
+                }
+                let Ok([a, b, c, d]) = self.headers.bytes::<4>(ctx, at) else {
+                    return Ok(());
+                };
+                self.set_ports(a, b, c, d);
+                if self.protocol == UDP {
+                    UDP_HEADER
+                } else {
+                    SCTP_HEADER
+                }
             }
-            ICMP => 8,
-            ICMPV6 => {
-                if load::<[u8; 1]>(ctx, at).is_ok_and(|[kind]| NEIGHBOUR_DISCOVERY.contains(&kind)) {
+            ICMP | ICMPV6 => {
+                let Ok([kind, code]) = self.headers.bytes::<2>(ctx, at) else {
+                    return Ok(());
+                };
+                if self.protocol == ICMPV6 && NEIGHBOUR_DISCOVERY.contains(&kind) {
                     return Err(ParseError::NotIp);
                 }
-                8
+                self.icmp = Some(u16::from_be_bytes([kind, code]));
+                ICMP_HEADER
             }
-            SCTP => 12,
             _ => return Ok(()),
         };
-        if matches!(self.protocol, TCP | UDP | SCTP) {
-            let Ok(ports) = load::<[u8; 4]>(ctx, at) else {
-                return Ok(());
-            };
-            self.source_port = u16::from_be_bytes([ports[0], ports[1]]);
-            self.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
-            self.has_ports = true;
-        }
         if (self.protocol != TCP || header >= LEAST_TCP_HEADER) && self.transport + header <= self.end {
             self.payload = self.transport + header;
         }
         Ok(())
     }
 
+    /// The ports as all packets of a connection have them: a later fragment has none, so that no fragment has.
+    #[inline(always)]
+    pub fn stable_ports(&self) -> (u16, u16) {
+        if self.fragment {
+            (0, 0)
+        } else {
+            (self.source_port, self.destination_port)
+        }
+    }
+
+    #[inline(always)]
+    fn set_ports(&mut self, a: u8, b: u8, c: u8, d: u8) {
+        self.source_port = u16::from_be_bytes([a, b]);
+        self.destination_port = u16::from_be_bytes([c, d]);
+        self.has_ports = true;
+    }
+
     /// A datagram may end before its IP packet does; its checksum ends there too. The length of a super-packet, which may
     /// say 0, is the IP packet's.
     #[inline(always)]
     fn ends_with_datagram(&mut self, ctx: &TcContext) {
-        let Ok(length) = load::<[u8; 2]>(ctx, self.transport as usize + 4) else {
+        let Ok(length) = self.headers.bytes::<2>(ctx, self.transport + 4) else {
             return;
         };
         let length = u16::from_be_bytes(length) as u32;
@@ -244,52 +309,49 @@ impl Packet {
         let packets = payload.div_ceil(segment);
         if packets > 1 {
             self.super_packet = true;
+            let network = self.end.wrapping_sub(self.ip_length) as u64;
+            let ip_headers = headers.wrapping_sub(network);
+            self.ip_length = (ip_headers + segment) as u32;
+            self.last_ip_length = (ip_headers + payload - (packets - 1) * segment) as u32;
             self.wire = Tally {
                 packets,
                 bytes: payload + packets * headers,
             };
         }
     }
-}
 
-/// The EtherType and where the network header stands.
-#[inline(always)]
-fn link(ctx: &TcContext, target_flags: u32) -> Result<(u16, usize), ParseError> {
-    if target_flags & TARGET_MAC_HEADER == 0 {
-        // SAFETY: as in `weigh`.
-        let protocol = unsafe { (*raw(ctx)).protocol };
-        return Ok((u16::from_be(protocol as u16), 0));
-    }
-    let mut offset = MAC_HEADER;
-    let mut ethertype = u16::from_be_bytes(load(ctx, MAC_HEADER - 2)?);
-    for _ in 0..MAX_VLAN_HEADERS {
-        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_VLAN_SERVICE {
-            break;
+    /// The EtherType, and where in the frame and in the words of the headers the network header stands.
+    #[inline(always)]
+    fn link(&mut self, ctx: &TcContext, target_flags: u32) -> Result<(u16, usize, usize), ParseError> {
+        if target_flags & TARGET_MAC_HEADER == 0 {
+            // SAFETY: as in `weigh`.
+            let protocol = unsafe { (*raw(ctx)).protocol };
+            return Ok((u16::from_be(protocol as u16), 0, NETWORK));
         }
-        ethertype = u16::from_be_bytes(load(ctx, offset + 2)?);
-        offset += 4;
+        let (mut offset, mut word) = (MAC_HEADER, NETWORK);
+        for _ in 0..=MAX_VLAN_HEADERS {
+            // The last two bytes of the header before.
+            let ethertype = u16::from_be_bytes(self.headers.bytes(ctx, offset as u32 - 2)?);
+            if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_VLAN_SERVICE {
+                return Ok((ethertype, offset, word));
+            }
+            offset += 4;
+            word += 1;
+        }
+        Err(ParseError::NotIp)
     }
-    Ok((ethertype, offset))
 }
 
 #[inline(always)]
-fn mapped(address: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = address;
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+fn mapped(v4: u32) -> [u8; 16] {
+    address([0, 0, 0xffff_u32.to_be(), v4])
 }
 
+/// Of words in the order of their bytes.
 #[inline(always)]
-fn load<T>(ctx: &TcContext, offset: usize) -> Result<T, ParseError> {
-    ctx.load(offset).map_err(|_| ParseError::Malformed)
-}
-
-#[inline(always)]
-fn load_into(ctx: &TcContext, offset: usize, to: &mut [u8; 16]) -> Result<(), ParseError> {
-    // SAFETY: the destination is 16 writable bytes, and the context is valid while the program runs.
-    let result = unsafe { bpf_skb_load_bytes(raw(ctx).cast(), offset as u32, to.as_mut_ptr().cast(), 16) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(ParseError::Malformed)
-    }
+fn address([a, b, c, d]: [u32; 4]) -> [u8; 16] {
+    let [a, b, c, d] = [a, b, c, d].map(u32::to_ne_bytes);
+    [
+        a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
+    ]
 }

@@ -1,21 +1,30 @@
-//! Who the other end is: exact addresses in a hash, prefixes in a trie, the longest prefix decides.
+//! Who the other end is: the longest prefix decides, and a whole address before any.
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::HashMap;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{Array, HashMap};
 use sabot_abi::{
-    MAX_PEERS, PEER_INCLUDED, PEER_PREFIX_BASE, PeerKey, PeerPrefix, RULE_PEERS, RULE_PEERS_EXACT,
-    RULE_PEERS_PREFIX, RULE_SPARE_NODE, Rule, peer_prefix,
+    MAX_PEER_LENGTHS, MAX_PEER_SETS, MAX_PEERS, PEER_INCLUDED, PEER_PREFIX_BASE, PeerKey4, PeerKey6,
+    PeerLengths, PeerPrefix, RULE_PEERS, RULE_PEERS_EXACT, RULE_PEERS_PREFIX, RULE_SPARE_NODE, Rule,
+    peer_halves, peer_prefix, peer_v4,
 };
 
 const MAX_NODE_ADDRESSES: u32 = 1024;
 const FULL_PREFIX: u32 = PEER_PREFIX_BASE + 128;
+/// No entry has this value.
+const NONE: u32 = 0;
 
 #[map]
-static PEERS_EXACT: HashMap<PeerKey, u32> = HashMap::with_max_entries(MAX_PEERS, BPF_F_NO_PREALLOC);
+static PEERS_V4: HashMap<PeerKey4, u32> = HashMap::with_max_entries(MAX_PEERS, BPF_F_NO_PREALLOC);
 #[map]
-static PEERS_PREFIX: LpmTrie<PeerPrefix, u32> = LpmTrie::with_max_entries(MAX_PEERS, 0);
+static PEERS_V6: HashMap<PeerKey6, u32> = HashMap::with_max_entries(MAX_PEERS, BPF_F_NO_PREALLOC);
+/// By set.
+#[map]
+static PEER_LENGTHS: Array<PeerLengths> = Array::with_max_entries(MAX_PEER_SETS, 0);
+/// Prefixes of sets that use many lengths.
+#[map]
+static PEERS_TRIE: LpmTrie<PeerPrefix, u32> = LpmTrie::with_max_entries(MAX_PEERS, 0);
 /// The node's own addresses; the value has no meaning.
 #[map]
 static NODE_ADDRESSES: HashMap<[u8; 16], u32> =
@@ -27,24 +36,88 @@ pub fn include(rule: &Rule, address: &[u8; 16]) -> bool {
     if rule.flags & RULE_PEERS == 0 {
         return !spared(rule, address);
     }
+    let halves = peer_halves(*address);
+    let v4 = peer_v4(halves);
     if rule.flags & RULE_PEERS_EXACT != 0 {
-        let key = PeerKey {
-            peer_set: rule.peer_set,
-            address: *address,
+        let entry = match v4 {
+            Some(v4) => in_v4(PeerKey4::exact(rule.peer_set, v4)),
+            None => in_v6(PeerKey6::exact(rule.peer_set, halves)),
         };
-        // SAFETY: a value is one aligned word; the daemon never writes another meaning into it.
-        if let Some(entry) = unsafe { PEERS_EXACT.get(key) } {
-            return *entry == PEER_INCLUDED;
+        if let Some(entry) = entry {
+            return entry == PEER_INCLUDED;
         }
     }
     if rule.flags & RULE_PEERS_PREFIX == 0 {
         return false;
     }
-    let key = Key::new(FULL_PREFIX, peer_prefix(rule.peer_set, *address));
-    match PEERS_PREFIX.get(key) {
-        Some(entry) => *entry == PEER_INCLUDED && !spared(rule, address),
-        None => false,
+    let Some(lengths) = PEER_LENGTHS.get(rule.peer_set) else {
+        return false;
+    };
+    let entry = if lengths.in_trie != 0 {
+        let key = Key::new(FULL_PREFIX, peer_prefix(rule.peer_set, *address));
+        PEERS_TRIE.get(key).map_or(NONE, |entry| *entry)
+    } else {
+        match v4 {
+            Some(v4) => longest_v4(rule.peer_set, lengths, v4),
+            None => longest_v6(rule.peer_set, lengths, halves.0, halves.1),
+        }
+    };
+    entry == PEER_INCLUDED && !spared(rule, address)
+}
+
+/// The value of the longest prefix around the address, [`NONE`] without one.
+///
+/// A subprogram of its own, so that the verifier goes on from its result and not from each of its ends.
+#[inline(never)]
+fn longest_v4(peer_set: u32, lengths: &PeerLengths, address: u32) -> u32 {
+    let mut markers = lengths.v4;
+    for _ in 0..MAX_PEER_LENGTHS {
+        // The longest prefix has the lowest marker.
+        let marker = markers & markers.wrapping_neg();
+        if marker == 0 {
+            return NONE;
+        }
+        if let Some(entry) = in_v4(PeerKey4::prefix(peer_set, address, marker)) {
+            return entry;
+        }
+        markers ^= marker;
     }
+    NONE
+}
+
+/// As [`longest_v4`].
+#[inline(never)]
+fn longest_v6(peer_set: u32, lengths: &PeerLengths, high: u64, low: u64) -> u32 {
+    let address = (high, low);
+    let (mut high, mut low) = (lengths.v6_high, lengths.v6_low);
+    for _ in 0..MAX_PEER_LENGTHS {
+        let marker = if low != 0 {
+            (0, low & low.wrapping_neg())
+        } else {
+            (high & high.wrapping_neg(), 0)
+        };
+        if marker == (0, 0) {
+            return NONE;
+        }
+        if let Some(entry) = in_v6(PeerKey6::prefix(peer_set, address, marker)) {
+            return entry;
+        }
+        high ^= marker.0;
+        low ^= marker.1;
+    }
+    NONE
+}
+
+#[inline(always)]
+fn in_v4(key: PeerKey4) -> Option<u32> {
+    // SAFETY: a value is one aligned word; the daemon never writes another meaning into it.
+    unsafe { PEERS_V4.get(key) }.copied()
+}
+
+#[inline(always)]
+fn in_v6(key: PeerKey6) -> Option<u32> {
+    // SAFETY: as in `in_v4`.
+    unsafe { PEERS_V6.get(key) }.copied()
 }
 
 #[inline(always)]

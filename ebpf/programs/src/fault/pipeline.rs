@@ -1,25 +1,19 @@
 //! A packet meets the slots of its target, one after the other.
 
-use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
-use sabot_abi::{
-    ACTION_CORRUPT_PAYLOAD, ACTION_DELAY, ACTION_DROP, ACTION_PARTITION, Counters, DIRECTION_EGRESS,
-    INCIDENT_HELPER_FAILED, INCIDENT_NO_COUNTERS, MAX_TARGET_SLOTS, OUTCOME_BYPASSED, OUTCOME_CORRUPTED,
-    OUTCOME_DELAYED, OUTCOME_DROPPED, OUTCOME_PASSED, RULE_EGRESS, RULE_INGRESS, Role, Rule, Tag, Tally, Target,
-};
+use sabot_abi::{Counters, INCIDENT_NO_COUNTERS, MAX_TARGET_SLOTS, Role, Rule, Target};
 
+use crate::action::{Outcome, Visit};
 use crate::clock;
-use crate::corrupt;
 use crate::counters::{self, add, incident};
-use crate::detour::{self, Detour};
+use crate::detour::Detour;
 use crate::events::{self, Decision};
+use crate::filter::{self, Portion};
 use crate::packet::Packet;
-use crate::peers;
-use crate::ports;
+use crate::raw;
 use crate::rules;
 use crate::targets;
-
-const EVERY_PACKET: u64 = 1 << 32;
 
 /// Where in the slot list a packet begins.
 #[derive(Clone, Copy)]
@@ -29,61 +23,77 @@ pub enum Entrance {
     After(u32),
     /// This slot had it segmented; it has been counted as matched.
     At(u32),
+    /// This slot had it segmented because it may not name all of the wire packets; nothing has been counted.
+    Uncounted(u32),
 }
 
 /// What a slot, or the whole list, makes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Step {
-    Continue,
-    Drop,
+    Continue = CONTINUE,
+    Drop = DROP,
     /// `bpf_redirect` was called.
-    Redirect,
+    Redirect = REDIRECT,
+}
+
+const CONTINUE: u32 = 0;
+const DROP: u32 = 1;
+const REDIRECT: u32 = 2;
+
+impl Step {
+    /// The verifier knows nothing of what a global function returns.
+    #[inline(always)]
+    fn of(step: u32) -> Self {
+        match step {
+            DROP => Self::Drop,
+            REDIRECT => Self::Redirect,
+            _ => Self::Continue,
+        }
+    }
 }
 
 /// One packet on its way through its target's slots.
-struct Journey<'a> {
-    packet: &'a Packet,
-    target: &'a Target,
-    target_id: u32,
-    direction: u32,
-    now: u64,
+pub struct Journey<'a> {
+    pub packet: &'a Packet,
+    pub target: &'a Target,
+    pub target_id: u32,
+    pub direction: u32,
+    pub now: u64,
 }
 
-/// What a slot that matches does with a packet, and how it is counted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Passed,
-    Corrupted,
-    Bypassed,
-    Dropped,
-    Delayed,
-    Segmenting,
+impl Journey<'_> {
+    #[inline(always)]
+    fn current(ctx: &TcContext, packet: &'static Packet, direction: u32, now: u64) -> Option<Self> {
+        let target_id = targets::id_of(ctx);
+        Some(Self {
+            packet,
+            target: targets::get(target_id)?,
+            target_id,
+            direction,
+            now,
+        })
+    }
 }
 
 #[inline(always)]
-pub fn run(ctx: &TcContext, target: &Target, packet: &Packet, direction: u32, entrance: Entrance) -> Step {
-    let journey = Journey {
-        packet,
-        target,
-        target_id: targets::id_of(ctx),
-        direction,
-        now: clock::now(),
-    };
+pub fn run(ctx: &TcContext, target: &Target, direction: u32, entrance: Entrance) -> Step {
     let mut index = match entrance {
         Entrance::Start => 0,
         Entrance::After(slot) => position(target, slot).saturating_add(1),
-        Entrance::At(slot) => {
-            let step = resume(ctx, &journey, slot);
-            if step != Step::Continue {
-                return step;
+        Entrance::At(slot) | Entrance::Uncounted(slot) => {
+            let is_counted = matches!(entrance, Entrance::At(_)) as u32;
+            let step = fault_resume(raw(ctx), slot, direction, is_counted);
+            if step != CONTINUE {
+                return Step::of(step);
             }
             position(target, slot).saturating_add(1)
         }
     };
     while index < MAX_TARGET_SLOTS as u32 && index < target.slot_count {
-        let step = visit(ctx, &journey, target.slots[index as usize]);
-        if step != Step::Continue {
-            return step;
+        let step = fault_visit(raw(ctx), target.slots[index as usize], direction);
+        if step != CONTINUE {
+            return Step::of(step);
         }
         index += 1;
     }
@@ -101,165 +111,131 @@ fn position(target: &Target, slot: u32) -> u32 {
     MAX_TARGET_SLOTS as u32
 }
 
-/// A packet meets a slot. A subprogram of its own, so that the verifier sees one state come out of a visit instead of
-/// following each way through it into all later visits.
+/// The packet that was parsed last on this CPU meets a slot.
+///
+/// A global function in the verifier's sense: it follows the function once, for all arguments, instead of anew for each of
+/// the slots that a list may have. Such a function takes the context and numbers, and finds the rest again.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn visit(ctx: &TcContext, journey: &Journey<'_>, slot: u32) -> Step {
-    let Some(rule) = rules::get(slot) else {
-        return Step::Continue;
-    };
-    if !rules::in_force(rule, journey.now) || !matches(rule, journey.packet, journey.direction) {
-        return Step::Continue;
-    }
-    let Some(counters) = counters::of(slot, journey.target_id, journey.direction) else {
-        incident(INCIDENT_NO_COUNTERS);
-        return Step::Continue;
-    };
-    add(&mut counters.matched, &journey.packet.wire);
-    act(ctx, journey, slot, rule, counters, false)
+pub extern "C" fn fault_visit(context: *mut __sk_buff, slot: u32, direction: u32) -> u32 {
+    let ctx = TcContext::new(context);
+    visit(&ctx, slot, direction).unwrap_or(Step::Continue) as u32
 }
 
-/// A wire packet is back from the segmenter, to which its slot sent it, and where it was counted as matched.
+/// A wire packet is back from the segmenter, to which a slot sent it. A global function as [`fault_visit`] is.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn resume(ctx: &TcContext, journey: &Journey<'_>, slot: u32) -> Step {
-    let Some(counters) = counters::of(slot, journey.target_id, journey.direction) else {
-        incident(INCIDENT_NO_COUNTERS);
-        return Step::Continue;
-    };
-    match rules::get(slot) {
-        Some(rule) if rules::in_force(rule, journey.now) => act(ctx, journey, slot, rule, counters, true),
-        _ => {
-            add(&mut counters.passed, &journey.packet.wire);
-            Step::Continue
-        }
+pub extern "C" fn fault_resume(context: *mut __sk_buff, slot: u32, direction: u32, is_counted: u32) -> u32 {
+    let ctx = TcContext::new(context);
+    let packet = Packet::current();
+    let journey = packet.and_then(|packet| Journey::current(&ctx, packet, direction, clock::now()));
+    match journey {
+        Some(journey) => resume(&ctx, &journey, slot, is_counted != 0) as u32,
+        None => CONTINUE,
     }
 }
 
+/// The clock is read last, since that takes as long as looking for a peer and most packets are none of the rule's.
 #[inline(always)]
-fn act(
+fn visit(ctx: &TcContext, slot: u32, direction: u32) -> Option<Step> {
+    let rule = rules::get(slot)?;
+    let packet = Packet::current()?;
+    if !filter::matches(rule, packet, direction) {
+        return None;
+    }
+    let now = clock::now();
+    if !rules::in_force(rule, now) {
+        return None;
+    }
+    let journey = Journey::current(ctx, packet, direction, now)?;
+    Some(meet(ctx, &journey, slot, rule))
+}
+
+/// The packet is one of those that the rule names.
+#[inline(always)]
+fn meet(ctx: &TcContext, journey: &Journey<'_>, slot: u32, rule: &Rule) -> Step {
+    let portion = filter::portion(rule, journey.packet);
+    if portion == Portion::Nothing {
+        return Step::Continue;
+    }
+    let Some(counters) = counters::of(slot, journey.target_id, journey.direction) else {
+        incident(INCIDENT_NO_COUNTERS);
+        return Step::Continue;
+    };
+    if portion != Portion::Whole {
+        return split(ctx, journey, slot, portion, counters);
+    }
+    add(&mut counters.matched, &journey.packet.wire);
+    let visit = Visit {
+        slot,
+        rule,
+        resumed: false,
+    };
+    act(ctx, journey, &visit, counters)
+}
+
+/// The slot names only some of the wire packets in a super-packet: it is taken apart before anything is counted, so that
+/// each of them meets the rule as it is then, and each is counted as what it was found to be.
+#[inline(always)]
+fn split(
     ctx: &TcContext,
     journey: &Journey<'_>,
     slot: u32,
-    rule: &Rule,
+    portion: Portion,
     counters: &mut Counters,
-    resumed: bool,
 ) -> Step {
-    let outcome = journey.decide(ctx, slot, rule, resumed);
-    account(counters, outcome, &journey.packet.wire);
+    let outcome = journey.take(ctx, slot, Detour::Segmenter, Role::Chosen);
+    if outcome == Outcome::Bypassed {
+        let named = filter::weight(journey.packet, portion);
+        add(&mut counters.matched, &named);
+        add(&mut counters.bypassed, &named);
+    }
+    outcome.step()
+}
+
+/// The slot sent the wire packet to the segmenter, and may have counted it as matched.
+#[inline(always)]
+fn resume(ctx: &TcContext, journey: &Journey<'_>, slot: u32, is_counted: bool) -> Step {
+    let Some(counters) = counters::of(slot, journey.target_id, journey.direction) else {
+        incident(INCIDENT_NO_COUNTERS);
+        return Step::Continue;
+    };
+    let rule = rules::get(slot).filter(|rule| rules::in_force(rule, journey.now));
+    if !is_counted {
+        let is_named = rule.is_some_and(|rule| {
+            filter::matches(rule, journey.packet, journey.direction)
+                && filter::portion(rule, journey.packet) == Portion::Whole
+        });
+        if !is_named {
+            return Step::Continue;
+        }
+        add(&mut counters.matched, &journey.packet.wire);
+    }
+    let Some(rule) = rule else {
+        add(&mut counters.passed, &journey.packet.wire);
+        return Step::Continue;
+    };
+    let visit = Visit {
+        slot,
+        rule,
+        resumed: true,
+    };
+    act(ctx, journey, &visit, counters)
+}
+
+#[inline(always)]
+fn act(ctx: &TcContext, journey: &Journey<'_>, visit: &Visit<'_>, counters: &mut Counters) -> Step {
+    let outcome = journey.decide(ctx, visit, counters);
+    outcome.count(counters, &journey.packet.wire);
     if outcome != Outcome::Segmenting {
         let decision = Decision {
-            slot,
+            slot: visit.slot,
             target: journey.target_id,
             direction: journey.direction,
-            outcome: reported(outcome),
+            outcome: outcome.reported(),
             time: journey.now,
         };
-        events::sample(rule.sample_every, journey.packet, &decision);
+        events::sample(visit.rule.sample_every, journey.packet, &decision);
     }
-    match outcome {
-        Outcome::Passed | Outcome::Corrupted | Outcome::Bypassed => Step::Continue,
-        Outcome::Dropped => Step::Drop,
-        Outcome::Delayed | Outcome::Segmenting => Step::Redirect,
-    }
-}
-
-impl Journey<'_> {
-    #[inline(always)]
-    fn decide(&self, ctx: &TcContext, slot: u32, rule: &Rule, resumed: bool) -> Outcome {
-        match rule.action {
-            ACTION_PARTITION => Outcome::Dropped,
-            ACTION_DELAY => self.take(ctx, slot, Detour::Line),
-            ACTION_DROP if rule.threshold >= EVERY_PACKET => Outcome::Dropped,
-            ACTION_DROP | ACTION_CORRUPT_PAYLOAD if rule.threshold == 0 => Outcome::Passed,
-            // The wire packets in a super-packet may fare differently.
-            ACTION_DROP | ACTION_CORRUPT_PAYLOAD if self.packet.super_packet && !resumed => {
-                self.take(ctx, slot, Detour::Segmenter)
-            }
-            // The segmenter gave a super-packet back; it must not go round for ever.
-            ACTION_DROP | ACTION_CORRUPT_PAYLOAD if self.packet.super_packet => Outcome::Bypassed,
-            ACTION_DROP if chosen(rule) => Outcome::Dropped,
-            ACTION_CORRUPT_PAYLOAD if chosen(rule) => self.corrupt(ctx),
-            ACTION_DROP | ACTION_CORRUPT_PAYLOAD => Outcome::Passed,
-            _ => Outcome::Bypassed,
-        }
-    }
-
-    #[inline(always)]
-    fn take(&self, ctx: &TcContext, slot: u32, detour: Detour) -> Outcome {
-        if !detour::is_open(ctx, self.target, detour, self.now) {
-            return Outcome::Bypassed;
-        }
-        match detour::take(
-            ctx,
-            self.target,
-            detour,
-            Tag {
-                slot,
-                direction: self.direction,
-                role: Role::Plain,
-            },
-        ) {
-            Ok(()) if detour == Detour::Line => Outcome::Delayed,
-            Ok(()) => Outcome::Segmenting,
-            Err(which) => {
-                incident(which);
-                Outcome::Bypassed
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn corrupt(&self, ctx: &TcContext) -> Outcome {
-        if !corrupt::is_corruptible(self.packet) {
-            return Outcome::Passed;
-        }
-        if corrupt::corrupt(ctx, self.packet).is_err() {
-            incident(INCIDENT_HELPER_FAILED);
-            return Outcome::Bypassed;
-        }
-        Outcome::Corrupted
-    }
-}
-
-/// The rule's share of packets, each decided on its own.
-#[inline(always)]
-fn chosen(rule: &Rule) -> bool {
-    // SAFETY: the helper takes nothing and returns a number.
-    (unsafe { bpf_get_prandom_u32() } as u64) < rule.threshold
-}
-
-#[inline(always)]
-fn account(counters: &mut Counters, outcome: Outcome, wire: &Tally) {
-    match outcome {
-        Outcome::Passed => add(&mut counters.passed, wire),
-        Outcome::Corrupted => {
-            add(&mut counters.corrupted, wire);
-            add(&mut counters.passed, wire);
-        }
-        Outcome::Bypassed => add(&mut counters.bypassed, wire),
-        Outcome::Dropped => add(&mut counters.dropped, wire),
-        Outcome::Delayed => add(&mut counters.delayed, wire),
-        Outcome::Segmenting => add(&mut counters.segmenting, wire),
-    }
-}
-
-#[inline(always)]
-fn reported(outcome: Outcome) -> u32 {
-    match outcome {
-        Outcome::Passed | Outcome::Segmenting => OUTCOME_PASSED,
-        Outcome::Corrupted => OUTCOME_CORRUPTED,
-        Outcome::Bypassed => OUTCOME_BYPASSED,
-        Outcome::Dropped => OUTCOME_DROPPED,
-        Outcome::Delayed => OUTCOME_DELAYED,
-    }
-}
-
-#[inline(never)]
-fn matches(rule: &Rule, packet: &Packet, direction: u32) -> bool {
-    let (wanted, other_end) = if direction == DIRECTION_EGRESS {
-        (RULE_EGRESS, &packet.destination)
-    } else {
-        (RULE_INGRESS, &packet.source)
-    };
-    rule.flags & wanted != 0 && ports::include(rule, packet) && peers::include(rule, other_end)
+    outcome.step()
 }

@@ -1,10 +1,11 @@
-//! Which ports and protocols a rule names.
+//! Which ports, ICMP types and protocols a rule names.
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use sabot_abi::{
-    MAX_PORTS, PORT_KEY_BITS, PortKey, RULE_PORTS, RULE_PROTOCOLS, Rule, SIDE_DESTINATION, SIDE_SOURCE, SIDE_WHOLE,
+    MAX_PORTS, PORT_KEY_BITS, PortKey, RULE_PORTS, RULE_PROTOCOLS, Rule, SIDE_DESTINATION, SIDE_SOURCE,
+    SIDE_WHOLE,
 };
 
 use crate::packet::Packet;
@@ -25,8 +26,13 @@ pub fn include(rule: &Rule, packet: &Packet) -> bool {
     if rule.flags & RULE_PROTOCOLS != 0 && names(rule, packet, SIDE_WHOLE, 0) {
         return true;
     }
-    rule.flags & RULE_PORTS != 0
-        && packet.has_ports
+    if rule.flags & RULE_PORTS == 0 {
+        return false;
+    }
+    if let Some(kind_and_code) = packet.icmp {
+        return names(rule, packet, SIDE_DESTINATION, kind_and_code);
+    }
+    packet.has_ports
         && (names(rule, packet, SIDE_DESTINATION, packet.destination_port)
             || names(rule, packet, SIDE_SOURCE, packet.source_port))
 }

@@ -4,6 +4,7 @@ mod addresses;
 mod flood;
 pub(super) mod iperf;
 mod ipset;
+mod memory;
 mod packets;
 mod statistics;
 mod throughput;

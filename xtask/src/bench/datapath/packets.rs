@@ -8,6 +8,7 @@ use super::Scene;
 use super::addresses::{Aim, Kind, Peers};
 use super::flood::{self, Sender};
 use super::ipset::Filter;
+use super::memory::Memory;
 use super::statistics::Statistics;
 use crate::bench::measure::Samples;
 use crate::bench::report::{Figure, Report};
@@ -18,6 +19,8 @@ use crate::ui::Step;
 /// Packets in one measurement at least; spread ones are as many as there are peers.
 const BURST: usize = 1 << 14;
 const FULL: u32 = 1 << 16;
+/// As many as one fault is promised to take.
+const MOST: u32 = 150_000;
 
 /// Senders in pods that differ in what is attached to them.
 struct Senders {
@@ -62,6 +65,9 @@ struct Measured {
     peers: Peers,
     fault_took: Samples,
     ipset_took: Samples,
+    /// What it adds to the maps and to the daemon, in megabytes.
+    maps: Samples,
+    process: Samples,
     costs: Vec<(Pattern, Costs)>,
 }
 
@@ -76,9 +82,9 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     };
     let idle = idle(scene, &senders)?;
     let counts: &[u32] = if scene.plan.quick {
-        &[1, FULL]
+        &[1, MOST]
     } else {
-        &[1, 100, 10_000, FULL]
+        &[1, 100, 10_000, FULL, MOST]
     };
     let mut all = Vec::new();
     for kind in Kind::ALL {
@@ -117,13 +123,20 @@ fn with_peers(scene: &Scene<'_>, senders: &Senders, peers: Peers) -> Result<Meas
         peers,
         fault_took: Samples::default(),
         ipset_took: Samples::default(),
+        maps: Samples::default(),
+        process: Samples::default(),
         costs: Vec::new(),
     };
     measured.ipset_took.push_ms(filter.took);
+    let before = Memory::of(&scene.daemon)?;
     let started = Instant::now();
     let mut expected = 0;
     let ((), matched) = scene.under("packets", fault, || {
         measured.fault_took.push_ms(started.elapsed());
+        let under = Memory::of(&scene.daemon)?;
+        let megabytes = |before: u64, under: u64| (under as f64 - before as f64) / 1e6;
+        measured.maps.push(megabytes(before.maps, under.maps));
+        measured.process.push(megabytes(before.process, under.process));
         for pattern in PATTERNS {
             let to = peers.destinations(pattern.aim, pattern.matched, BURST);
             let rounds = scene.plan.repetitions(5, 2);
@@ -184,30 +197,39 @@ fn show(report: &mut Report, idle: &Samples, all: &[Measured]) {
             vec![
                 Figure::new("fault (apply)", "ms", measured.fault_took.spread()),
                 Figure::new("ipset restore + iptables", "ms", measured.ipset_took.spread()),
+                Figure::new("maps grow by", "MB", measured.maps.spread()),
+                Figure::new("sabotd grows by", "MB", measured.process.spread()),
             ],
         );
     }
+    compare(report, all);
+}
+
+/// How the costs grow with the peers.
+fn compare(report: &mut Report, all: &[Measured]) {
     for kind in Kind::ALL {
         let with = |count: u32| {
             all.iter()
                 .find(|measured| measured.peers.kind == kind && measured.peers.count == count)
         };
-        let (Some(few), Some(many)) = (with(1), with(FULL)) else {
-            continue;
-        };
-        for ((pattern, few), (_, many)) in few.costs.iter().zip(&many.costs) {
-            let p50 = |samples: &Samples| samples.spread().p50;
-            let name = |what: &str| format!("{what}, {}, {}", kind.name(), pattern.name());
-            report.compare(
-                &name("our programs with 65536 / with 1"),
-                p50(&many.kernel),
-                p50(&few.kernel),
-            );
-            report.compare(
-                &name("with 65536: ours adds / ipset adds"),
-                p50(&many.ours),
-                p50(&many.ipset),
-            );
+        for count in [FULL, MOST] {
+            let (Some(few), Some(many)) = (with(1), with(count)) else {
+                continue;
+            };
+            for ((pattern, few), (_, many)) in few.costs.iter().zip(&many.costs) {
+                let p50 = |samples: &Samples| samples.spread().p50;
+                let name = |what: &str| format!("{what}, {}, {}", kind.name(), pattern.name());
+                report.compare(
+                    &name(&format!("our programs with {count} / with 1")),
+                    p50(&many.kernel),
+                    p50(&few.kernel),
+                );
+                report.compare(
+                    &name(&format!("with {count}: ours adds / ipset adds")),
+                    p50(&many.ours),
+                    p50(&many.ipset),
+                );
+            }
         }
     }
 }

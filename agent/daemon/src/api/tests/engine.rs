@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use sabot_core::model::{
-    Action, BootTime, Direction, Fault, FaultName, NetnsId, PacketFilter, Pod, TargetDevice, TargetIdentity,
-    TargetKey, TargetSelector, World,
+    Action, BootTime, Direction, Fault, FaultName, Loss, LossModel, NetnsId, PacketFilter, Percent, Pod,
+    TargetDevice, TargetIdentity, TargetKey, TargetSelector, World,
 };
 use sabot_core::spec::{FaultSpec, Metadata};
 use tokio::sync::{mpsc, watch};
@@ -226,6 +226,15 @@ fn refusal(metadata: &Metadata) -> Option<EngineError> {
                 description: "10.0.0.0/99 is not a network".into(),
             },
         ])),
+        "wholly-invalid" => Some(EngineError::Invalid(
+            (0..150_000)
+                .map(|index| Violation {
+                    field: format!("spec.peers[{index}].ip"),
+                    description: "`x` given; allowed: an IPv4 or IPv6 address, as 10.20.7.1 or fd00::1"
+                        .into(),
+                })
+                .collect(),
+        )),
         "unsupported" => Some(EngineError::Unsupported(
             "delay needs /dev/net/tun, which is missing".into(),
         )),
@@ -265,7 +274,13 @@ fn view(metadata: Metadata, spec: FaultSpec) -> FaultView {
             ramp: None,
             seed: 7,
             spare_node: true,
-            action: Action::Partition,
+            action: match metadata.name.as_str() {
+                "lossy" => Action::Drop(Loss {
+                    model: LossModel::Percent(Percent::new(5.0).expect("a percent")),
+                    only: None,
+                }),
+                _ => Action::Partition,
+            },
             duration,
             starts_at: BootTime(0),
             expires_at: BootTime(0),

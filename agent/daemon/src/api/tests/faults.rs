@@ -1,5 +1,7 @@
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use sabot_proto::MAX_MESSAGE_BYTES;
 use sabot_proto::sabot::v1;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -264,6 +266,67 @@ async fn violations_name_their_fields() {
         violations(&status),
         [("name".to_owned(), "is required".to_owned())]
     );
+}
+
+#[tokio::test]
+async fn of_very_many_violations_the_first_are_told_and_the_others_counted() {
+    let fixture = Fixture::start().await;
+    let status = fixture
+        .faults()
+        .apply_fault(apply("wholly-invalid"))
+        .await
+        .expect_err("the engine refuses it");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    let found = violations(&status);
+    assert_eq!(found[0].0, "spec.peers[0].ip");
+    let (field, description) = found.last().expect("the rest");
+    let hidden = 150_000 - (found.len() - 1);
+    assert_eq!(field, "spec");
+    assert_eq!(
+        *description,
+        format!("{hidden} more violations of this kind or others")
+    );
+    assert!(
+        found.len() > 20 && status.message().ends_with(description.as_str()),
+        "{status}"
+    );
+}
+
+#[tokio::test]
+async fn a_fault_may_have_150_000_peers() {
+    let fixture = Fixture::start().await;
+    let mut request = apply("large");
+    let peers = (0..150_000_u128).map(|n| v1::Peer {
+        kind: Some(v1::peer::Kind::Ip(Ipv6Addr::from(u128::MAX - n).to_string())),
+        except: Vec::new(),
+    });
+    request.spec.as_mut().expect("a spec").peers = peers.collect();
+    let mut client = fixture.faults().max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let applied = client.apply_fault(request.clone()).await.expect("it is applied");
+    let fault = applied.into_inner().fault.expect("with the fault");
+    assert_eq!(
+        fault.spec.map(|spec| spec.peers),
+        request.spec.map(|spec| spec.peers)
+    );
+    let get = v1::GetFaultRequest {
+        namespace: "team-a".into(),
+        name: "large".into(),
+    };
+    let refused = fixture
+        .faults()
+        .get_fault(get)
+        .await
+        .expect_err("gRPC's own bound is 4 MiB");
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+}
+
+#[tokio::test]
+async fn the_seed_and_the_expected_loss_are_told() {
+    let fixture = Fixture::start().await;
+    let status = fixture.apply("cut").await.status.expect("a status");
+    assert_eq!((status.seed, status.expected_loss), (Some(7), None));
+    let status = fixture.apply("lossy").await.status.expect("a status");
+    assert_eq!((status.seed, status.expected_loss), (Some(7), Some(0.05)));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use sabot_core::model::TargetIdentity;
 use sabot_core::plan::TargetId;
 
-use super::{DRAIN_FRAMES, Engine, Line};
+use super::{DRAIN_FRAMES, Engine, Line, READ_FRAMES};
 use crate::delayline::LineError;
 use crate::delayline::mailbox::{Command, Reply};
 
@@ -70,6 +70,7 @@ impl Engine {
             tap,
             serial: self.serial,
             closing: false,
+            undrained: 0,
             closer: None,
         });
         self.shared.open().insert(target);
@@ -89,15 +90,40 @@ impl Engine {
         line.closing = true;
         line.closer = closer;
         self.closing += 1;
+        line.undrained = DRAIN_FRAMES;
         self.poller.remove(&line.tap);
         self.store.flush_line(index, self.seen_at);
-        for _ in 0..DRAIN_FRAMES {
-            let Some(length) = self.read(index) else {
-                break;
-            };
-            self.accept(index, length);
-            self.beat();
+    }
+
+    /// Reads a batch from each line that closes, until its TAP is empty.
+    pub(super) fn drain(&mut self) {
+        if self.closing == 0 {
+            return;
         }
+        for index in 0..self.lines.len() as u32 {
+            if self.undrained(index) == 0 {
+                continue;
+            }
+            let more = self.read_batch(index);
+            if let Some(line) = &mut self.lines[index as usize] {
+                line.undrained = if more {
+                    line.undrained.saturating_sub(READ_FRAMES)
+                } else {
+                    0
+                };
+            }
+        }
+    }
+
+    /// Whether a line that closes may still have frames in its TAP.
+    pub(super) fn drains(&self) -> bool {
+        self.closing > 0 && (0..self.lines.len() as u32).any(|index| self.undrained(index) > 0)
+    }
+
+    fn undrained(&self, index: u32) -> usize {
+        self.lines[index as usize]
+            .as_ref()
+            .map_or(0, |line| line.undrained)
     }
 
     /// Tells those who wait that what they wait for has happened.
@@ -118,7 +144,7 @@ impl Engine {
             let closing = self.lines[index as usize]
                 .as_ref()
                 .is_some_and(|line| line.closing);
-            if closing && self.store.held_by_line(index) == 0 {
+            if closing && self.undrained(index) == 0 && self.store.held_by_line(index) == 0 {
                 self.remove(index);
             }
         }

@@ -1,0 +1,115 @@
+use super::*;
+
+fn event(kind: v1::event::Kind) -> EventDoc {
+    let wire = v1::Event {
+        time: Some(timestamp_to_proto(now())),
+        kind: Some(kind),
+    };
+    wire.try_into().expect("it is understood")
+}
+
+fn cut() -> Option<v1::Metadata> {
+    Some(v1::Metadata {
+        name: "cut".into(),
+        namespace: "team-a".into(),
+    })
+}
+
+fn packet() -> v1::PacketEvent {
+    v1::PacketEvent {
+        fault: cut(),
+        pod: Some(v1::PodRef {
+            namespace: "team-a".into(),
+            name: "web-0".into(),
+        }),
+        device: "eth0".into(),
+        direction: v1::Direction::Egress.into(),
+        outcome: v1::PacketOutcome::Dropped.into(),
+        source: "10.0.0.1".into(),
+        destination: "fd00::2".into(),
+        source_port: 40_000,
+        destination_port: 80,
+        protocol: 6,
+        wire_packets: 3,
+        wire_bytes: 4_200,
+    }
+}
+
+fn syscall() -> v1::SyscallEvent {
+    v1::SyscallEvent {
+        process: "kubelet".into(),
+        pid: 11,
+        tid: 12,
+        syscall: "openat".into(),
+        duration: Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 2_500_000,
+        }),
+        result: -2,
+        errno: Some("ENOENT".into()),
+    }
+}
+
+fn lost() -> v1::Lost {
+    v1::Lost {
+        stream: "watch".into(),
+        count: 7,
+    }
+}
+
+#[test]
+fn events_are_one_line_each() {
+    use v1::event::Kind;
+
+    let expired = v1::FaultEvent {
+        fault: cut(),
+        change: "expired".into(),
+        message: String::new(),
+    };
+    for (kind, line) in [
+        (
+            Kind::Packet(packet()),
+            "packet dropped by team-a/cut at team-a/web-0 eth0 egress TCP 10.0.0.1:40000 -> [fd00::2]:80 \
+             (3 packets, 4.2 kB)",
+        ),
+        (
+            Kind::Syscall(syscall()),
+            "syscall kubelet[11/12] openat = -2 ENOENT in 2ms 500us",
+        ),
+        (Kind::Fault(expired), "fault team-a/cut expired"),
+        (Kind::Lost(lost()), "lost 7 events of watch"),
+    ] {
+        assert_eq!(
+            event_line(&event(kind)),
+            format!("2030-03-17T17:46:40.000Z {line}")
+        );
+    }
+}
+
+#[test]
+fn the_json_of_an_event_names_its_type() {
+    use v1::event::Kind;
+
+    let value = |kind| serde_json::to_value(event(kind)).expect("JSON");
+    let time = "2030-03-17T17:46:40.000Z";
+    assert_eq!(
+        value(Kind::Packet(packet())),
+        json!({
+            "time": time, "type": "packet", "fault": {"name": "cut", "namespace": "team-a"},
+            "pod": {"namespace": "team-a", "name": "web-0"}, "device": "eth0", "direction": "egress",
+            "outcome": "dropped", "source": "10.0.0.1", "destination": "fd00::2", "sourcePort": 40_000,
+            "destinationPort": 80, "protocol": 6, "wirePackets": 3, "wireBytes": 4_200,
+        })
+    );
+    assert_eq!(
+        value(Kind::Syscall(syscall())),
+        json!({
+            "time": time, "type": "syscall", "process": "kubelet", "pid": 11, "tid": 12, "syscall": "openat",
+            "duration": "2ms 500us", "result": -2, "errno": "ENOENT",
+        })
+    );
+    assert_eq!(
+        value(Kind::Lost(lost())),
+        json!({"time": time, "type": "lost", "stream": "watch", "count": 7})
+    );
+}

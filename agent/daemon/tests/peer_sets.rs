@@ -1,0 +1,384 @@
+//! Sets of peers in the kernel: random ones against a plain model, while they are edited, and large ones.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use sabot_abi as abi;
+use sabot_core::action::Action;
+use sabot_core::model::{BootTime, Direction, PacketFilter};
+use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
+use sabotd::engine::handle::LedgerDirection;
+use sabotd::kernel::boot_time;
+use sabotd::kernel::trial::{Frame, Trial, Verdict};
+
+const TARGET: TargetId = TargetId(3);
+const SLOT: Slot = Slot(9);
+/// The other slot's sets are next to this one's in number.
+const NEIGHBOUR: PeerSetId = PeerSetId(20);
+
+/// One for all tests, in turns.
+static TRIAL: Mutex<Option<Trial>> = Mutex::new(None);
+
+/// A target whose one fault cuts off the peers of a set.
+struct Rig(MutexGuard<'static, Option<Trial>>);
+
+impl Rig {
+    fn new() -> Self {
+        let mut trial = TRIAL.lock().unwrap_or_else(PoisonError::into_inner);
+        trial.get_or_insert_with(|| {
+            Trial::load(Duration::from_secs(10)).expect("the fault object loads (root is needed)")
+        });
+        let rig = Self(trial);
+        rig.trial().write_rule(SLOT, &rule()).expect("it is written");
+        rig.list(1);
+        rig
+    }
+
+    fn trial(&self) -> &Trial {
+        self.0.as_ref().expect("it is loaded")
+    }
+
+    /// So many slots are in force, the first of which is the fault's.
+    fn list(&self, count: u32) {
+        let mut slots = [0; abi::MAX_TARGET_SLOTS];
+        slots[0] = SLOT.0;
+        let target = abi::Target {
+            ifindex: 900,
+            line_ifindex: 0,
+            segmenter_ifindex: 0,
+            flags: abi::TARGET_MAC_HEADER,
+            slot_count: count,
+            reserved: 0,
+            identity: 0,
+            slots,
+        };
+        self.trial().set_target(TARGET, &target).expect("it is written");
+    }
+
+    fn add(&self, entries: &[PeerEntry]) {
+        self.trial()
+            .add_peers(SLOT.peer_set(), entries)
+            .expect("there is room");
+    }
+
+    fn remove(&self, entries: &[PeerEntry]) {
+        self.trial()
+            .remove_peers(SLOT.peer_set(), entries)
+            .expect("they go");
+    }
+
+    fn cuts(&self, other: IpAddr) -> bool {
+        let bytes = frame(other);
+        let frame = Frame {
+            bytes: &bytes,
+            ..Frame::default()
+        };
+        let outcome = self.trial().run(TARGET, LedgerDirection::Egress, &frame);
+        outcome.expect("the kernel takes it").verdict != Verdict::Pass
+    }
+
+    /// Nanoseconds for each of many packets one after the other, at best.
+    fn nanoseconds(&self, other: IpAddr) -> u128 {
+        let bytes = frame(other);
+        let frame = Frame {
+            bytes: &bytes,
+            ..Frame::default()
+        };
+        let time = || {
+            let time = self.trial().time(TARGET, LedgerDirection::Egress, &frame, 20_000);
+            time.expect("the kernel takes it").as_nanos()
+        };
+        (0..10).map(|_| time()).min().unwrap_or_default()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.list(0);
+        self.trial().clear_rule(SLOT).expect("it is cleared");
+        self.trial().forget(SLOT, TARGET).expect("it is forgotten");
+    }
+}
+
+fn rule() -> RuleBody {
+    RuleBody {
+        action: Action::Partition,
+        direction: Direction::Both,
+        ports: Vec::new(),
+        packets: PacketFilter::ALL,
+        peers: Some(SLOT.peer_set()),
+        peers_exact: true,
+        peers_prefix: true,
+        spare_node: false,
+        watches_dns: false,
+        pulse: None,
+        ramp: None,
+        seed: 0,
+        starts_at: BootTime(0),
+        expires_at: boot_time().after(Duration::from_secs(3600)),
+        sample_every: 0,
+    }
+}
+
+/// A small UDP packet to another end.
+fn frame(to: IpAddr) -> Vec<u8> {
+    let udp = [0, 1, 0, 9, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    match to {
+        IpAddr::V4(to) => {
+            frame.extend([8, 0, 0x45, 0, 0, 36, 0, 0, 0, 0, 64, 17, 0, 0, 172, 16, 0, 7]);
+            frame.extend(to.octets());
+        }
+        IpAddr::V6(to) => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 16, 17, 64]);
+            frame.extend(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 7).octets());
+            frame.extend(to.octets());
+        }
+    }
+    frame.extend(udp);
+    frame
+}
+
+/// What a set is.
+#[derive(Default)]
+struct Model(BTreeMap<IpNet, bool>);
+
+impl Model {
+    fn add(&mut self, entries: &[PeerEntry]) {
+        for entry in entries {
+            self.0.insert(entry.net, !entry.excepted);
+        }
+    }
+
+    fn remove(&mut self, entries: &[PeerEntry]) {
+        for entry in entries {
+            self.0.remove(&entry.net);
+        }
+    }
+
+    fn includes(&self, address: IpAddr) -> bool {
+        let around = self.0.iter().filter(|(net, _)| net.contains(&address));
+        around
+            .max_by_key(|(net, _)| net.prefix_len())
+            .is_some_and(|(_, included)| *included)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add(Vec<PeerEntry>),
+    /// Some of what is there, by their places.
+    Remove(Vec<prop::sample::Index>),
+    /// What isn't there, as a rule.
+    RemoveOthers(Vec<PeerEntry>),
+    RemoveAll,
+}
+
+/// Addresses that differ in a few bits, so that prefixes of all lengths lie within one another.
+fn v4() -> impl Strategy<Value = Ipv4Addr> {
+    let bits = prop::collection::vec(0..32_u32, 0..4);
+    bits.prop_map(|bits| Ipv4Addr::from(bits.iter().fold(0x0a14_1e28, |address, bit| address ^ 1 << bit)))
+}
+
+fn v6() -> impl Strategy<Value = Ipv6Addr> {
+    let bits = prop::collection::vec(0..128_u32, 0..4);
+    bits.prop_map(|bits| {
+        let start = 0xfd00_0a14_1e28_0102_0304_0506_0708_090a_u128;
+        Ipv6Addr::from(bits.iter().fold(start, |address, bit| address ^ 1 << bit))
+    })
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![v4().prop_map(IpAddr::from), v6().prop_map(IpAddr::from)]
+}
+
+/// The lengths of a case: few, as sets have them as a rule, or any.
+fn lengths() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+    let few = |most: u8, count| prop::collection::vec(0..=most, 1..count);
+    prop_oneof![
+        2 => (few(32, 6), few(128, 6)),
+        1 => (few(32, 12), few(128, 12)),
+        1 => Just(((0..=32).collect(), (0..=128).collect())),
+    ]
+}
+
+fn entries(lengths: (Vec<u8>, Vec<u8>)) -> impl Strategy<Value = Vec<PeerEntry>> {
+    let net = prop_oneof![
+        (v4().prop_map(IpAddr::from), select(lengths.0)),
+        (v6().prop_map(IpAddr::from), select(lengths.1)),
+    ];
+    let entry = (net, prop::bool::weighted(0.3)).prop_map(|((address, length), excepted)| PeerEntry {
+        net: IpNet::new(address, length).expect("a length").trunc(),
+        excepted,
+    });
+    prop::collection::vec(entry, 0..24)
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    lengths().prop_flat_map(|lengths| {
+        let step = prop_oneof![
+            5 => entries(lengths.clone()).prop_map(Step::Add),
+            3 => prop::collection::vec(any::<prop::sample::Index>(), 0..30).prop_map(Step::Remove),
+            1 => entries(lengths).prop_map(Step::RemoveOthers),
+            1 => Just(Step::RemoveAll),
+        ];
+        prop::collection::vec(step, 1..8)
+    })
+}
+
+/// The addresses at the edges of a network, and those beside it.
+fn edges(net: &IpNet) -> Vec<IpAddr> {
+    match (net.network(), net.broadcast()) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            let (first, last) = (u32::from(first), u32::from(last));
+            let all = [first, last, first.wrapping_sub(1), last.wrapping_add(1)];
+            all.map(|address| Ipv4Addr::from(address).into()).into()
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            let (first, last) = (u128::from(first), u128::from(last));
+            let all = [first, last, first.wrapping_sub(1), last.wrapping_add(1)];
+            all.map(|address| Ipv6Addr::from(address).into()).into()
+        }
+        mixed => panic!("{mixed:?} are of two families"),
+    }
+}
+
+fn edit(rig: &Rig, model: &mut Model, step: &Step) {
+    let present: Vec<PeerEntry> = model
+        .0
+        .iter()
+        .map(|(net, included)| PeerEntry {
+            net: *net,
+            excepted: !included,
+        })
+        .collect();
+    let remove = |model: &mut Model, entries: &[PeerEntry]| {
+        rig.remove(entries);
+        model.remove(entries);
+    };
+    match step {
+        Step::Add(entries) => {
+            rig.add(entries);
+            model.add(entries);
+        }
+        Step::Remove(places) if !present.is_empty() => {
+            let some: Vec<PeerEntry> = places.iter().map(|place| *place.get(&present)).collect();
+            remove(model, &some);
+        }
+        Step::Remove(_) => {}
+        Step::RemoveOthers(entries) => remove(model, entries),
+        Step::RemoveAll => remove(model, &present),
+    }
+}
+
+#[test]
+fn a_set_includes_what_the_model_says_after_every_edit() {
+    let rig = Rig::new();
+    let run = |steps: Vec<Step>, others: Vec<IpAddr>| {
+        let mut model = Model::default();
+        let mut outcome = Ok(());
+        for step in &steps {
+            let mentioned: Vec<IpAddr> = model.0.keys().flat_map(edges).collect();
+            edit(&rig, &mut model, step);
+            let now = model.0.keys().flat_map(edges);
+            let wrong = now
+                .chain(mentioned)
+                .chain(others.iter().copied())
+                .find(|address| rig.cuts(*address) != model.includes(*address));
+            if let Some(address) = wrong {
+                let text = format!("{address} after {step:?}: {:?}", model.0);
+                outcome = Err(TestCaseError::fail(text));
+                break;
+            }
+        }
+        edit(&rig, &mut model, &Step::RemoveAll);
+        outcome
+    };
+    // Somebody else's set isn't in the way.
+    let everything = [entry("0.0.0.0/0"), entry("::/0"), entry("10.20.30.40")];
+    rig.trial()
+        .add_peers(NEIGHBOUR, &everything)
+        .expect("there is room");
+    let config = Config {
+        cases: 600,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let strategy = (steps(), prop::collection::vec(address(), 20));
+    let result = TestRunner::new(config).run(&strategy, |(steps, others)| run(steps, others));
+    rig.trial().remove_peers(NEIGHBOUR, &everything).expect("they go");
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+fn entry(text: &str) -> PeerEntry {
+    let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    PeerEntry::included(net.expect("a network or an address"))
+}
+
+/// Every other network of this length from 10.128.0.0 on, or for IPv6 from fd00:: on.
+fn every_other(count: u32, length: u8) -> Vec<PeerEntry> {
+    let net = |index: u32| -> IpNet {
+        let first = if length <= 32 {
+            let size = 1 << (32 - length);
+            IpAddr::from(Ipv4Addr::from(0x0a80_0000 + 2 * index * size))
+        } else {
+            let size = 1_u128 << (128 - length);
+            IpAddr::from(Ipv6Addr::from((0xfd00 << 112) + u128::from(2 * index) * size))
+        };
+        IpNet::new(first, length).expect("a length")
+    };
+    (0..count).map(|index| PeerEntry::included(net(index))).collect()
+}
+
+/// Large sets, of which each entry is found, and nothing between them. Prints what they cost.
+#[test]
+fn a_large_set_includes_each_of_its_entries_and_nothing_between() {
+    let rig = Rig::new();
+    rig.list(0);
+    println!(
+        "no slot: {} ns",
+        rig.nanoseconds("10.0.0.1".parse().expect("one"))
+    );
+    rig.list(1);
+    for (count, length) in [
+        (1, 32),
+        (150_000, 32),
+        (1, 28),
+        (150_000, 28),
+        (1, 128),
+        (150_000, 128),
+        (1, 64),
+        (150_000, 64),
+    ] {
+        let entries = every_other(count, length);
+        let started = std::time::Instant::now();
+        rig.add(&entries);
+        let took = started.elapsed();
+        let middle = entries[entries.len() / 2].net;
+        let [inside, outside] = [middle.network(), edges(&middle)[3]];
+        println!(
+            "{count} of /{length}: added in {took:?}, {} ns matched, {} ns not",
+            rig.nanoseconds(inside),
+            rig.nanoseconds(outside)
+        );
+        for entry in entries.iter().step_by(count as usize / 1000 + 1) {
+            let [first, last, _, behind] = edges(&entry.net)[..] else {
+                panic!("a network has four edges");
+            };
+            assert!(rig.cuts(first) && rig.cuts(last), "{first} {last}");
+            assert!(!rig.cuts(behind), "{behind}");
+        }
+        let started = std::time::Instant::now();
+        rig.remove(&entries);
+        println!("removed in {:?}", started.elapsed());
+        assert!(!rig.cuts(inside));
+    }
+}
