@@ -3,8 +3,11 @@
 
 mod actions;
 mod chances;
+mod choices;
 mod corruption;
 mod damage;
+mod diversions;
+mod filters;
 mod frame;
 mod matching;
 mod model;
