@@ -123,7 +123,7 @@ pub(crate) fn fault_detail(fault: &FaultDoc, now: SystemTime) -> String {
     }
     if !status.names.is_empty() {
         let rows = status.names.iter().map(|name| {
-            let addresses = name.addresses.join(" ");
+            let addresses = text::few(name.addresses.iter().cloned());
             [name.name.clone(), or_dash(addresses)]
         });
         sections.push(table(["HOST", "ADDRESSES"], rows));
@@ -265,7 +265,7 @@ pub(crate) fn preview(preview: &PreviewDoc) -> String {
     let peers = if preview.peers.is_empty() {
         text::peers(&preview.spec)
     } else {
-        preview.peers.join(" ")
+        text::few(preview.peers.iter().cloned())
     };
     let mut sections = vec![properties([
         ("Would apply", full_name(&preview.metadata)),

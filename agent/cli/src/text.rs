@@ -9,6 +9,9 @@ use sabot_core::spec::{Action, Direction, FaultSpec, Packets};
 
 use crate::view::{FaultDoc, LedgerDoc, Phase, TargetRefDoc};
 
+/// Peers, or addresses, that are listed.
+const FEW: usize = 16;
+
 pub(crate) use action::action;
 
 /// `pods:shop/app=web, 50% of them (seed 7)`.
@@ -25,16 +28,24 @@ pub(crate) fn target(spec: &FaultSpec) -> String {
     format!("{form}, {share} of them (seed {})", pick.seed)
 }
 
+/// As many as a screen takes, and how many more there are.
 pub(crate) fn peers(spec: &FaultSpec) -> String {
     if spec.peers.is_empty() {
         return "every other end".to_owned();
     }
-    let peers: Vec<_> = spec
-        .peers
-        .iter()
-        .map(|p| PeerForm(p.clone()).to_string())
-        .collect();
-    peers.join(" ")
+    few(spec.peers.iter().map(|p| PeerForm(p.clone()).to_string()))
+}
+
+/// `a b c and 149997 more`, of what may be very many words.
+pub(crate) fn few(words: impl ExactSizeIterator<Item = String>) -> String {
+    let more = words.len().saturating_sub(FEW);
+    let shown: Vec<_> = words.take(FEW).collect();
+    let shown = shown.join(" ");
+    if more == 0 {
+        shown
+    } else {
+        format!("{shown} and {more} more")
+    }
 }
 
 /// `both directions, UDP:53 8443, DSCP 46, 100 to 1500 bytes, the node is spared`.

@@ -178,6 +178,18 @@ fn the_detail_shows_the_course_the_filter_and_the_loss_where_there_are_some() {
 }
 
 #[test]
+fn of_very_many_peers_the_first_are_shown() {
+    let mut doc = fault();
+    let peer = doc.spec.peers[0].clone();
+    doc.spec.peers = vec![peer; 150_000];
+    let text = text::peers(&doc.spec);
+    assert!(
+        text.len() < 1000 && text.ends_with("10.1.0.0/16 and 149984 more"),
+        "{text}"
+    );
+}
+
+#[test]
 fn remaining_time_follows_the_phase() {
     let mut doc = fault();
     doc.status.starts_at = Some(Time(now() + Duration::from_secs(5)));
