@@ -89,7 +89,7 @@ impl NameServer {
         lock(&self.zone).remove(name);
     }
 
-    /// Looks a name up from inside a namespace, with a socket of its own: its addresses in the family of `family`.
+    /// Looks a name up from inside a namespace: its addresses in the family that goes with `Rtype::A` or `Rtype::AAAA`.
     ///
     /// # Errors
     ///
@@ -101,27 +101,33 @@ impl NameServer {
         family: Rtype,
         timeout: Duration,
     ) -> Result<Vec<IpAddr>> {
+        netns.run(|| self.ask(name, family, timeout))
+    }
+
+    /// [`NameServer::lookup`] from the namespace of the calling thread, with a socket of its own.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn ask(&self, name: &str, family: Rtype, timeout: Duration) -> Result<Vec<IpAddr>> {
         let mut query = MessageBuilder::new_vec();
         query.header_mut().set_rd(true);
         let mut query = query.question();
         query.push((parsed(name)?, family))?;
         let query = query.into_message();
-        let answer = netns.run(|| -> Result<Vec<u8>> {
-            let any: IpAddr = match self.address {
-                SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-                SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-            };
-            let socket = UdpSocket::bind((any, 0))?;
-            socket.connect(self.address)?;
-            socket.set_read_timeout(Some(timeout))?;
-            socket.send(query.as_slice())?;
-            let mut answer = vec![0; MAX_MESSAGE];
-            let length = socket
-                .recv(&mut answer)
-                .with_context(|| format!("no answer from {}", self.address))?;
-            answer.truncate(length);
-            Ok(answer)
-        })?;
+        let any: IpAddr = match self.address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(self.address)?;
+        socket.set_read_timeout(Some(timeout))?;
+        socket.send(query.as_slice())?;
+        let mut answer = vec![0; MAX_MESSAGE];
+        let length = socket
+            .recv(&mut answer)
+            .with_context(|| format!("no answer from {}", self.address))?;
+        answer.truncate(length);
         let answer = Message::from_octets(answer)?;
         ensure!(answer.is_answer(&query), "not an answer to the question");
         addresses(&answer)
