@@ -114,7 +114,7 @@ pub struct Ledger {
     pub released: Tally,
     /// Copies that the fault made.
     pub duplicated: Tally,
-    /// Answers to rejected packets that went on; beside the identity.
+    /// Answers to rejected packets that went on, in the direction in which they go; beside the identity.
     pub replied: Tally,
     pub corrupted: Tally,
     pub delayed: Tally,
