@@ -255,6 +255,21 @@ mod tests {
                 "sabot drop 10 --target interface:eth0 --for 5",
                 ErrorKind::ValueValidation,
             ),
+            ("sabot events --pod web", ErrorKind::ValueValidation),
+            (
+                "sabot partition --target interface:eth0 --for 5s --dry-run --wait 1s",
+                ErrorKind::ArgumentConflict,
+            ),
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
+            assert_eq!(error.kind(), kind, "{line}: {error}");
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_excludes_each_other_is_refused() {
+        for (line, kind) in [
             (
                 "sabot drop --target interface:eth0 --for 5s",
                 ErrorKind::MissingRequiredArgument,
@@ -306,11 +321,6 @@ mod tests {
             (
                 "sabot partition --dscp 64 --target interface:eth0 --for 5s",
                 ErrorKind::ValueValidation,
-            ),
-            ("sabot events --pod web", ErrorKind::ValueValidation),
-            (
-                "sabot partition --target interface:eth0 --for 5s --dry-run --wait 1s",
-                ErrorKind::ArgumentConflict,
             ),
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);

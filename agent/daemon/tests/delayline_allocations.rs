@@ -53,7 +53,7 @@ const FRAMES: u16 = 120;
 /// A UDP frame of slot 1, from one of some ports, behind a vnet header of 12 bytes. Each eleventh is chosen.
 fn frame(number: u16) -> Vec<u8> {
     let payload = [40, 1000, 10_000][usize::from(number) % 3];
-    let role = if number % 11 == 0 {
+    let role = if number.is_multiple_of(11) {
         Role::Chosen
     } else {
         Role::Plain

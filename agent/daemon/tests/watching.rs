@@ -84,7 +84,7 @@ fn a_target_is_watched_exactly_while_it_lists_a_slot_that_asks_for_it() {
     let write = |slot, watches| {
         injector
             .write_rule(slot, &rule(slot, watches))
-            .expect("it is written")
+            .expect("it is written");
     };
     let list = |slots: &[Slot]| injector.set_slots(TARGET, slots).expect("it is written");
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::fixtures::{self, fault, now, target_ref, wire_fault};
 use super::*;
-use crate::view::{LedgerDoc, NameDoc, Phase};
+use crate::view::{LedgerDoc, Phase};
 
 fn words(text: &str) -> Vec<Vec<&str>> {
     text.lines()
@@ -130,7 +130,21 @@ fn the_effect_is_what_the_action_is_for_and_what_else_there_was() {
 
 #[test]
 fn the_detail_shows_the_course_the_filter_and_the_loss_where_there_are_some() {
-    let mut doc = fault();
+    let mut wire = wire_fault();
+    for (name, addresses) in [
+        ("api.example.com", vec!["203.0.113.7", "2001:db8::7"]),
+        ("gone.example.com", vec![]),
+    ] {
+        wire.status
+            .as_mut()
+            .expect("a status")
+            .names
+            .push(v1::LearntName {
+                name: name.to_owned(),
+                addresses: addresses.into_iter().map(str::to_owned).collect(),
+            });
+    }
+    let mut doc = FaultDoc::try_from(wire).expect("it is understood");
     doc.spec.pulse = Some(spec::Pulse {
         on: Duration::from_secs(10),
         off: Duration::from_secs(5),
@@ -146,15 +160,6 @@ fn the_detail_shows_the_course_the_filter_and_the_loss_where_there_are_some() {
         max_length: Some(1500),
     });
     doc.status.expected_loss = Some(0.01 / 0.26);
-    for (name, addresses) in [
-        ("api.example.com", vec!["203.0.113.7", "2001:db8::7"]),
-        ("gone.example.com", vec![]),
-    ] {
-        doc.status.names.push(NameDoc {
-            name: name.to_owned(),
-            addresses: addresses.into_iter().map(str::to_owned).collect(),
-        });
-    }
     let text = fault_detail(&doc, now());
     for line in [
         "Traffic:     both directions, UDP:53, DSCP 46 0, 100 to 1500 bytes, the node is spared",
@@ -236,9 +241,6 @@ fn json_ledger() -> serde_json::Value {
         "lostBound": tally(0),
         "lostWrite": tally(0),
         "lostLate": tally(1),
-        "duplicated": tally(0),
-        "rejected": tally(0),
-        "replied": tally(0),
     })
 }
 

@@ -158,9 +158,6 @@ pub(crate) struct LedgerDoc {
     pub(crate) lost_bound: Tally,
     pub(crate) lost_write: Tally,
     pub(crate) lost_late: Tally,
-    pub(crate) duplicated: Tally,
-    pub(crate) rejected: Tally,
-    pub(crate) replied: Tally,
 }
 
 impl Tally {
@@ -204,9 +201,6 @@ impl LedgerDoc {
             lost_bound: self.lost_bound.plus(other.lost_bound),
             lost_write: self.lost_write.plus(other.lost_write),
             lost_late: self.lost_late.plus(other.lost_late),
-            duplicated: self.duplicated.plus(other.duplicated),
-            rejected: self.rejected.plus(other.rejected),
-            replied: self.replied.plus(other.replied),
         }
     }
 }
@@ -382,9 +376,6 @@ fn ledger(ledger: &v1::Ledger) -> LedgerDoc {
         lost_bound: tally(ledger.lost_bound),
         lost_write: tally(ledger.lost_write),
         lost_late: tally(ledger.lost_late),
-        duplicated: tally(ledger.duplicated),
-        rejected: tally(ledger.rejected),
-        replied: tally(ledger.replied),
     }
 }
 

@@ -6,7 +6,7 @@ mod node;
 
 pub(crate) use event::{EventDoc, EventKindDoc, PacketDoc, SyscallDoc};
 pub(crate) use fault::{
-    ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, NameDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,
+    ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,
     TargetStatusDoc, WatchDoc,
 };
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};

@@ -161,6 +161,10 @@ fn wrong_forms_are_refused_with_what_is_allowed() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn wrong_ports_and_percents_are_refused() {
     for text in [
         "",
         "0",

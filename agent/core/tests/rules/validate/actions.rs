@@ -191,6 +191,34 @@ fn valid_drop() -> BoxedStrategy<Drop> {
     .boxed()
 }
 
+fn valid_corrupt() -> BoxedStrategy<Corrupt> {
+    let offset = (0..100_u32, 100..200_u32).prop_map(|(from, to)| Offset {
+        from: Some(from),
+        to: Some(to),
+    });
+    (of("payload|wire"), share(), of(1..=8_u32), of(offset))
+        .prop_map(|(kind, percent, bits, offset)| Corrupt {
+            kind,
+            percent,
+            bits,
+            offset,
+        })
+        .boxed()
+}
+
+fn valid_rate_limit() -> BoxedStrategy<RateLimit> {
+    let hold = (1..60_000_000_000_u64).prop_map(Duration::from_nanos);
+    let rate = "[1-9][0-9]{0,2}(\\.[0-9])?(kbit|Mbit|mbit)";
+    (rate, of("(2|16|64)(KiB|kB)"), of(hold))
+        .prop_map(|(rate, burst, queue_time)| RateLimit {
+            rate,
+            burst,
+            queue_bytes: None,
+            queue_time,
+        })
+        .boxed()
+}
+
 fn valid_delay() -> BoxedStrategy<Delay> {
     let name = of("uniform|normal|pareto|paretoNormal");
     let jittered = (3..60_000_000_000_u64, name).prop_map(|(nanos, distribution)| Delay {
@@ -233,24 +261,10 @@ pub(super) fn valid_action() -> BoxedStrategy<Action> {
             drop: Some(drop),
             ..Action::default()
         }),
-        (
-            of("payload|wire"),
-            share(),
-            of(1..=8_u32),
-            of((0..100_u32, 100..200_u32))
-        )
-            .prop_map(|(kind, percent, bits, offset)| Action {
-                corrupt: Some(Corrupt {
-                    kind,
-                    percent,
-                    bits,
-                    offset: offset.map(|(from, to)| Offset {
-                        from: Some(from),
-                        to: Some(to)
-                    }),
-                }),
-                ..Action::default()
-            }),
+        valid_corrupt().prop_map(|corrupt| Action {
+            corrupt: Some(corrupt),
+            ..Action::default()
+        }),
         (share(), of(1..=10_u32), of(hold())).prop_map(|(percent, copies, delay)| Action {
             duplicate: Some(Duplicate {
                 percent,
@@ -267,20 +281,10 @@ pub(super) fn valid_action() -> BoxedStrategy<Action> {
             }),
             ..Action::default()
         }),
-        (
-            "[1-9][0-9]{0,2}(\\.[0-9])?(kbit|Mbit|mbit)",
-            of("(2|16|64)(KiB|kB)"),
-            of(hold())
-        )
-            .prop_map(|(rate, burst, queue_time)| Action {
-                rate_limit: Some(RateLimit {
-                    rate,
-                    burst,
-                    queue_bytes: None,
-                    queue_time
-                }),
-                ..Action::default()
-            }),
+        valid_rate_limit().prop_map(|rate_limit| Action {
+            rate_limit: Some(rate_limit),
+            ..Action::default()
+        }),
         of("(net|host|port)-unreachable|admin-prohibited").prop_map(|code| Action {
             reject: Some(Reject { code }),
             ..Action::default()

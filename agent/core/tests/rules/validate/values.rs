@@ -31,8 +31,20 @@ fn chain(p: f64, r: f64, loss_good: f64, loss_bad: f64) -> LossModel {
     })
 }
 
+/// An action becomes what is expected, with this stationary loss.
+fn assert_loss(fields: &str, expected: &Action, loss: Option<f64>) {
+    let read = action(fields);
+    assert_eq!(read, *expected, "{fields}");
+    let got = read.expected_loss();
+    let is_near = match (got, loss) {
+        (Some(got), Some(loss)) => (got - loss).abs() < 1e-12,
+        (got, loss) => got == loss,
+    };
+    assert!(is_near, "{fields}: {got:?} instead of {loss:?}");
+}
+
 #[test]
-fn loss_models_are_what_was_written_and_say_how_much_they_lose() {
+fn independent_losses_are_what_was_written_and_say_how_much_they_lose() {
     for (fields, expected, loss) in [
         (
             "drop: {percent: 5}",
@@ -48,26 +60,6 @@ fn loss_models_are_what_was_written_and_say_how_much_they_lose() {
             "drop: {percent: 30, only: handshake}",
             lost(LossModel::Percent(percent(30.0)), Some(Handshake::Both)),
             None,
-        ),
-        (
-            "drop: {gilbertElliott: {p: 25, r: 75}}",
-            lost(chain(0.25, 0.75, 0.0, 1.0), None),
-            Some(0.25),
-        ),
-        (
-            "drop: {gilbertElliott: {p: 50, r: 50, lossGood: 25, lossBad: 75}}",
-            lost(chain(0.5, 0.5, 0.25, 0.75), None),
-            Some(0.5),
-        ),
-        (
-            "drop: {burst: {percent: 20, length: 4}}",
-            lost(chain(0.25 * 0.2 / 0.8, 0.25, 0.0, 1.0), None),
-            Some(0.2),
-        ),
-        (
-            "drop: {burst: {percent: 50, length: 1}}",
-            lost(chain(1.0, 1.0, 0.0, 1.0), None),
-            Some(0.5),
         ),
         (
             "drop: {nth: {every: 1}}",
@@ -91,14 +83,35 @@ fn loss_models_are_what_was_written_and_say_how_much_they_lose() {
         ),
         ("partition: {}", Action::Partition, None),
     ] {
-        let read = action(fields);
-        assert_eq!(read, expected, "{fields}");
-        let got = read.expected_loss();
-        let is_near = match (got, loss) {
-            (Some(got), Some(loss)) => (got - loss).abs() < 1e-12,
-            (got, loss) => got == loss,
-        };
-        assert!(is_near, "{fields}: {got:?} instead of {loss:?}");
+        assert_loss(fields, &expected, loss);
+    }
+}
+
+#[test]
+fn bursts_are_chains_and_say_how_much_they_lose() {
+    for (fields, expected, loss) in [
+        (
+            "drop: {gilbertElliott: {p: 25, r: 75}}",
+            lost(chain(0.25, 0.75, 0.0, 1.0), None),
+            Some(0.25),
+        ),
+        (
+            "drop: {gilbertElliott: {p: 50, r: 50, lossGood: 25, lossBad: 75}}",
+            lost(chain(0.5, 0.5, 0.25, 0.75), None),
+            Some(0.5),
+        ),
+        (
+            "drop: {burst: {percent: 20, length: 4}}",
+            lost(chain(0.25 * 0.2 / 0.8, 0.25, 0.0, 1.0), None),
+            Some(0.2),
+        ),
+        (
+            "drop: {burst: {percent: 50, length: 1}}",
+            lost(chain(1.0, 1.0, 0.0, 1.0), None),
+            Some(0.5),
+        ),
+    ] {
+        assert_loss(fields, &expected, loss);
     }
 }
 

@@ -245,6 +245,16 @@ fn refusal(metadata: &Metadata) -> Option<EngineError> {
     }
 }
 
+fn action(name: &str) -> Action {
+    match name {
+        "lossy" => Action::Drop(Loss {
+            model: LossModel::Percent(Percent::new(5.0).expect("a percent")),
+            only: None,
+        }),
+        _ => Action::Partition,
+    }
+}
+
 fn view(metadata: Metadata, spec: FaultSpec) -> FaultView {
     let now = SystemTime::now();
     let duration = spec.duration.unwrap_or_default();
@@ -274,13 +284,7 @@ fn view(metadata: Metadata, spec: FaultSpec) -> FaultView {
             ramp: None,
             seed: 7,
             spare_node: true,
-            action: match metadata.name.as_str() {
-                "lossy" => Action::Drop(Loss {
-                    model: LossModel::Percent(Percent::new(5.0).expect("a percent")),
-                    only: None,
-                }),
-                _ => Action::Partition,
-            },
+            action: action(&metadata.name),
             duration,
             starts_at: BootTime(0),
             expires_at: BootTime(0),

@@ -1,169 +1,19 @@
 //! The kernel room alone, on real namespaces: each action's bite and its counters.
 
+mod rig;
+mod wire;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sabot_core::delay::Distribution;
-use sabot_core::model::{
-    Action, BootTime, Corrupt, CorruptKind, Delay, Direction, Loss, LossModel, PacketFilter, Percent,
-    TargetDevice, TargetIdentity, TargetKey,
-};
-use sabot_core::plan::{Equipment, PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
+use sabot_core::model::{Action, CorruptKind, Direction};
+use sabot_testkit::LabPod;
 use sabot_testkit::traffic::{Bulk, ProbeServer, Prober, UdpLoad, UdpReceiver, ping};
-use sabot_testkit::{Lab, LabPod};
 use sabotd::engine::datapath::Datapath as _;
-use sabotd::engine::handle::{Ledger, LedgerDirection};
-use sabotd::kernel::nsfs::netns_id;
-use sabotd::kernel::{HookKind, Injector, InjectorOptions, boot_time};
+use sabotd::engine::handle::LedgerDirection;
 
-const SLOT: Slot = Slot(7);
-const TARGET: TargetId = TargetId(3);
-const PATIENCE: Duration = Duration::from_secs(30);
-const ALL: Equipment = Equipment {
-    egress: true,
-    ingress: true,
-    line: true,
-    segmenter: true,
-};
-
-struct Rig {
-    lab: Lab,
-    injector: Arc<Injector>,
-    device: TargetDevice,
-}
-
-impl Rig {
-    fn new() -> Self {
-        let lab = Lab::new(3).unwrap();
-        let options = InjectorOptions {
-            hook: HookKind::Tcx,
-            line_bytes: 1 << 26,
-            line_bytes_total: 1 << 28,
-            line_real_time: true,
-        };
-        let (injector, _taps) = Injector::load(&options).unwrap();
-        let device = device_of(lab.pod(0));
-        injector.equip(TARGET, &device, ALL).unwrap();
-        Self {
-            lab,
-            injector,
-            device,
-        }
-    }
-
-    fn apply(&self, action: Action, direction: Direction, peer: Option<IpAddr>) {
-        let set = PeerSetId(14);
-        if let Some(peer) = peer {
-            self.injector
-                .add_peers(
-                    set,
-                    &[PeerEntry {
-                        net: peer.into(),
-                        excepted: false,
-                    }],
-                )
-                .unwrap();
-        }
-        let rule = RuleBody {
-            action,
-            direction,
-            ports: Vec::new(),
-            packets: PacketFilter::ALL,
-            peers: peer.map(|_| set),
-            peers_exact: peer.is_some(),
-            peers_prefix: false,
-            spare_node: false,
-            watches_dns: false,
-            pulse: None,
-            ramp: None,
-            seed: 1,
-            starts_at: BootTime(0),
-            expires_at: BootTime(boot_time().0 + 60_000_000_000),
-            sample_every: 0,
-        };
-        self.injector.write_rule(SLOT, &rule).unwrap();
-        self.injector.set_slots(TARGET, &[SLOT]).unwrap();
-    }
-
-    fn ledger(&self, direction: LedgerDirection) -> Ledger {
-        self.injector.ledger(SLOT, TARGET, direction)
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.injector.strip(TARGET, &self.device.key).unwrap();
-        if !std::thread::panicking() {
-            assert_eq!(self.injector.incidents(), [0; 7]);
-        }
-    }
-}
-
-fn device_of(pod: &LabPod) -> TargetDevice {
-    let path = pod.netns().path();
-    let netns = netns_id(path).unwrap();
-    let ifindex = pod.netns().run(|| nix::net::if_::if_nametoindex("eth0").unwrap());
-    TargetDevice {
-        key: TargetKey {
-            netns,
-            device: "eth0".into(),
-            ifindex,
-        },
-        netns_path: Path::new(path).to_owned(),
-        mac_header: true,
-        node_device: false,
-        identity: TargetIdentity::of("netns:pod/eth0"),
-    }
-}
-
-fn drop_share(share: f64) -> Action {
-    Action::Drop(Loss {
-        model: LossModel::Percent(percent(share)),
-        only: None,
-    })
-}
-
-fn corrupt(share: f64, kind: CorruptKind) -> Action {
-    Action::Corrupt(Corrupt {
-        percent: percent(share),
-        kind,
-        bits: 1,
-        offset: (0, u32::MAX),
-    })
-}
-
-fn delay(latency: Duration) -> Action {
-    Action::Delay(Delay {
-        latency,
-        jitter: Duration::ZERO,
-        distribution: Distribution::Uniform,
-        correlation: 0.0,
-        allow_reorder: false,
-    })
-}
-
-fn percent(value: f64) -> Percent {
-    Percent::new(value).unwrap()
-}
-
-/// The identity of the counters, and nothing lost on the way.
-fn assert_reconciled(ledger: &Ledger) {
-    let outcomes = [ledger.passed, ledger.dropped, ledger.bypassed, ledger.released];
-    assert_eq!(
-        ledger.matched.packets,
-        outcomes.iter().map(|tally| tally.packets).sum::<u64>(),
-        "{ledger:?}"
-    );
-    assert_eq!(
-        ledger.matched.bytes,
-        outcomes.iter().map(|tally| tally.bytes).sum::<u64>(),
-        "{ledger:?}"
-    );
-}
+use crate::rig::{PATIENCE, Rig, SLOT, assert_reconciled, corrupt, delay, drop_share};
 
 fn median(pod: &LabPod, peer: &LabPod) -> Duration {
     ping(pod.netns(), peer.ipv4(), 15, Duration::from_millis(20))
