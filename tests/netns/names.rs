@@ -87,7 +87,7 @@ impl Line {
 
 impl Scene {
     fn new() -> Self {
-        Self::over(|pod| pod.ipv4())
+        Self::over(LabPod::ipv4)
     }
 
     fn over(family: impl Fn(&sabot_testkit::LabPod) -> IpAddr) -> Self {
