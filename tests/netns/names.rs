@@ -8,7 +8,7 @@ use domain::base::iana::Rtype;
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::traffic::{INTERVAL, NameServer, ProbeServer, Prober};
 use sabot_testkit::wait::{best_of, wait_until};
-use sabot_testkit::{Leaks, Rig, Spec};
+use sabot_testkit::{LabPod, Leaks, Rig, Spec};
 
 const TARGET: usize = 0;
 const ONE: usize = 1;
@@ -90,7 +90,7 @@ impl Scene {
         Self::over(LabPod::ipv4)
     }
 
-    fn over(family: impl Fn(&sabot_testkit::LabPod) -> IpAddr) -> Self {
+    fn over(family: impl Fn(&LabPod) -> IpAddr) -> Self {
         let rig = Rig::new(PODS);
         let resolver = rig.lab.pod(RESOLVER);
         let names = NameServer::start(resolver.netns(), family(resolver)).expect("it binds");
@@ -281,7 +281,7 @@ fn names_are_kept_apart_and_failures_teach_nothing() {
 
 #[test]
 fn aliases_lead_to_ipv6_addresses() {
-    let scene = Scene::over(sabot_testkit::LabPod::ipv6);
+    let scene = Scene::over(LabPod::ipv6);
     scene.names.set_alias("www.shop.test", "edge.test", LASTING);
     scene.names.set_alias("edge.test", "edge7.test", LASTING);
     scene.names.set("edge7.test", &[scene.one.ip], LASTING);

@@ -163,30 +163,7 @@ fn of_a_super_packet_the_lengths_are_its_wire_packets() {
                 gso_size: 300,
                 ..Given::default()
             };
-            let is_split = named != all && named.packets > 0;
-            let expected = if is_split && has_segmenter {
-                // Its wire packets are counted when they are back.
-                (Verdict::Redirect, Counters::default())
-            } else if is_split {
-                let counted = Counters {
-                    matched: named,
-                    bypassed: named,
-                    ..Counters::default()
-                };
-                (Verdict::Pass, counted)
-            } else {
-                let counted = Counters {
-                    matched: named,
-                    dropped: named,
-                    ..Counters::default()
-                };
-                let verdict = if named == all {
-                    crate::rig::cut(Egress)
-                } else {
-                    Verdict::Pass
-                };
-                (verdict, counted)
-            };
+            let expected = for_lengths(named, all, has_segmenter);
             let verdict = rig.run(Egress, &given).verdict;
             assert_eq!(
                 (verdict, rig.counters(Egress)),
@@ -195,4 +172,28 @@ fn of_a_super_packet_the_lengths_are_its_wire_packets() {
             );
         }
     }
+}
+
+/// What becomes of a super-packet of `all` when those `named` are to be cut: of a part of it only a segmenter can say
+/// which; they are counted when they are back.
+fn for_lengths(named: Tally, all: Tally, has_segmenter: bool) -> (Verdict, Counters) {
+    let is_split = named != all && named.packets > 0;
+    if is_split && has_segmenter {
+        return (Verdict::Redirect, Counters::default());
+    }
+    let mut counted = Counters {
+        matched: named,
+        ..Counters::default()
+    };
+    if is_split {
+        counted.bypassed = named;
+    } else {
+        counted.dropped = named;
+    }
+    let verdict = if named == all {
+        crate::rig::cut(Egress)
+    } else {
+        Verdict::Pass
+    };
+    (verdict, counted)
 }

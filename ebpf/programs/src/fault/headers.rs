@@ -91,7 +91,7 @@ impl Headers {
             return Err(ParseError::Malformed);
         }
         // The verifier wants to see that it isn't 0.
-        let length = ((frame - from).min(PART) - 1 & PART_MASK) + 1;
+        let length = (((frame - from).min(PART) - 1) & PART_MASK) + 1;
         // SAFETY: shift and length together are no more than the words' size, and the context is valid while the program
         // runs.
         let result = unsafe {
