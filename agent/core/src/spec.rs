@@ -17,7 +17,11 @@ pub const KIND: &str = "NetworkFault";
 
 /// One YAML document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with apiVersion, kind, metadata and spec"
+)]
 pub struct Manifest {
     pub api_version: String,
     pub kind: String,
@@ -26,7 +30,11 @@ pub struct Manifest {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {name: slow, namespace: shop}"
+)]
 pub struct Metadata {
     pub name: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -34,7 +42,11 @@ pub struct Metadata {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping with duration, target and action"
+)]
 pub struct FaultSpec {
     /// Required; optional here so that its absence is reported like every other violation.
     #[serde(default, with = "duration_option", skip_serializing_if = "Option::is_none")]
@@ -68,7 +80,11 @@ pub struct FaultSpec {
 
 /// Exactly one field is given.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {netns: /run/netns/lab}"
+)]
 pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<TargetPods>,
@@ -79,7 +95,11 @@ pub struct Target {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {name: web-0}"
+)]
 pub struct TargetPods {
     /// Absent: the fault's own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,7 +114,11 @@ pub struct TargetPods {
 
 /// Kubernetes' LabelSelector.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {matchLabels: {app: web}}"
+)]
 pub struct LabelSelector {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub match_labels: BTreeMap<String, String>,
@@ -103,7 +127,11 @@ pub struct LabelSelector {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {key: app, operator: Exists}"
+)]
 pub struct LabelExpression {
     pub key: String,
     /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
@@ -114,7 +142,11 @@ pub struct LabelExpression {
 
 /// Exactly one of `count` and `percent`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {percent: 50, seed: 7}"
+)]
 pub struct Pick {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
@@ -126,7 +158,11 @@ pub struct Pick {
 
 /// Exactly one of `ip`, `cidr`, `pods` and `host`; `except` goes with `cidr`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {ip: 10.0.0.1}"
+)]
 pub struct Peer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
@@ -142,7 +178,11 @@ pub struct Peer {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {namespace: shop, name: web-0}"
+)]
 pub struct PeerPods {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
@@ -162,7 +202,11 @@ pub enum Direction {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {protocol: TCP, port: 8443}"
+)]
 pub struct Port {
     /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6`; absent: TCP, as in Kubernetes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,7 +230,11 @@ pub struct Port {
 
 /// Which packets are meant by what stands in their IP header; every field that is given must hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {dscp: [46]}"
+)]
 pub struct Packets {
     /// Code points, 0 to 63; none: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -200,7 +248,11 @@ pub struct Packets {
 
 /// From its start on the fault is in force for `on`, then not for `off`, and so on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {on: 10s, off: 5s}"
+)]
 pub struct Pulse {
     #[serde(with = "duration_text")]
     pub on: Duration,
@@ -210,7 +262,11 @@ pub struct Pulse {
 
 /// The action's value moves linearly over a time and then stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {over: 60s}"
+)]
 pub struct Ramp {
     #[serde(with = "duration_text")]
     pub over: Duration,

@@ -76,7 +76,7 @@ fn wrong_lines(scene: &Scene) -> Vec<(String, i32, &'static str)> {
         (
             format!("corrupt 5% --kind colour {ends}"),
             2,
-            "spec.action.corrupt.kind",
+            "[possible values: payload, wire]",
         ),
     ]
 }

@@ -51,8 +51,17 @@ fn unknown_fields_are_named_with_line_path_and_what_is_allowed() {
             ],
         ),
         (
-            [DURATION, TARGET, "  action: {drop: {percent: 5, burst: 3}}\n"].concat(),
-            vec!["line 7", "spec.action.drop: unknown field `burst`", "`percent`"],
+            [DURATION, TARGET, "  action: {drop: {percent: 5, bursts: 3}}\n"].concat(),
+            vec!["line 7", "spec.action.drop: unknown field `bursts`", "`percent`"],
+        ),
+        (
+            [DURATION, TARGET, "  action: {drop: {burst: 3}}\n"].concat(),
+            vec![
+                "line 7",
+                "spec.action.drop.burst",
+                "`3`",
+                "a mapping such as {percent: 2, length: 8}",
+            ],
         ),
         (
             [DURATION, TARGET, "  action: {explode: {}}\n"].concat(),
@@ -100,7 +109,7 @@ fn missing_and_mistyped_values_are_named() {
             [DURATION, TARGET, "  action: {}\n"].concat(),
             vec![
                 "spec.action: nothing given",
-                "exactly one of partition, drop, corrupt, delay",
+                "exactly one of partition, drop, corrupt, duplicate",
             ],
         ),
         (
@@ -143,7 +152,7 @@ fn two_of_what_there_is_one_of_are_refused() {
     for (lines, says) in [
         (
             [DURATION, "  target: {netns: NETNS, interface: eth0}\n", ACTION].concat(),
-            vec!["spec.target: `netns` and `interface` are given", "exactly one of"],
+            vec!["spec.target: `netns` and `interface` are given", "one of `"],
         ),
         (
             [
@@ -152,7 +161,7 @@ fn two_of_what_there_is_one_of_are_refused() {
                 "  action: {partition: {}, drop: {percent: 5}}\n",
             ]
             .concat(),
-            vec!["spec.action: `partition` and `drop` are given", "exactly one of"],
+            vec!["spec.action: `partition` and `drop` are given", "one of `"],
         ),
         (
             [
@@ -162,7 +171,7 @@ fn two_of_what_there_is_one_of_are_refused() {
                 ACTION,
             ]
             .concat(),
-            vec!["spec.peers[0]: `ip` and `cidr` are given", "exactly one of"],
+            vec!["spec.peers[0]: `ip` and `cidr` are given", "one of `"],
         ),
     ] {
         assert_refused(&scene, &manifest(&lines), &says);

@@ -8,7 +8,11 @@ use super::text::{duration_list, duration_option};
 
 /// Exactly one field is given.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {drop: {percent: 5}}"
+)]
 pub struct Action {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition: Option<Partition>,
@@ -31,12 +35,20 @@ pub struct Action {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "an empty mapping {}"
+)]
 pub struct Partition {}
 
 /// Exactly one of the models, with `only` beside it; `only` alone means every such packet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {percent: 5}"
+)]
 pub struct Drop {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<f64>,
@@ -55,7 +67,11 @@ pub struct Drop {
 
 /// A chain of a good and a bad state, one step a wire packet; percents.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {p: 1, r: 25}"
+)]
 pub struct GilbertElliott {
     /// From good to bad.
     pub p: f64,
@@ -70,7 +86,11 @@ pub struct GilbertElliott {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {percent: 2, length: 8}"
+)]
 pub struct Burst {
     /// The stationary loss.
     pub percent: f64,
@@ -80,7 +100,11 @@ pub struct Burst {
 
 /// Exactly one field is given.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {every: 10}"
+)]
 pub struct Nth {
     /// Each so manieth wire packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,13 +116,21 @@ pub struct Nth {
 
 /// All packets of this share of the connections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {percent: 20}"
+)]
 pub struct Flows {
     pub percent: f64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {percent: 1}"
+)]
 pub struct Corrupt {
     /// `payload` or `wire`; absent: `payload`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,7 +145,11 @@ pub struct Corrupt {
 
 /// Bytes of the transport's payload.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {from: 0, to: 100}"
+)]
 pub struct Offset {
     /// Absent: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,7 +160,11 @@ pub struct Offset {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {percent: 5}"
+)]
 pub struct Duplicate {
     pub percent: f64,
     /// Absent: 1.
@@ -137,7 +177,11 @@ pub struct Duplicate {
 
 /// `gap`, `delay` or both.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {percent: 5, gap: 3}"
+)]
 pub struct Reorder {
     pub percent: f64,
     /// It goes on when so many later packets of its flow have passed.
@@ -149,7 +193,11 @@ pub struct Reorder {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {rate: 10mbit}"
+)]
 pub struct RateLimit {
     /// Bits per second: `10mbit`, `1.5gbit`, `800kbit`, `56000`.
     pub rate: String,
@@ -165,7 +213,11 @@ pub struct RateLimit {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {code: port-unreachable}"
+)]
 pub struct Reject {
     /// `net-unreachable`, `host-unreachable`, `port-unreachable` or `admin-prohibited`; absent: `port-unreachable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -173,7 +225,11 @@ pub struct Reject {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {to: both}"
+)]
 pub struct Reset {
     /// `target`, `peer` or `both`; absent: `both`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,7 +238,11 @@ pub struct Reset {
 
 /// `latency` with what spreads it, or `quantiles`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {latency: 100ms}"
+)]
 pub struct Delay {
     #[serde(default, with = "duration_option", skip_serializing_if = "Option::is_none")]
     pub latency: Option<Duration>,
