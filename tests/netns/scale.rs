@@ -15,7 +15,7 @@ use sabot_testkit::{LabPod, Leaks, Rig, Spec};
 const TARGETS: usize = 250;
 const EACH: usize = 16;
 /// Clients at the same time.
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 25;
 const SAMPLES: usize = 60;
 /// Generous: other work may run on the machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -100,6 +100,8 @@ fn four_thousand_faults_on_250_targets_act_on_their_own_and_leave_nothing() {
     let rig = Rig::with_flags(TARGETS, &["--keep-warm", "1s", "--keep-ended", "1s"]);
     let leaks = Leaks::baseline(&rig.places()).expect("the machine can be looked at");
     let before = resident(&rig);
+    let links = || held_by(rig.daemon.pid()).expect("it runs").links;
+    let idle = links();
     let apply_took = for_each_target(&rig, |client, target| {
         for number in 0..EACH {
             apply(client, rig.lab.pod(target), &name(target, number), peer(number));
@@ -145,9 +147,7 @@ fn four_thousand_faults_on_250_targets_act_on_their_own_and_leave_nothing() {
         TARGETS * EACH,
         resident(&rig)
     );
-    let is_bare = wait_until(PATIENCE, Duration::from_millis(200), || {
-        held_by(rig.daemon.pid()).expect("it runs").links == 0
-    });
+    let is_bare = wait_until(PATIENCE, Duration::from_millis(200), || links() == idle);
     assert!(is_bare, "targets stay attached");
     let left = leaks.wait_clean(PATIENCE).expect("the machine can be looked at");
     assert_eq!(left, Vec::<String>::new());

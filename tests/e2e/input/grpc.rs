@@ -84,7 +84,7 @@ fn actions() -> Vec<Case> {
     for (action, field, says) in [
         (None, "spec.action", "exactly one of"),
         (Some(Action { kind: None }), "spec.action", "exactly one of"),
-        (percent(None), "spec.action.drop.percent", "required"),
+        (percent(None), "spec.action.drop", "exactly one of"),
         (percent(Some(100.1)), "spec.action.drop.percent", "`100.1` given"),
         (percent(Some(-0.1)), "spec.action.drop.percent", "`-0.1` given"),
         (percent(Some(f64::NAN)), "spec.action.drop.percent", "`NaN` given"),

@@ -114,7 +114,10 @@ fn missing_and_mistyped_values_are_named() {
         ),
         (
             [DURATION, TARGET, "  action: {drop: {}}\n"].concat(),
-            vec!["line 7", "spec.action.drop: missing field `percent`"],
+            vec![
+                "spec.action.drop: nothing given",
+                "exactly one of percent, gilbertElliott, burst, nth, flows",
+            ],
         ),
         (
             ["  duration: 5\n", TARGET, ACTION].concat(),

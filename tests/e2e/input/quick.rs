@@ -95,7 +95,7 @@ fn delays_have_bounds() {
         (
             &["delay", "10ms", "--distribution", "cauchy"],
             FOR,
-            &["spec.action.delay.distribution: `cauchy` given", "uniform"],
+            &["--distribution", "cauchy", "uniform, normal, pareto"],
         ),
     ]);
 }

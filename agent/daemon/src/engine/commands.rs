@@ -8,19 +8,22 @@ use sabot_core::model::{Fault, FaultName, TargetSelector};
 use sabot_core::spec::{FaultSpec, Metadata};
 use sabot_core::{Instants, ValidFault, validate};
 
-use super::handle::{Command, EngineError, LedgerEntry, Phase, Preview, Reply, Violation};
+use super::handle::{Command, EngineError, FaultView, LedgerEntry, Phase, Preview, Reply, Violation};
 use super::reconciler::Engine;
 use super::store::Active;
 use super::waiters::GoneReply;
 use super::{needs, preview};
 
-/// How long a place that only a preview named is kept in sight.
-const PREVIEW_LINGER: Duration = Duration::from_secs(5);
+/// How long a place that was looked at for a command is kept in sight.
+const LOOK_LINGER: Duration = Duration::from_secs(5);
 
 impl Engine {
-    /// `looked`: the world was read again since the command came.
-    pub(super) fn command(&mut self, command: Command, looked: bool) {
-        if looked {
+    /// `looked`: the place that was looked at since the command came.
+    pub(super) fn command(&mut self, command: Command, looked: Option<TargetSelector>) {
+        let is_fresh = looked.is_some();
+        if let Some(place) = looked {
+            self.places.looked(&place);
+            self.places.linger(&place, self.datapath.now().after(LOOK_LINGER));
             self.catch_up();
         }
         match command {
@@ -32,7 +35,7 @@ impl Engine {
             } => match self.check(&metadata, &spec) {
                 // A caller that has gone needs no answer, here and below.
                 Err(error) => drop(reply.send(Err(error))),
-                Ok(fault) if !looked && !self.is_known(&fault.target) => {
+                Ok(fault) if !is_fresh && !self.is_known(&fault.target) => {
                     let command = Command::Apply {
                         metadata,
                         spec,
@@ -55,7 +58,7 @@ impl Engine {
                 reply,
             } => match self.check(&metadata, &spec) {
                 Err(error) => drop(reply.send(Err(error))),
-                Ok(fault) if !looked && !self.is_known(&fault.target) => {
+                Ok(fault) if !is_fresh && !self.is_known(&fault.target) => {
                     let command = Command::Preview {
                         metadata,
                         spec,
@@ -66,19 +69,7 @@ impl Engine {
                 Ok(fault) => drop(reply.send(Ok(self.preview(fault)))),
             },
             Command::Delete { name, reply } => self.delete(&name, reply),
-            Command::DeleteAll { namespace, reply } => {
-                let views = self
-                    .store
-                    .active
-                    .keys()
-                    .filter(|name| namespace.as_ref().is_none_or(|n| *n == name.namespace))
-                    .cloned()
-                    .collect::<Vec<_>>()
-                    .into_iter()
-                    .filter_map(|name| self.end(&name, Phase::Deleted))
-                    .collect();
-                self.waiters.await_gone(views, GoneReply::All(reply));
-            }
+            Command::DeleteAll { namespace, reply } => self.delete_all(namespace.as_deref(), reply),
             Command::Ledgers { name, reply } => drop(reply.send(self.ledgers(name.as_ref()))),
         }
     }
@@ -112,15 +103,16 @@ impl Engine {
     /// Has the world looked at, and comes back to the command then; other commands go on meanwhile.
     fn look(&mut self, target: &TargetSelector, command: Command) {
         let now = self.datapath.now();
-        self.places.linger(target, now.after(PREVIEW_LINGER));
+        let namespaces = self.places.look(target);
         let wanted = self.places.wanted(self.desired.values().map(Arc::as_ref), now);
         self.places.tell(&wanted);
-        let looking = self.source.refresh(wanted);
+        let looking = self.source.refresh(wanted, namespaces);
         let resume = self.resume.clone();
+        let target = target.clone();
         tokio::spawn(async move {
             looking.await;
             // Without a receiver the engine has ended; dropping the command says so to its caller.
-            let _ = resume.send(command);
+            let _ = resume.send((target, command));
         });
     }
 
@@ -163,6 +155,15 @@ impl Engine {
                     "{max} faults are active, the most that a node can have; delete one first"
                 )));
             }
+            // A former fault of that name goes first: a slot and its counters belong to one run.
+            if self
+                .observed
+                .rules
+                .values()
+                .any(|rule| !rule.cleared && rule.fault == name)
+            {
+                self.close_the_gap();
+            }
             let run = self.store.next_run();
             if let Some(former) = self.store.ended.remove(&name) {
                 self.book.discard(former.run);
@@ -197,7 +198,7 @@ impl Engine {
         preview::preview(self.fix(fault), &self.update, &self.observed)
     }
 
-    fn delete(&mut self, name: &FaultName, reply: Reply<super::handle::FaultView>) {
+    fn delete(&mut self, name: &FaultName, reply: Reply<FaultView>) {
         if let Some(view) = self.end(name, Phase::Deleted) {
             self.waiters.await_gone(vec![view], GoneReply::One(reply));
         } else {
@@ -205,6 +206,17 @@ impl Engine {
             let ended = self.store.ended.get(name).map(|ended| ended.view.clone());
             drop(reply.send(ended.ok_or_else(|| EngineError::NotFound(name.clone()))));
         }
+    }
+
+    fn delete_all(&mut self, namespace: Option<&str>, reply: Reply<Vec<FaultView>>) {
+        let names = self.store.active.keys();
+        let names: Vec<_> = names
+            .filter(|name| namespace.is_none_or(|namespace| name.namespace == namespace))
+            .cloned()
+            .collect();
+        let views = names.iter().filter_map(|name| self.end(name, Phase::Deleted));
+        let views = views.collect();
+        self.waiters.await_gone(views, GoneReply::All(reply));
     }
 
     fn ledgers(&self, name: Option<&FaultName>) -> Result<Vec<LedgerEntry>, EngineError> {

@@ -82,7 +82,7 @@ impl Engine {
         }
     }
 
-    fn close_the_gap(&mut self) {
+    pub(super) fn close_the_gap(&mut self) {
         for _ in 0..MAX_PLANS {
             let now = self.datapath.now();
             let plan = self.planner.plan(

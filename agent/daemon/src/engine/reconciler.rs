@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{BootTime, Fault, FaultName, World};
+use sabot_core::model::{BootTime, Fault, FaultName, TargetSelector, World};
 use sabot_core::plan::{Observed, Policy};
 use sabot_core::{Limits, Planner};
 use tokio::sync::{mpsc, watch};
@@ -27,6 +27,8 @@ use crate::targets::WorldUpdate;
 
 /// Commands that may queue up before callers have to wait.
 const QUEUE: usize = 256;
+/// Commands that one pass follows: it takes as long as there are faults, so that many callers at once share it.
+const SHARED: usize = 64;
 /// The heart beats at least this often.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long the orderly detaching may take at the end; the gate is closed before it begins.
@@ -86,8 +88,8 @@ pub struct Engine {
 
     commands: mpsc::Receiver<Command>,
     /// Commands that had to wait for the world to be looked at.
-    resumed: mpsc::UnboundedReceiver<Command>,
-    pub(super) resume: mpsc::UnboundedSender<Command>,
+    resumed: mpsc::UnboundedReceiver<(TargetSelector, Command)>,
+    pub(super) resume: mpsc::UnboundedSender<(TargetSelector, Command)>,
     done: mpsc::UnboundedReceiver<Done>,
     updates: watch::Receiver<Arc<WorldUpdate>>,
     stop: watch::Receiver<bool>,
@@ -120,7 +122,8 @@ enum Woken {
     World,
     Command {
         command: Command,
-        looked: bool,
+        /// The place that was looked at for it.
+        looked: Option<TargetSelector>,
     },
     /// Something has come due.
     Time,
@@ -205,7 +208,10 @@ impl Engine {
                     self.take_finished();
                 }
                 Woken::World => self.world_changed(),
-                Woken::Command { command, looked } => self.command(command, looked),
+                Woken::Command { command, looked } => {
+                    self.command(command, looked);
+                    self.take_commands();
+                }
                 Woken::Time => {}
                 Woken::Beat => continue,
             }
@@ -221,9 +227,9 @@ impl Engine {
             _ = self.stop.wait_for(|stop| *stop) => Woken::Stop,
             Some(done) = self.done.recv() => Woken::Done(done),
             Ok(()) = self.updates.changed() => Woken::World,
-            Some(command) = self.resumed.recv() => Woken::Command { command, looked: true },
+            Some((place, command)) = self.resumed.recv() => Woken::Command { command, looked: Some(place) },
             command = self.commands.recv() => match command {
-                Some(command) => Woken::Command { command, looked: false },
+                Some(command) => Woken::Command { command, looked: None },
                 None => Woken::Stop,
             },
             () = tokio::time::sleep(wake.min(BEAT)) => if wake <= BEAT { Woken::Time } else { Woken::Beat },
@@ -255,6 +261,18 @@ impl Engine {
     fn take_finished(&mut self) {
         while let Ok(done) = self.done.try_recv() {
             self.finished(done);
+        }
+    }
+
+    fn take_commands(&mut self) {
+        for _ in 1..SHARED {
+            if let Ok((place, command)) = self.resumed.try_recv() {
+                self.command(command, Some(place));
+            } else if let Ok(command) = self.commands.try_recv() {
+                self.command(command, None);
+            } else {
+                return;
+            }
         }
     }
 

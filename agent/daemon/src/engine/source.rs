@@ -1,7 +1,8 @@
 //! Where the engine's knowledge of the world comes from.
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -22,8 +23,12 @@ pub trait WorldSource: Send + Sync + 'static {
     /// Says which namespaces and devices to look at from now on, and which names to learn.
     fn want(&self, wanted: Wanted);
 
-    /// Like [`Self::want`]; resolves once the watch holds a world in which they were looked at.
-    fn refresh(&self, wanted: Wanted) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+    /// Like [`Self::want`]; resolves once the watch holds a world in which these namespaces and all devices were looked at.
+    fn refresh(
+        &self,
+        wanted: Wanted,
+        namespaces: BTreeSet<PathBuf>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 impl WorldSource for TargetsHandle {
@@ -40,8 +45,12 @@ impl WorldSource for TargetsHandle {
         Self::want(self, wanted);
     }
 
-    fn refresh(&self, wanted: Wanted) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn refresh(
+        &self,
+        wanted: Wanted,
+        namespaces: BTreeSet<PathBuf>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let handle = self.clone();
-        Box::pin(async move { drop(Self::refresh(&handle, wanted).await) })
+        Box::pin(async move { drop(Self::refresh(&handle, wanted, namespaces).await) })
     }
 }

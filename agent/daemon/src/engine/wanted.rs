@@ -1,6 +1,6 @@
 //! Which namespaces and devices the source of the world has to look at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use sabot_core::model::{BootTime, Fault, Peer, TargetSelector};
@@ -18,6 +18,8 @@ enum Place {
 #[derive(Debug, Default)]
 pub(super) struct Places {
     lingering: BTreeMap<Place, BootTime>,
+    /// Being looked at for a command, by how many of them.
+    looking: BTreeMap<Place, u32>,
     /// What the source was told last.
     told: Wanted,
 }
@@ -31,6 +33,31 @@ impl Places {
         }
     }
 
+    /// A command waits for the target's place to be looked at, however long that takes. Returns what has to be read for it.
+    pub(super) fn look(&mut self, target: &TargetSelector) -> BTreeSet<PathBuf> {
+        let Some(place) = place(target) else {
+            return BTreeSet::new();
+        };
+        let namespaces = match &place {
+            Place::Netns(path) => BTreeSet::from([path.clone()]),
+            Place::Interface(_) => BTreeSet::new(),
+        };
+        *self.looking.entry(place).or_default() += 1;
+        namespaces
+    }
+
+    /// The command goes on.
+    pub(super) fn looked(&mut self, target: &TargetSelector) {
+        if let Some(place) = place(target)
+            && let Some(commands) = self.looking.get_mut(&place)
+        {
+            *commands -= 1;
+            if *commands == 0 {
+                self.looking.remove(&place);
+            }
+        }
+    }
+
     /// Everything to look at now, with what the given faults name.
     pub(super) fn wanted<'a>(&mut self, faults: impl Iterator<Item = &'a Fault>, now: BootTime) -> Wanted {
         self.lingering.retain(|_, until| *until > now);
@@ -39,7 +66,7 @@ impl Places {
             include(&mut wanted, place(&fault.target));
             wanted.names.extend(fault.peers.iter().filter_map(name).cloned());
         }
-        for place in self.lingering.keys() {
+        for place in self.lingering.keys().chain(self.looking.keys()) {
             include(&mut wanted, Some(place.clone()));
         }
         wanted

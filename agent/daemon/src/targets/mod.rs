@@ -79,7 +79,7 @@ pub struct TargetsHandle {
     updates: watch::Receiver<Arc<WorldUpdate>>,
     wanted: Arc<watch::Sender<Wanted>>,
     names: Names,
-    refreshes: mpsc::Sender<oneshot::Sender<Arc<WorldUpdate>>>,
+    refreshes: mpsc::Sender<world::Refresh>,
 }
 
 impl TargetsHandle {
@@ -108,13 +108,13 @@ impl TargetsHandle {
         });
     }
 
-    /// Like [`Self::want`], and reads all of them before it answers, which takes a few milliseconds. Pods are those last
-    /// known: the runtime is made to look at once, but not waited for.
-    pub async fn refresh(&self, wanted: Wanted) -> Arc<WorldUpdate> {
+    /// Like [`Self::want`], and reads these namespaces, and those that never were, before it answers, which takes a few
+    /// milliseconds. Pods are those last known: the runtime is made to look at once, but not waited for.
+    pub async fn refresh(&self, wanted: Wanted, namespaces: BTreeSet<PathBuf>) -> Arc<WorldUpdate> {
         self.want(wanted);
         let (reply, answer) = oneshot::channel();
         // The world's task outlives its handles; if it panicked, the last update is the best there is.
-        match self.refreshes.send(reply).await {
+        match self.refreshes.send(world::Refresh { namespaces, reply }).await {
             Ok(()) => answer.await.unwrap_or_else(|_| self.current()),
             Err(_) => self.current(),
         }

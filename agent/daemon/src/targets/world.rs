@@ -1,6 +1,6 @@
 //! The one writer of the world: puts together what the runtime says and what is read here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -48,11 +48,23 @@ pub(super) fn start(cri: watch::Receiver<CriState>, poke: Arc<Notify>, every: Du
     }
 }
 
+/// Somebody waits for these to be read.
+pub(super) struct Refresh {
+    pub(super) namespaces: BTreeSet<PathBuf>,
+    pub(super) reply: oneshot::Sender<Arc<WorldUpdate>>,
+}
+
+/// Which namespaces to read. Beside them those that never were, and the node's own devices, which cost little.
+enum Scope {
+    All,
+    Only(BTreeSet<PathBuf>),
+}
+
 struct Task {
     cri: watch::Receiver<CriState>,
     poke: Arc<Notify>,
     wanted: watch::Receiver<Wanted>,
-    requests: mpsc::Receiver<oneshot::Sender<Arc<WorldUpdate>>>,
+    requests: mpsc::Receiver<Refresh>,
     updates: watch::Sender<Arc<WorldUpdate>>,
     local: Local,
     names: Names,
@@ -66,14 +78,11 @@ impl Task {
         loop {
             tokio::select! {
                 request = self.requests.recv() => {
-                    let Some(reply) = request else { return };
-                    self.read().await;
-                    self.poke.notify_one();
-                    // Whoever asked may have stopped waiting.
-                    let _ = reply.send(self.publish());
+                    let Some(request) = request else { return };
+                    self.refresh(request).await;
                 }
                 Ok(()) = self.wanted.changed() => {
-                    self.read().await;
+                    self.read(Scope::Only(BTreeSet::new())).await;
                     self.publish();
                 }
                 Ok(()) = self.cri.changed() => {
@@ -87,17 +96,34 @@ impl Task {
                     self.names.expire(boot_time());
                 }
                 _ = tick.tick() => {
-                    self.read().await;
+                    self.read(Scope::All).await;
                     self.publish();
                 }
             }
         }
     }
 
-    async fn read(&mut self) {
+    /// Answers all that wait with one reading.
+    async fn refresh(&mut self, first: Refresh) {
+        let mut namespaces = first.namespaces;
+        let mut replies = vec![first.reply];
+        while let Ok(next) = self.requests.try_recv() {
+            namespaces.extend(next.namespaces);
+            replies.push(next.reply);
+        }
+        self.read(Scope::Only(namespaces)).await;
+        self.poke.notify_one();
+        let update = self.publish();
+        for reply in replies {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(Arc::clone(&update));
+        }
+    }
+
+    async fn read(&mut self, scope: Scope) {
         let wanted = self.wanted.borrow_and_update().clone();
         let previous = self.local.clone();
-        let mut reading = pin!(spawn_blocking(move || Local::read(&wanted, previous)));
+        let mut reading = pin!(spawn_blocking(move || Local::read(&wanted, &scope, previous)));
         let read = loop {
             tokio::select! {
                 read = &mut reading => break read,
@@ -153,12 +179,14 @@ struct Local {
 impl Local {
     /// `previous` tells what failed before already, and gives the node's addresses where they can't be read now: to spare
     /// those that it had is safer than to spare none.
-    fn read(wanted: &Wanted, previous: Self) -> Self {
-        let namespaces = wanted
-            .netns_paths
-            .iter()
-            .map(|path| (path.clone(), target_devices(path).map_err(|e| e.to_string())))
-            .collect::<BTreeMap<_, _>>();
+    fn read(wanted: &Wanted, scope: &Scope, previous: Self) -> Self {
+        let read = |path: &PathBuf| {
+            let known = previous.namespaces.get(path).cloned();
+            let known = known.filter(|_| matches!(scope, Scope::Only(paths) if !paths.contains(path)));
+            let devices = known.unwrap_or_else(|| target_devices(path).map_err(|e| e.to_string()));
+            (path.clone(), devices)
+        };
+        let namespaces: BTreeMap<_, _> = wanted.netns_paths.iter().map(read).collect();
         for (path, result) in &namespaces {
             if let Err(reason) = result
                 && previous.namespaces.get(path) != Some(result)
@@ -243,6 +271,7 @@ fn with_addresses(pod: &Pod, local: &Local) -> Pod {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::net::IpAddr;
     use std::time::Duration;
 
@@ -278,7 +307,7 @@ mod tests {
         let mut wanted = wanting(&netns);
         wanted.netns_paths.insert("/run/netns/missing".into());
 
-        let update = targets.refresh(wanted.clone()).await;
+        let update = targets.refresh(wanted.clone(), wanted.netns_paths.clone()).await;
         assert_eq!(update.world.namespaces[netns.path()], []);
         assert!(
             update.netns_failures["/run/netns/missing".as_ref() as &std::path::Path].contains("No such file")
@@ -290,10 +319,15 @@ mod tests {
         );
 
         netns.ip("link add eth0 type veth peer name far0");
-        let update = targets.refresh(wanted).await;
+        let update = targets.refresh(wanted.clone(), wanted.netns_paths).await;
         assert_eq!(update.world.namespaces[netns.path()].len(), 2);
 
-        let update = targets.refresh(Wanted::default()).await;
+        // What isn't asked for stays as it was read last.
+        netns.ip("link add eth1 type veth peer name far1");
+        let update = targets.refresh(wanting(&netns), BTreeSet::new()).await;
+        assert_eq!(update.world.namespaces[netns.path()].len(), 2);
+
+        let update = targets.refresh(Wanted::default(), BTreeSet::new()).await;
         assert!(update.world.namespaces.is_empty() && update.world.interfaces.is_empty());
     }
 

@@ -165,3 +165,17 @@ async fn callers_that_wait_learn_of_the_end() {
     let answer = waiting.await.expect("no panic");
     assert!(matches!(answer, Err(EngineError::ShuttingDown)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_that_follows_at_once_under_the_same_name_has_a_slot_of_its_own() {
+    let rig = Rig::new();
+    rig.world.add_pod(pod("web", "web", 1));
+    let former = rig.inject("cut", PARTITION).await;
+    // Both are there when the engine looks: one pass follows them.
+    let (deleted, next) = tokio::join!(rig.handle.delete(fault_name("cut")), rig.inject("cut", PARTITION));
+    assert_eq!(deleted.expect("deleted").phase, Phase::Deleted);
+    assert_ne!(former, next);
+    assert!(rig.kernel.devices(former).is_empty());
+    assert_eq!(rig.kernel.devices(next).len(), 1);
+    assert_eq!(rig.view("cut").phase, Phase::Injected);
+}

@@ -1,6 +1,6 @@
 //! An engine with a kernel and a world made for tests, under tokio's paused clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -124,7 +124,7 @@ impl WorldSource for FakeWorld {
         *self.wanted.lock().expect("unpoisoned") = wanted;
     }
 
-    fn refresh(&self, wanted: Wanted) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn refresh(&self, wanted: Wanted, _: BTreeSet<PathBuf>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         *self.refreshes.lock().expect("unpoisoned") += 1;
         *self.wanted.lock().expect("unpoisoned") = wanted.clone();
         let existing = self.existing.lock().expect("unpoisoned").clone();

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -216,7 +217,7 @@ async fn a_pod_on_the_nodes_network_has_its_addresses_and_no_devices() {
     let targets = start(config(socket_in(&dir)));
     wait_for(&targets, "both", |u| names(u) == ["declared", "found"]).await;
 
-    let update = targets.refresh(Wanted::default()).await;
+    let update = targets.refresh(Wanted::default(), BTreeSet::new()).await;
     for pod in update.world.pods.values() {
         assert!(pod.host_network && pod.devices.is_empty());
         assert!(
@@ -310,7 +311,7 @@ async fn a_runtime_that_hangs_delays_no_refresh() {
         netns_paths: [netns.path().to_owned()].into(),
         ..Wanted::default()
     };
-    let update = timeout(PATIENCE, targets.refresh(wanted))
+    let update = timeout(PATIENCE, targets.refresh(wanted, BTreeSet::new()))
         .await
         .expect("the refresh waits for nobody");
     assert_eq!(update.world.namespaces[netns.path()].len(), 1);
