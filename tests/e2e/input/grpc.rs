@@ -102,7 +102,7 @@ fn actions() -> Vec<Case> {
             "spec.action.corrupt.kind",
             "`header` given",
         ),
-        (delay(None, None), "spec.action.delay.latency", "required"),
+        (delay(None, None), "spec.action.delay.latency", "nothing given"),
         (
             delay(Some(seconds(61)), None),
             "spec.action.delay.latency",
