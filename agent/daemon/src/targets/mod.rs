@@ -36,7 +36,8 @@ pub struct TargetsConfig {
     pub runtime_poll_with_events: Duration,
     /// A runtime that doesn't answer a call for this long is down.
     pub runtime_timeout: Duration,
-    /// How often wanted namespaces, wanted devices and the node's addresses are read again.
+    /// How often the node's addresses, wanted devices and wanted namespaces are looked at again; of many namespaces the devices
+    /// of some, in turns.
     pub inspect_interval: Duration,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::names::{Addresses, Names};
 use super::netns::target_devices;
 use super::{TargetsHandle, Wanted, WorldUpdate};
 use crate::kernel::boot_time;
+use crate::kernel::nsfs::netns_id;
 
 /// Refreshes that may wait; each waits for a few milliseconds at most.
 const REFRESH_QUEUE: usize = 64;
@@ -36,6 +37,7 @@ pub(super) fn start(cri: watch::Receiver<CriState>, poke: Arc<Notify>, every: Du
         requests,
         updates,
         local: Local::default(),
+        turn: PathBuf::new(),
         names: names.clone(),
         addresses,
     };
@@ -54,11 +56,9 @@ pub(super) struct Refresh {
     pub(super) reply: oneshot::Sender<Arc<WorldUpdate>>,
 }
 
-/// Which namespaces to read. Beside them those that never were, and the node's own devices, which cost little.
-enum Scope {
-    All,
-    Only(BTreeSet<PathBuf>),
-}
+/// Namespaces whose devices are read anew in one tick. A reading takes some 0.3 ms, so hundreds of namespaces take turns,
+/// while one that is gone, replaced or without devices is found out at every tick.
+const TURN: usize = 16;
 
 struct Task {
     cri: watch::Receiver<CriState>,
@@ -67,6 +67,8 @@ struct Task {
     requests: mpsc::Receiver<Refresh>,
     updates: watch::Sender<Arc<WorldUpdate>>,
     local: Local,
+    /// The last namespace that had its turn.
+    turn: PathBuf,
     names: Names,
     addresses: watch::Receiver<Arc<Addresses>>,
 }
@@ -82,7 +84,7 @@ impl Task {
                     self.refresh(request).await;
                 }
                 Ok(()) = self.wanted.changed() => {
-                    self.read(Scope::Only(BTreeSet::new())).await;
+                    self.read(BTreeSet::new()).await;
                     self.publish();
                 }
                 Ok(()) = self.cri.changed() => {
@@ -96,7 +98,8 @@ impl Task {
                     self.names.expire(boot_time());
                 }
                 _ = tick.tick() => {
-                    self.read(Scope::All).await;
+                    let turn = self.next_turn();
+                    self.read(turn).await;
                     self.publish();
                 }
             }
@@ -111,7 +114,7 @@ impl Task {
             namespaces.extend(next.namespaces);
             replies.push(next.reply);
         }
-        self.read(Scope::Only(namespaces)).await;
+        self.read(namespaces).await;
         self.poke.notify_one();
         let update = self.publish();
         for reply in replies {
@@ -120,10 +123,29 @@ impl Task {
         }
     }
 
-    async fn read(&mut self, scope: Scope) {
+    /// Those that come after the last turn's, in their order.
+    fn next_turn(&mut self) -> BTreeSet<PathBuf> {
+        let wanted = self.wanted.borrow();
+        let later = wanted
+            .netns_paths
+            .range(self.turn.clone()..)
+            .filter(|path| **path != self.turn);
+        let turn: Vec<_> = later.chain(&wanted.netns_paths).take(TURN).cloned().collect();
+        if let Some(last) = turn.last() {
+            self.turn.clone_from(last);
+        }
+        turn.into_iter().collect()
+    }
+
+    /// Reads the node's devices, these namespaces, and those of which no devices are known that are there now.
+    async fn read(&mut self, namespaces: BTreeSet<PathBuf>) {
         let wanted = self.wanted.borrow_and_update().clone();
         let previous = self.local.clone();
-        let mut reading = pin!(spawn_blocking(move || Local::read(&wanted, &scope, previous)));
+        let mut reading = pin!(spawn_blocking(move || Local::read(
+            &wanted,
+            &namespaces,
+            previous
+        )));
         let read = loop {
             tokio::select! {
                 read = &mut reading => break read,
@@ -179,12 +201,12 @@ struct Local {
 impl Local {
     /// `previous` tells what failed before already, and gives the node's addresses where they can't be read now: to spare
     /// those that it had is safer than to spare none.
-    fn read(wanted: &Wanted, scope: &Scope, previous: Self) -> Self {
+    fn read(wanted: &Wanted, anew: &BTreeSet<PathBuf>, previous: Self) -> Self {
         let read = |path: &PathBuf| {
-            let known = previous.namespaces.get(path).cloned();
-            let known = known.filter(|_| matches!(scope, Scope::Only(paths) if !paths.contains(path)));
-            let devices = known.unwrap_or_else(|| target_devices(path).map_err(|e| e.to_string()));
-            (path.clone(), devices)
+            let known = previous.namespaces.get(path);
+            let known = known.filter(|devices| !anew.contains(path) && is_current(path, devices));
+            let read = || target_devices(path).map_err(|e| e.to_string());
+            (path.clone(), known.cloned().unwrap_or_else(read))
         };
         let namespaces: BTreeMap<_, _> = wanted.netns_paths.iter().map(read).collect();
         for (path, result) in &namespaces {
@@ -218,6 +240,14 @@ impl Local {
             namespaces,
         }
     }
+}
+
+/// Whether it is known what devices there are, and the namespace is still the same.
+fn is_current(path: &Path, devices: &Result<Vec<TargetDevice>, String>) -> bool {
+    devices.as_ref().is_ok_and(|devices| {
+        let id = netns_id(path);
+        !devices.is_empty() && devices.iter().all(|device| Some(device.key.netns) == id)
+    })
 }
 
 fn compose(cri: &CriState, local: &Local, addresses: &Addresses) -> WorldUpdate {

@@ -22,23 +22,28 @@ const TIMED_OUT: i32 = 124;
 ///
 /// iperf3 fails, or doesn't come to an end.
 pub(super) fn stream(from: &LabPod, to: &LabPod, seconds: u32) -> Result<f64> {
-    streams(from, to, 1, seconds)
+    run(from, to, seconds, &["--affinity", "0,1"])
 }
 
-/// The same, of several TCP streams together.
+/// Bits per second of several TCP streams together, whose ends run where the scheduler puts them, as does whatever else
+/// works for them.
 ///
 /// # Errors
 ///
 /// As [`stream`].
 pub(in crate::bench) fn streams(from: &LabPod, to: &LabPod, count: u32, seconds: u32) -> Result<f64> {
-    // A server for each stream: one that serves several may be busy with the end of the last, or end with its error.
+    run(from, to, seconds, &["--parallel", &count.to_string()])
+}
+
+fn run(from: &LabPod, to: &LabPod, seconds: u32, options: &[&str]) -> Result<f64> {
+    // A server for each run: one that serves several may be busy with the end of the last, or end with its error.
     let server = Server::start(to)?;
     let output = from
         .netns()
         .command("timeout")
         .args([PATIENCE, "iperf3", "--client", &server.address, "--port", PORT])
-        .args(["--json", "--time", &seconds.to_string(), "--affinity", "0,1"])
-        .args(["--parallel", &count.to_string()])
+        .args(["--json", "--time", &seconds.to_string()])
+        .args(options)
         .output()
         .context("iperf3 can't be started")?;
     ensure!(

@@ -15,7 +15,7 @@ use crate::bench::spec;
 use crate::interrupt;
 use crate::ui::Step;
 
-const LINES: usize = 190;
+const LINES: usize = 250;
 const IDLE: Duration = Duration::from_secs(10);
 /// Least, initial and most bytes.
 const TCP_BUFFERS: [(&str, &str); 2] = [
