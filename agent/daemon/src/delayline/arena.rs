@@ -2,6 +2,8 @@
 
 use std::ops::{Index, IndexMut};
 
+use sabot_core::action::RejectCode;
+
 /// "No entry" in a link.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -37,6 +39,8 @@ pub(super) struct Held {
     /// The key of its flow in the store's table of flows.
     pub(super) flow: u64,
     pub(super) bond: Bond,
+    /// It doesn't go on, it is answered with this.
+    pub(super) rejected: Option<RejectCode>,
     pub(super) buffer: Box<[u8]>,
     /// Bytes of `buffer` in use.
     pub(super) length: u32,
@@ -71,6 +75,7 @@ impl Held {
             read_at: 0,
             flow: 0,
             bond: Bond::Free,
+            rejected: None,
             buffer,
             length: 0,
             packets: 0,

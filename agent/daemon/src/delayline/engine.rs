@@ -274,6 +274,10 @@ impl Engine {
     }
 
     fn release_one(&mut self, frame: Released, now: u64) {
+        if let Some(code) = frame.rejected {
+            self.reject(&frame, code);
+            return self.store.recycle(frame.buffer);
+        }
         let delay = now.saturating_sub(frame.read_at);
         self.write_back(
             frame.group,
@@ -377,6 +381,7 @@ impl Engine {
             read_at: now,
             deadline: now,
             order: Order::Flow,
+            rejected: None,
         };
         let entry = self.slots.get(Slot(tagged.tag.slot)).filter(|_| !closing);
         let fate = match (entry, self.store.group_mut(group)) {
@@ -393,7 +398,7 @@ impl Engine {
                 self.admit(length, arrival, true);
             }
             Fate::Drop => self.count(group, |counters| counters.dropped.add(tagged.wire)),
-            Fate::Reject(code) => self.reject(length, &arrival, code),
+            Fate::Reject(code) => self.admit(length, answer::later(arrival, code), false),
             Fate::Reset(to) => self.reset(length, arrival, tagged.tag.direction, to),
         }
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use sabot_abi::{DIRECTION_EGRESS, Role, Tag};
+use sabot_core::action::RejectCode;
 use sabot_core::model::TargetIdentity;
 use sabot_core::plan::{Slot, TargetId};
 
@@ -43,6 +44,8 @@ pub(super) struct Arrival {
     /// ns; at `read_at` for a frame that needn't be held.
     pub(super) deadline: u64,
     pub(super) order: Order,
+    /// It isn't to go on when it has been held, but to be answered with this.
+    pub(super) rejected: Option<RejectCode>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,7 @@ pub(super) struct Released {
     pub(super) group: u32,
     pub(super) read_at: u64,
     pub(super) wire: Wire,
+    pub(super) rejected: Option<RejectCode>,
 }
 
 #[derive(Debug)]
@@ -248,6 +252,7 @@ impl Store {
         held.bytes = arrival.wire.bytes;
         held.group = arrival.group;
         held.line = group.line;
+        held.rejected = arrival.rejected;
         let index = self.arena.insert(held);
         self.wheel.insert(&mut self.arena, index);
         group.held.push_back(&mut self.arena, index);
@@ -413,6 +418,7 @@ impl Store {
             group: group_index,
             read_at: held.read_at,
             wire,
+            rejected: held.rejected,
         }
     }
 }

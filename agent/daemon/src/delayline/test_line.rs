@@ -186,6 +186,7 @@ impl Line {
             read_at: self.now,
             deadline,
             order,
+            rejected: None,
         };
         self.scratch[..8].copy_from_slice(&id.to_be_bytes());
         match self.store.admit(&mut self.scratch, 8, arrival) {
