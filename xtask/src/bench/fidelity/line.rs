@@ -16,6 +16,8 @@ use crate::interrupt;
 use crate::ui::Step;
 
 const LINES: usize = 250;
+/// Until what new devices send of their own has ended.
+const REST: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(10);
 /// Least, initial and most bytes.
 const TCP_BUFFERS: [(&str, &str); 2] = [
@@ -102,6 +104,7 @@ fn idle(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
         let answer = client.apply(&format!("line-{index}"), fault.into(), spec::PATIENCE)?;
         spec::ensure_injected(&answer, 1)?;
     }
+    thread::sleep(REST);
     let before = cpu_time(daemon.pid())?;
     thread::sleep(IDLE);
     let share = (cpu_time(daemon.pid())? - before).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
