@@ -83,21 +83,9 @@ fn unknown_fields_are_named_with_line_path_and_what_is_allowed() {
 }
 
 #[test]
-fn missing_and_mistyped_values_are_named() {
+fn of_an_empty_mapping_what_it_may_hold_is_said() {
     let scene = Scene::new();
     for (lines, says) in [
-        (
-            [TARGET, ACTION].concat(),
-            vec!["spec.duration: nothing given", "above 0 and up to 1h"],
-        ),
-        (
-            [DURATION, ACTION].concat(),
-            vec!["line 5", "spec: missing field `target`"],
-        ),
-        (
-            [DURATION, TARGET].concat(),
-            vec!["line 5", "spec: missing field `action`"],
-        ),
         (
             [DURATION, "  target: {}\n", ACTION].concat(),
             vec![
@@ -118,6 +106,27 @@ fn missing_and_mistyped_values_are_named() {
                 "spec.action.drop: nothing given",
                 "exactly one of percent, gilbertElliott, burst, nth, flows",
             ],
+        ),
+    ] {
+        assert_refused(&scene, &manifest(&lines), &says);
+    }
+}
+
+#[test]
+fn missing_and_mistyped_values_are_named() {
+    let scene = Scene::new();
+    for (lines, says) in [
+        (
+            [TARGET, ACTION].concat(),
+            vec!["spec.duration: nothing given", "above 0 and up to 1h"],
+        ),
+        (
+            [DURATION, ACTION].concat(),
+            vec!["line 5", "spec: missing field `target`"],
+        ),
+        (
+            [DURATION, TARGET].concat(),
+            vec!["line 5", "spec: missing field `action`"],
         ),
         (
             ["  duration: 5\n", TARGET, ACTION].concat(),
