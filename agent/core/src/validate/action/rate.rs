@@ -70,7 +70,8 @@ fn queue(
         }
         (Some(text), None) => {
             // At most what the rate sends in the longest time that a packet may be held.
-            let most = rate.map(|rate| u128::from(rate) * limits.max_latency.as_nanos() / 8_000_000_000);
+            let most = rate
+                .map(|rate| u128::from(rate).saturating_mul(limits.max_latency.as_nanos()) / 8_000_000_000);
             let queue = byte_count(text).filter(|bytes| {
                 *bytes >= u64::from(PACKET) && most.is_none_or(|most| u128::from(*bytes) <= most)
             });
