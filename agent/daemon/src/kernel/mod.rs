@@ -6,6 +6,7 @@
 //! classifier on one frame without sending it.
 
 mod accounts;
+pub mod btf;
 mod devices;
 mod entry;
 mod equipment;

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod dns;
 pub mod event;
+pub mod identity;
 pub mod names;
 pub mod observers;
 pub mod packets;
