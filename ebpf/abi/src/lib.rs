@@ -7,6 +7,7 @@
 mod counters;
 mod dns;
 mod event;
+mod histogram;
 mod peer;
 mod random;
 mod rule;
@@ -17,6 +18,7 @@ mod target;
 pub use counters::*;
 pub use dns::*;
 pub use event::*;
+pub use histogram::*;
 pub use peer::*;
 pub use random::*;
 pub use rule::*;
