@@ -7,6 +7,7 @@
 mod counters;
 mod dns;
 mod event;
+mod histogram;
 mod owner;
 mod peer;
 mod random;
@@ -18,6 +19,7 @@ mod target;
 pub use counters::*;
 pub use dns::*;
 pub use event::*;
+pub use histogram::*;
 pub use owner::*;
 pub use peer::*;
 pub use random::*;
