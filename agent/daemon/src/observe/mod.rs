@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod dns;
+pub mod durations;
 pub mod event;
 pub mod identity;
 pub mod names;
@@ -12,3 +13,4 @@ pub mod source;
 pub mod syscalls;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod timeline;
