@@ -3,6 +3,7 @@
 mod event;
 mod fault;
 mod node;
+mod timeline;
 
 pub(crate) use event::{EventDoc, EventKindDoc, PacketDoc, SyscallDoc};
 pub(crate) use fault::{
@@ -10,6 +11,7 @@ pub(crate) use fault::{
     TargetStatusDoc, WatchDoc,
 };
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
+pub(crate) use timeline::{AggregateDoc, LatenciesDoc, MomentDoc, TargetTimelineDoc, TimelineDoc};
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

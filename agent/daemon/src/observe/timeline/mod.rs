@@ -61,9 +61,14 @@ pub struct Timelines {
     _task: Arc<OwnedTask>,
 }
 
-impl Timelines {
-    /// `None` for a fault that isn't known, or was never in force. Reads the kernel's counters.
-    pub fn get(&self, fault: &FaultName) -> Option<Timeline> {
+/// Who can tell timelines.
+pub trait TimelineSource: Send + Sync + 'static {
+    /// `None` for a fault that isn't known. May read the kernel's counters.
+    fn timeline(&self, fault: &FaultName) -> Option<Timeline>;
+}
+
+impl TimelineSource for Timelines {
+    fn timeline(&self, fault: &FaultName) -> Option<Timeline> {
         let mut recorder = lock(&self.recorder);
         recorder.look(boot_time());
         recorder.timeline(fault)
