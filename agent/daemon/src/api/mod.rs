@@ -12,6 +12,7 @@ mod socket;
 mod status;
 mod stream;
 mod targets;
+mod tcp;
 mod view;
 
 pub use events::WatchLoss;

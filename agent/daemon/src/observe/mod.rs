@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod dns;
 pub mod event;
+pub mod flows;
 pub mod identity;
 pub mod names;
 pub mod observers;
@@ -10,5 +11,6 @@ pub mod packets;
 pub mod ring;
 pub mod source;
 pub mod syscalls;
+pub mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
