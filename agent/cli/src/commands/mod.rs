@@ -3,6 +3,7 @@
 mod apply;
 mod delete;
 mod events;
+mod flows;
 mod get;
 mod watch;
 
@@ -53,6 +54,7 @@ pub(crate) async fn run(cli: Cli, definition: clap::Command) -> Result<(), CliEr
             interval,
         } => watch::run(&connect().await?, output, name.as_deref(), namespace, interval).await,
         Command::Events(args) => events::run(&connect().await?, output, args).await,
+        Command::Flows(args) => flows::run(&connect().await?, output, args).await,
         Command::Node => node(&connect().await?, output).await,
     }
 }
