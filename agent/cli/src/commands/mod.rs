@@ -3,6 +3,7 @@
 mod apply;
 mod delete;
 mod events;
+mod flows;
 mod get;
 mod timeline;
 mod watch;
@@ -57,6 +58,7 @@ pub(crate) async fn run(cli: Cli, definition: clap::Command) -> Result<(), CliEr
         Command::Timeline { name, namespace } => {
             timeline::run(&connect().await?, output, &name, namespace.as_deref()).await
         }
+        Command::Flows(args) => flows::run(&connect().await?, output, args).await,
         Command::Node => node(&connect().await?, output).await,
     }
 }

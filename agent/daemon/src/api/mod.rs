@@ -12,6 +12,7 @@ mod socket;
 mod status;
 mod stream;
 mod targets;
+mod tcp;
 mod timeline;
 mod view;
 

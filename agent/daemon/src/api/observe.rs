@@ -16,7 +16,7 @@ use super::fault::fault_name;
 use super::status::not_found;
 use super::stream::{Ended, Sink, Stopped, produce};
 use super::timeline::timeline;
-use super::{Services, view};
+use super::{Services, tcp, view};
 use crate::observe::event::{Event, EventKind};
 use crate::observe::source::SyscallSummary;
 
@@ -77,6 +77,22 @@ impl ObserveService for ObserveApi {
                 .collect(),
             events_lost,
             incidents: counts(services.observe.incidents()),
+            tcp: services.observe.tcp().iter().flat_map(tcp::summaries).collect(),
+        }))
+    }
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Result<Response<v1::ListFlowsResponse>, Status> {
+        let query = tcp::query(request.into_inner())?;
+        let observe = Arc::clone(&self.services.observe);
+        // Thousands of system calls where there are many connections: not on a thread that others wait for.
+        let flows = tokio::task::spawn_blocking(move || observe.flows(&query)).await;
+        let flows = flows.map_err(|panic| Status::internal(panic.to_string()))??;
+        Ok(Response::new(v1::ListFlowsResponse {
+            time: Some(timestamp_to_proto(SystemTime::now())),
+            flows: flows.iter().map(tcp::flow).collect(),
         }))
     }
 
