@@ -81,7 +81,7 @@ impl Metrics {
         self.gather_faults(&mut registry).await;
         self.gather_syscalls(&mut registry).await;
         self.gather_tcp(&mut registry).await;
-        let mut lost = self.sources.observers.lost().to_vec();
+        let mut lost = self.sources.observers.lost();
         lost.push(("subscribers", (self.sources.subscribers_lost)()));
         node::register_losses(
             &mut registry,
