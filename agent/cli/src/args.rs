@@ -98,6 +98,14 @@ pub(crate) enum Command {
     },
     /// Follow events: sampled packets, slow and failed syscalls, what happens to TCP connections, changes of faults.
     Events(EventArgs),
+    /// Show what a fault did to each of its targets, and when: from its application to the recovery.
+    Timeline {
+        /// NAME or NAMESPACE/NAME.
+        name: String,
+        /// The fault's namespace.
+        #[arg(short, long)]
+        namespace: Option<String>,
+    },
     /// Show the busiest of the TCP connections that are open.
     Flows(FlowArgs),
     /// Show what works on this node and what doesn't, and why.

@@ -1,12 +1,14 @@
 //! Documents as people read them.
 
 mod tcp;
+mod timeline;
 
 use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
 
 pub(crate) use self::tcp::flows;
+pub(crate) use self::timeline::timeline;
 use crate::text;
 use crate::view::{
     ChangeDoc, EventDoc, EventKindDoc, FaultDoc, FaultsDoc, NodeDoc, PacketDoc, PreviewDoc, SyscallDoc,

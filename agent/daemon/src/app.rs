@@ -35,6 +35,7 @@ use crate::observe::event::EventHub;
 use crate::observe::identity;
 use crate::observe::observers::Observers;
 use crate::observe::packets::{self, PacketObserver, SnapshotEnricher};
+use crate::observe::timeline;
 use crate::targets::{self, Names, TargetsConfig, TargetsHandle};
 use signals::Signals;
 
@@ -178,7 +179,7 @@ impl Daemon {
         });
         let identities = identity::start(source.watch());
         let (syscall_observer, feature) = syscalls::start(config, &hub);
-        let (tcp_observer, tcp_feature) = tcp::start(config, identities, &hub);
+        let (tcp_observer, tcp_feature) = tcp::start(config, identities.clone(), &hub);
         let mut features = kernel.features;
         features.list.extend(feature.into_iter().chain(tcp_feature));
         let features = Arc::new(features);
@@ -199,6 +200,7 @@ impl Daemon {
         );
         let observers = Arc::new(observers.with_tcp(tcp_observer));
         follow(config, &handle, &observers);
+        let timelines = timeline::start(handle.clone(), identities, observers.clone(), &hub);
 
         let (stop, stopped) = watch::channel(false);
         let watch_loss = WatchLoss::default();
@@ -220,6 +222,7 @@ impl Daemon {
             engine: handle,
             events: hub,
             observe: observers,
+            timelines: Arc::new(timelines),
             node: Arc::new(node_info(config, &features)),
             watch_loss,
         };

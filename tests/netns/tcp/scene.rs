@@ -119,6 +119,7 @@ pub(crate) fn owner(number: u32, keys: Vec<OwnerKey>) -> Owner {
             name: format!("pod-{number}"),
         }),
         keys,
+        paths: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@ mod event;
 mod fault;
 mod node;
 mod tcp;
+mod timeline;
 
 pub(crate) use event::{EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
 pub(crate) use fault::{
@@ -12,6 +13,7 @@ pub(crate) use fault::{
 };
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
 pub(crate) use tcp::{FlowDoc, FlowsDoc, TcpDoc};
+pub(crate) use timeline::{AggregateDoc, LatenciesDoc, MomentDoc, TargetTimelineDoc, TimelineDoc};
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

@@ -12,7 +12,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::events::{EventFilter, WATCH_STREAM, WatchLoss, event};
+use super::fault::fault_name;
+use super::status::not_found;
 use super::stream::{Ended, Sink, Stopped, produce};
+use super::timeline::timeline;
 use super::{Services, tcp, view};
 use crate::observe::event::{Event, EventKind};
 use crate::observe::source::SyscallSummary;
@@ -90,6 +93,24 @@ impl ObserveService for ObserveApi {
         Ok(Response::new(v1::ListFlowsResponse {
             time: Some(timestamp_to_proto(SystemTime::now())),
             flows: flows.iter().map(tcp::flow).collect(),
+        }))
+    }
+
+    async fn get_timeline(
+        &self,
+        request: Request<v1::GetTimelineRequest>,
+    ) -> Result<Response<v1::GetTimelineResponse>, Status> {
+        let request = request.into_inner();
+        let fault = fault_name(request.namespace, request.name)?;
+        let timelines = Arc::clone(&self.services.timelines);
+        let asked = fault.clone();
+        // The kernel's counters are read for it.
+        let found = tokio::task::spawn_blocking(move || timelines.timeline(&asked)).await;
+        let found =
+            found.map_err(|error| Status::internal(format!("the timeline can't be read: {error}")))?;
+        let found = found.ok_or_else(|| not_found(&fault))?;
+        Ok(Response::new(v1::GetTimelineResponse {
+            timeline: Some(timeline(&fault, &found)),
         }))
     }
 }

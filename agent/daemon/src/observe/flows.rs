@@ -116,6 +116,7 @@ mod tests {
             number,
             identity: Arc::new(identity),
             keys: Vec::new(),
+            paths: Vec::new(),
         }))
     }
 

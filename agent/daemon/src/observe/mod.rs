@@ -2,9 +2,11 @@
 
 pub mod clock;
 pub mod dns;
+pub mod durations;
 pub mod event;
 pub mod flows;
 pub mod identity;
+pub mod measures;
 pub mod names;
 pub mod observers;
 pub mod packets;
@@ -14,3 +16,4 @@ pub mod syscalls;
 pub mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod timeline;
