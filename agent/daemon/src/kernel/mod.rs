@@ -7,6 +7,7 @@
 
 mod accounts;
 pub mod btf;
+pub mod cost;
 mod devices;
 mod entry;
 mod equipment;
@@ -28,6 +29,7 @@ mod sys;
 pub mod syscalls;
 mod tables;
 mod tables_encode;
+pub mod tcp;
 pub mod trial;
 mod watches;
 

@@ -3,11 +3,13 @@
 //! Counters live where things happen: in the kernel, the delay line, the engine. A scrape gathers them first, since some must
 //! be asked for, and then encodes them; a source that doesn't answer costs its own families, and that is counted.
 
+mod cost;
 mod family;
 mod faults;
 mod http;
 mod node;
 mod syscalls;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -24,9 +26,11 @@ pub use self::http::{HttpState, Probe, serve};
 pub use self::node::ReconcileDuration;
 pub use self::text::Format;
 use crate::engine::handle::Handle;
+use crate::kernel::cost::Measuring;
 use crate::kernel::features::Features;
 use crate::observe::observers::Observers;
 use crate::observe::syscalls::{SyscallObserver, SyscallSnapshot};
+use crate::observe::tcp::{TcpObserver, TcpSnapshot};
 
 /// How long a scrape waits for the engine; scrapers give up after ten seconds.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(3);
@@ -41,6 +45,8 @@ pub struct Sources {
     pub subscribers_lost: Box<dyn Fn() -> u64 + Send + Sync>,
     pub features: Arc<Features>,
     pub reconcile: ReconcileDuration,
+    /// `None` unless the programs' runs are to be measured.
+    pub costs: Option<Measuring>,
 }
 
 /// Everything that is measured, under one prefix.
@@ -51,6 +57,8 @@ pub struct Metrics {
     sources: Sources,
     engine_errors: AtomicU64,
     syscall_errors: AtomicU64,
+    tcp_errors: AtomicU64,
+    cost_errors: AtomicU64,
 }
 
 impl Metrics {
@@ -64,6 +72,8 @@ impl Metrics {
             sources,
             engine_errors: AtomicU64::new(0),
             syscall_errors: AtomicU64::new(0),
+            tcp_errors: AtomicU64::new(0),
+            cost_errors: AtomicU64::new(0),
         }
     }
 
@@ -76,15 +86,20 @@ impl Metrics {
         let mut registry = Registry::with_prefix(self.prefix);
         self.gather_faults(&mut registry).await;
         self.gather_syscalls(&mut registry).await;
-        let mut lost = self.sources.observers.lost().to_vec();
+        self.gather_tcp(&mut registry).await;
+        self.gather_costs(&mut registry);
+        let mut lost = self.sources.observers.lost();
         lost.push(("subscribers", (self.sources.subscribers_lost)()));
         node::register_losses(
             &mut registry,
             &lost,
             &self.sources.observers.incident_counts(),
+            &self.sources.observers.unresolved(),
             &[
+                ("costs", self.cost_errors.load(Ordering::Relaxed)),
                 ("engine", self.engine_errors.load(Ordering::Relaxed)),
                 ("syscalls", self.syscall_errors.load(Ordering::Relaxed)),
+                ("tcp", self.tcp_errors.load(Ordering::Relaxed)),
             ],
         );
         format.encode(&[&self.lasting, &registry])
@@ -111,6 +126,19 @@ impl Metrics {
         faults::register_delays(registry, &snapshot, &delays);
     }
 
+    fn gather_costs(&self, registry: &mut Registry) {
+        cost::register_time(registry);
+        if let Some(measuring) = &self.sources.costs {
+            match measuring.costs() {
+                Ok(costs) => cost::register_programs(registry, &costs),
+                Err(error) => {
+                    self.cost_errors.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "the programs' costs are missing from a scrape");
+                }
+            }
+        }
+    }
+
     async fn gather_syscalls(&self, registry: &mut Registry) {
         let observers = Arc::clone(&self.sources.observers);
         // Hundreds of system calls: not on a thread that others wait for.
@@ -127,5 +155,23 @@ impl Metrics {
         };
         self.syscall_errors.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(error, "the syscalls' counters are missing from a scrape");
+    }
+
+    async fn gather_tcp(&self, registry: &mut Registry) {
+        let observers = Arc::clone(&self.sources.observers);
+        // A system call for each pod.
+        let snapshot = tokio::task::spawn_blocking(move || {
+            observers
+                .tcp_observer()
+                .map_or_else(|| Ok(TcpSnapshot::default()), TcpObserver::snapshot)
+        })
+        .await;
+        let error = match snapshot {
+            Ok(Ok(snapshot)) => return tcp::register(registry, &snapshot),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.tcp_errors.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(error, "the counters of TCP are missing from a scrape");
     }
 }
