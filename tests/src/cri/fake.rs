@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use anyhow::ensure;
 use futures::{Stream, StreamExt};
 use sabot_proto::runtime::v1::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 use sabot_proto::runtime::v1::{
@@ -25,6 +26,8 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
+
+use super::client::{Client, Cri};
 
 /// One sandbox, as the test wants it described.
 #[derive(Clone)]
@@ -316,6 +319,23 @@ runtime_service! {
             Ok(Response::new(Box::pin(events.map(|event| event.map_err(|e| Status::aborted(e.to_string()))))))
         }
     }
+}
+
+/// What a client other than the daemon asks, on a connection of its own: a call that is answered, and one that is refused.
+///
+/// # Errors
+///
+/// The first call fails, or the second one doesn't.
+pub fn ask(socket: &Path) -> anyhow::Result<()> {
+    let client = Client::new(socket)?;
+    client.call("ListPodSandbox", async |mut cri: Cri| {
+        cri.list_pod_sandbox(ListPodSandboxRequest::default()).await
+    })?;
+    let refused = client.call("RunPodSandbox", async |mut cri: Cri| {
+        cri.run_pod_sandbox(RunPodSandboxRequest::default()).await
+    });
+    ensure!(refused.is_err(), "the fake runtime runs no sandboxes");
+    Ok(())
 }
 
 /// A directory for sockets; its path is short enough for one.
