@@ -108,6 +108,17 @@ pub(crate) enum Command {
     },
     /// Show the busiest of the TCP connections that are open.
     Flows(FlowArgs),
+    /// Follow what pods and processes go through, as rates: round trips, retransmits, drops, syscalls, and the faults in force.
+    ///
+    /// With -o json one line for each interval.
+    Top {
+        /// Between two looks.
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+        interval: Duration,
+        /// End after so many intervals; without it, go on until Ctrl-C.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+    },
     /// Show what works on this node and what doesn't, and why.
     Node,
     /// Print a script that completes this command line in a shell.

@@ -2,6 +2,7 @@
 
 mod tcp;
 mod timeline;
+mod top;
 
 use std::time::SystemTime;
 
@@ -9,6 +10,7 @@ use comfy_table::{Table, presets};
 
 pub(crate) use self::tcp::flows;
 pub(crate) use self::timeline::timeline;
+pub(crate) use self::top::top;
 use crate::text;
 use crate::view::{
     ChangeDoc, EventDoc, EventKindDoc, FaultDoc, FaultsDoc, NodeDoc, PacketDoc, PreviewDoc, SyscallDoc,

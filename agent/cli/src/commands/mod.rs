@@ -6,6 +6,7 @@ mod events;
 mod flows;
 mod get;
 mod timeline;
+mod top;
 mod watch;
 
 use std::io::{self, Write as _};
@@ -59,6 +60,7 @@ pub(crate) async fn run(cli: Cli, definition: clap::Command) -> Result<(), CliEr
             timeline::run(&connect().await?, output, &name, namespace.as_deref()).await
         }
         Command::Flows(args) => flows::run(&connect().await?, output, args).await,
+        Command::Top { interval, count } => top::run(&connect().await?, output, interval, count).await,
         Command::Node => node(&connect().await?, output).await,
     }
 }

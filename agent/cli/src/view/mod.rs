@@ -5,6 +5,7 @@ mod fault;
 mod node;
 mod tcp;
 mod timeline;
+mod top;
 
 pub(crate) use event::{EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
 pub(crate) use fault::{
@@ -14,6 +15,7 @@ pub(crate) use fault::{
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
 pub(crate) use tcp::{FlowDoc, FlowsDoc, TcpDoc};
 pub(crate) use timeline::{AggregateDoc, LatenciesDoc, MomentDoc, TargetTimelineDoc, TimelineDoc};
+pub(crate) use top::{PodTopDoc, SyscallTopDoc, TopDoc};
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
