@@ -1,5 +1,7 @@
 //! Documents as people read them.
 
+mod cri;
+
 use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
@@ -423,6 +425,7 @@ pub(crate) fn event_line(event: &EventDoc) -> String {
             };
             format!("fault {} {change}{message}", full_name(fault))
         }
+        EventKindDoc::Cri(call) => cri::line(call),
         EventKindDoc::Lost { stream, count } => format!("lost {count} events of {stream}"),
         EventKindDoc::Unknown => "an event of a kind that this client doesn't know".to_owned(),
     };

@@ -1,5 +1,6 @@
 //! The one place where the parts are wired: checks, start, the order of the end.
 
+mod cri;
 mod kernel;
 mod notify;
 mod privileges;
@@ -169,13 +170,16 @@ impl Daemon {
     ) -> Result<Self, AppError> {
         let hub = EventHub::new(config.event_buffer);
         let (syscall_observer, feature) = syscalls::start(config, &hub);
+        let sandboxes = cri::LateSandboxes::default();
+        let (cri_observer, cri_feature) = cri::start(config, &sandboxes, &hub);
         let mut features = kernel.features;
         features.list.extend(feature);
+        features.list.extend(cri_feature);
         let features = Arc::new(features);
         let injector = kernel.injector;
 
         let reconcile = ReconcileDuration::default();
-        let (parts, names) = parts(config, injector.clone(), &features, &hub, &reconcile);
+        let (parts, names) = parts(config, injector.clone(), &features, &hub, &reconcile, &sandboxes);
         let (engine, handle, control) = Engine::new(parts, options(config));
         let engine_ended = start_engine(engine)?;
 
@@ -185,6 +189,7 @@ impl Daemon {
             syscall_observer,
             Some(packets),
             Some(dns),
+            cri_observer,
             Box::new(move || incidents.incidents()),
         ));
         if config.syscalls == SyscallMode::Active {
@@ -305,6 +310,7 @@ fn parts(
     features: &Arc<Features>,
     hub: &EventHub,
     reconcile: &ReconcileDuration,
+    sandboxes: &cri::LateSandboxes,
 ) -> (Parts, Names) {
     let source = targets::start(TargetsConfig {
         runtime_endpoint: config.runtime_endpoint.clone(),
@@ -312,6 +318,7 @@ fn parts(
         ..TargetsConfig::default()
     });
     let names = source.names();
+    sandboxes.provide(source.clone());
     let reconcile = reconcile.clone();
     let parts = Parts {
         datapath,

@@ -56,6 +56,8 @@ pub struct Config {
     pub syscall_processes: Vec<String>,
     /// Calls that take longer are reported as events.
     pub slow_syscall: Duration,
+    /// Whether the calls of the container runtime's clients are observed.
+    pub cri_calls: bool,
     /// For faults that don't say: one in this many decided packets is reported as an event; 0: none.
     pub sample_every: u32,
     /// Events that a slow subscriber may lag behind before it loses some.

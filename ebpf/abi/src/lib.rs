@@ -5,6 +5,7 @@
 #![no_std]
 
 mod counters;
+mod cri;
 mod dns;
 mod event;
 mod peer;
@@ -15,6 +16,7 @@ mod tag;
 mod target;
 
 pub use counters::*;
+pub use cri::*;
 pub use dns::*;
 pub use event::*;
 pub use peer::*;

@@ -25,6 +25,7 @@ pub(crate) enum EventKindDoc {
         change: String,
         message: String,
     },
+    Cri(CriDoc),
     Lost {
         stream: String,
         count: u64,
@@ -69,6 +70,28 @@ pub(crate) struct SyscallDoc {
     pub(crate) errno: Option<String>,
 }
 
+/// What isn't known is left out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct CriDoc {
+    pub(crate) operation: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) sandbox: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) container: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) image: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) process: String,
+    pub(crate) pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) duration: Option<Span>,
+    pub(crate) outcome: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) message: String,
+}
+
 impl TryFrom<v1::Event> for EventDoc {
     type Error = CliError;
 
@@ -90,6 +113,18 @@ impl TryFrom<v1::Event> for EventDoc {
                 change: change.change,
                 message: change.message,
             },
+            Some(Kind::Cri(call)) => EventKindDoc::Cri(CriDoc {
+                duration: span("cri.duration", call.duration)?,
+                operation: call.operation,
+                pod: call.pod.map(pod_doc),
+                sandbox: call.sandbox,
+                container: call.container,
+                image: call.image,
+                process: call.process,
+                pid: call.pid,
+                outcome: call.outcome,
+                message: call.message,
+            }),
             Some(Kind::Lost(lost)) => EventKindDoc::Lost {
                 stream: lost.stream,
                 count: lost.count,
@@ -108,10 +143,7 @@ fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
         direction: direction(packet.direction()),
         outcome: outcome(packet.outcome()),
         fault: metadata(packet.fault),
-        pod: packet.pod.map(|pod| PodDoc {
-            namespace: pod.namespace,
-            name: pod.name,
-        }),
+        pod: packet.pod.map(pod_doc),
         device: packet.device,
         source: packet.source,
         destination: packet.destination,
@@ -120,6 +152,13 @@ fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
         protocol: packet.protocol,
         wire_packets: packet.wire_packets,
         wire_bytes: packet.wire_bytes,
+    }
+}
+
+fn pod_doc(pod: v1::PodRef) -> PodDoc {
+    PodDoc {
+        namespace: pod.namespace,
+        name: pod.name,
     }
 }
 

@@ -106,6 +106,10 @@ pub(super) struct Settings {
     #[serde(deserialize_with = "with_parser::<_, _, DurationParser>")]
     slow_syscall: Option<Duration>,
 
+    /// Whether the calls of the container runtime's clients are observed [default: true]
+    #[arg(long, env = "SABOT_CRI_CALLS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    cri_calls: Option<bool>,
+
     /// Report one in N decided packets as an event, where the fault doesn't say; 0 reports none [default: 100]
     #[arg(long, env = "SABOT_SAMPLE_EVERY", value_name = "N")]
     sample_every: Option<u32>,
@@ -145,6 +149,7 @@ impl Settings {
             syscalls: self.syscalls.or(lower.syscalls),
             syscall_process,
             slow_syscall: self.slow_syscall.or(lower.slow_syscall),
+            cri_calls: self.cri_calls.or(lower.cri_calls),
             sample_every: self.sample_every.or(lower.sample_every),
             event_buffer: self.event_buffer.or(lower.event_buffer),
         }
@@ -181,6 +186,7 @@ impl Settings {
             syscalls: self.syscalls.unwrap_or(SyscallMode::Always),
             syscall_processes: self.syscall_process.unwrap_or_default(),
             slow_syscall: self.slow_syscall.unwrap_or(Duration::from_millis(100)),
+            cri_calls: self.cri_calls.unwrap_or(true),
             sample_every: self.sample_every.unwrap_or(100),
             event_buffer: self.event_buffer.unwrap_or(4096),
         };

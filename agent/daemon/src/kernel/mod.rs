@@ -6,6 +6,8 @@
 //! classifier on one frame without sending it.
 
 mod accounts;
+pub mod btf;
+pub mod cri;
 mod devices;
 mod entry;
 mod equipment;

@@ -3,6 +3,7 @@
 //! Counters live where things happen: in the kernel, the delay line, the engine. A scrape gathers them first, since some must
 //! be asked for, and then encodes them; a source that doesn't answer costs its own families, and that is counted.
 
+mod cri;
 mod family;
 mod faults;
 mod http;
@@ -76,6 +77,9 @@ impl Metrics {
         let mut registry = Registry::with_prefix(self.prefix);
         self.gather_faults(&mut registry).await;
         self.gather_syscalls(&mut registry).await;
+        if let Some(snapshot) = self.sources.observers.cri_snapshot() {
+            cri::register(&mut registry, &snapshot);
+        }
         let mut lost = self.sources.observers.lost().to_vec();
         lost.push(("subscribers", (self.sources.subscribers_lost)()));
         node::register_losses(

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
 
+use super::cri::{CriObserver, CriSnapshot};
 use super::dns::DnsObserver;
-use super::event::{STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS};
+use super::event::{STREAM_CRI, STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS};
 use super::packets::PacketObserver;
-use super::source::{ObserveSource, SyscallSummary};
+use super::source::{CriSummary, ObserveSource, SyscallSummary};
 use super::syscalls::{CallKey, SyscallObserver};
 
 /// Reads what went wrong inside the fault programs, by [`INCIDENT_NAMES`].
@@ -19,6 +20,7 @@ pub struct Observers {
     syscalls: Option<SyscallObserver>,
     packets: Option<PacketObserver>,
     dns: Option<DnsObserver>,
+    cri: Option<CriObserver>,
     incidents: Incidents,
 }
 
@@ -27,12 +29,14 @@ impl Observers {
         syscalls: Option<SyscallObserver>,
         packets: Option<PacketObserver>,
         dns: Option<DnsObserver>,
+        cri: Option<CriObserver>,
         incidents: Incidents,
     ) -> Self {
         Self {
             syscalls,
             packets,
             dns,
+            cri,
             incidents,
         }
     }
@@ -41,9 +45,15 @@ impl Observers {
         self.syscalls.as_ref()
     }
 
+    /// The calls of the container runtime; `None` where they aren't observed.
+    pub fn cri_snapshot(&self) -> Option<CriSnapshot> {
+        self.cri.as_ref().map(CriObserver::snapshot)
+    }
+
     /// Events lost since the start, by stream; every stream is named, even one whose observer is absent.
-    pub fn lost(&self) -> [(&'static str, u64); 3] {
+    pub fn lost(&self) -> [(&'static str, u64); 4] {
         [
+            (STREAM_CRI, self.cri.as_ref().map_or(0, CriObserver::lost_chunks)),
             (STREAM_DNS, self.dns.as_ref().map_or(0, DnsObserver::lost_answers)),
             (
                 STREAM_PACKETS,
@@ -69,7 +79,9 @@ impl Observers {
         let packets = self.packets.as_ref().is_none_or(PacketObserver::is_running);
         let syscalls = self.syscalls.as_ref().is_none_or(SyscallObserver::is_running);
         let dns = self.dns.as_ref().is_none_or(DnsObserver::is_running);
+        let cri = self.cri.as_ref().is_none_or(CriObserver::is_running);
         let stopped: Vec<_> = [
+            (STREAM_CRI, cri),
             (STREAM_DNS, dns),
             (STREAM_PACKETS, packets),
             (STREAM_SYSCALLS, syscalls),
@@ -115,6 +127,20 @@ impl ObserveSource for Observers {
             .collect()
     }
 
+    fn cri(&self) -> Vec<CriSummary> {
+        let operations = self.cri_snapshot().unwrap_or_default().operations;
+        operations
+            .into_iter()
+            .map(|(operation, stats)| CriSummary {
+                operation: operation.to_owned(),
+                calls: stats.calls(),
+                total: stats.total,
+                outcomes: named(&stats.outcomes.into_iter().collect::<Vec<_>>()),
+                in_flight: stats.in_flight,
+            })
+            .collect()
+    }
+
     fn events_lost(&self) -> Vec<(String, u64)> {
         named(&self.lost())
     }
@@ -138,10 +164,13 @@ mod tests {
     #[test]
     fn absent_observers_are_named_and_lose_nothing() {
         let incidents = || std::array::from_fn(|which| which as u64);
-        let observers = Observers::new(None, None, None, Box::new(incidents));
-        assert_eq!(observers.lost(), [("dns", 0), ("packets", 0), ("syscalls", 0)]);
+        let observers = Observers::new(None, None, None, None, Box::new(incidents));
+        assert_eq!(
+            observers.lost(),
+            [("cri", 0), ("dns", 0), ("packets", 0), ("syscalls", 0)]
+        );
         assert_eq!(observers.incident_counts()[2], ("no_counters", 2));
-        assert!(observers.syscalls().is_empty());
+        assert!(observers.syscalls().is_empty() && observers.cri().is_empty());
         assert_eq!(observers.alive(), Ok(()));
     }
 }
