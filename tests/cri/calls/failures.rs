@@ -4,7 +4,7 @@ use sabot_proto::runtime::v1::{
     ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, PodSandboxStatusRequest,
     StartContainerRequest,
 };
-use sabot_testkit::cri::{Cri, PodSpec};
+use sabot_testkit::cri::{Cri, Pod, PodSpec};
 use tonic::Status;
 
 use crate::scene::Scene;
@@ -12,15 +12,19 @@ use crate::scene::Scene;
 /// As long as a real one.
 const NO_ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-#[test]
-fn failures_are_told_and_counted_with_their_codes() {
+fn scene_with_a_pod() -> (Scene, Pod) {
     let scene = Scene::start();
     let pod = scene
         .containerd
         .run_pod(&PodSpec::idle("team-a", "web"))
         .expect("the pod runs");
     assert_eq!(scene.events.of("StartContainer")["outcome"], "OK");
+    (scene, pod)
+}
 
+#[test]
+fn a_container_that_is_not_there_is_not_found() {
+    let (scene, _pod) = scene_with_a_pod();
     let request = StartContainerRequest {
         container_id: NO_ID.into(),
     };
@@ -36,11 +40,20 @@ fn failures_are_told_and_counted_with_their_codes() {
         (&"NotFound".into(), &NO_ID.into()),
         "{event}"
     );
-    let message = event["message"].as_str().expect("the runtime says why");
     let status: &Status = said.downcast_ref().expect("the runtime refused it");
-    assert_eq!(message, status.message());
+    assert_eq!(event["message"], status.message());
     assert!(event.get("pod").is_none(), "{event}");
+    scene.assert_all_counted();
+    let failed = scene.daemon.scrape().expect("metrics are served").value(
+        "sabot_cri_operations_total",
+        &[("operation", "StartContainer"), ("outcome", "NotFound")],
+    );
+    assert_eq!(failed, Some(1.0));
+}
 
+#[test]
+fn a_container_without_an_image_fails_in_its_pod() {
+    let (scene, pod) = scene_with_a_pod();
     let request = CreateContainerRequest {
         pod_sandbox_id: pod.sandbox.clone(),
         config: Some(ContainerConfig {
@@ -62,6 +75,7 @@ fn failures_are_told_and_counted_with_their_codes() {
         });
     refused.expect_err("there is no such image");
     let event = scene.events.of("CreateContainer");
+    assert_ne!(event["outcome"], "OK", "{event}");
     assert_eq!(event["image"], "sabot.test/none:latest", "{event}");
     // The request doesn't name the pod: its sandbox does.
     assert_eq!(
@@ -69,25 +83,25 @@ fn failures_are_told_and_counted_with_their_codes() {
         (&pod.sandbox.as_str().into(), &"web".into()),
         "{event}"
     );
-
-    // A call that only asks is told when it fails.
-    let request = PodSandboxStatusRequest {
-        pod_sandbox_id: NO_ID.into(),
-        verbose: false,
-    };
-    let refused = scene
-        .containerd
-        .call("PodSandboxStatus", |mut cri: Cri| async move {
-            cri.pod_sandbox_status(request).await
-        });
-    refused.expect_err("there is no such sandbox");
-    assert_eq!(scene.events.of("PodSandboxStatus")["outcome"], "NotFound");
-
-    scene.containerd.stop_pod(&pod).expect("the pod ends");
     scene.assert_all_counted();
-    let failed = scene.daemon.scrape().expect("metrics are served").value(
-        "sabot_cri_operations_total",
-        &[("operation", "StartContainer"), ("outcome", "NotFound")],
-    );
-    assert_eq!(failed, Some(1.0));
+}
+
+#[test]
+fn a_call_that_only_asks_is_told_when_it_fails() {
+    let (scene, pod) = scene_with_a_pod();
+    let status = |id: &str| {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: id.into(),
+            verbose: false,
+        };
+        scene
+            .containerd
+            .call("PodSandboxStatus", |mut cri: Cri| async move {
+                cri.pod_sandbox_status(request).await
+            })
+    };
+    status(&pod.sandbox).expect("the sandbox is there");
+    status(NO_ID).expect_err("there is no such sandbox");
+    assert_eq!(scene.events.of("PodSandboxStatus")["outcome"], "NotFound");
+    scene.assert_all_counted();
 }

@@ -170,7 +170,6 @@ async fn events_arrive_with_all_their_fields() {
             errno: Some("ENOENT".into()),
         })
     );
-    publish(&fixture, call("web", 1, "OK"));
     let Kind::Fault(event) = next_kind(&mut stream).await else {
         panic!("a change of a fault was published");
     };
@@ -178,6 +177,13 @@ async fn events_arrive_with_all_their_fields() {
         (event.fault, event.change.as_str()),
         (Some(metadata("cut")), "injected")
     );
+}
+
+#[tokio::test]
+async fn a_call_of_the_runtime_arrives_with_all_its_fields() {
+    let fixture = Fixture::start().await;
+    let mut stream = watch(&fixture, v1::WatchEventsRequest::default()).await;
+    publish(&fixture, call("web", 1, "OK"));
     let Kind::Cri(event) = next_kind(&mut stream).await else {
         panic!("a call was published");
     };
@@ -194,13 +200,8 @@ async fn events_arrive_with_all_their_fields() {
 }
 
 #[tokio::test]
-async fn filters_hold_together_and_exclude_what_lacks_the_property() {
+async fn calls_of_the_runtime_are_filtered_by_type_and_pod() {
     let none = v1::WatchEventsRequest::default;
-    let syscalls = v1::WatchEventsRequest {
-        types: vec![v1::EventType::Syscall.into()],
-        ..none()
-    };
-    assert_eq!(passing(syscalls).await, [3, 4, 5]);
     let calls = v1::WatchEventsRequest {
         types: vec![v1::EventType::Cri.into()],
         ..none()
@@ -214,6 +215,16 @@ async fn filters_hold_together_and_exclude_what_lacks_the_property() {
         ..none()
     };
     assert_eq!(passing(pod).await, [0, 2, 8]);
+}
+
+#[tokio::test]
+async fn filters_hold_together_and_exclude_what_lacks_the_property() {
+    let none = v1::WatchEventsRequest::default;
+    let syscalls = v1::WatchEventsRequest {
+        types: vec![v1::EventType::Syscall.into()],
+        ..none()
+    };
+    assert_eq!(passing(syscalls).await, [3, 4, 5]);
     let fault = v1::WatchEventsRequest {
         fault: Some(metadata("cut")),
         ..none()

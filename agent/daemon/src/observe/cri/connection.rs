@@ -165,7 +165,7 @@ impl Connection {
             reader.skip(omitted, |heard| self.understand(said, heard, news));
         }
         reader.push(said.bytes, said.is_start, |heard| {
-            self.understand(said, heard, news)
+            self.understand(said, heard, news);
         });
         let direction = self.direction(way);
         direction.reader = reader;

@@ -196,7 +196,7 @@ impl Head {
                 SETTINGS => {
                     of_connection
                         && flags(ACK)
-                        && self.length % 6 == 0
+                        && self.length.is_multiple_of(6)
                         && (self.flags == 0 || self.length == 0)
                 }
                 PING => of_connection && flags(ACK) && self.length == 8,
