@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use sabot_testkit::rig::PATIENCE;
-use sabot_testkit::snmp::snmp;
+use sabot_testkit::snmp::{snmp, tcp_rests};
 use sabot_testkit::traffic::{Bulk, UdpLoad, UdpReceiver};
 use sabot_testkit::wire::{WireCapture, WireFilter};
 use sabot_testkit::witness::{Count, Side, Witness};
@@ -179,6 +179,10 @@ fn bulk_streams_are_counted_in_wire_packets_as_witnesses_count_them() {
         rig.apply(name, named(&rig, name, spec));
         stream(name, target, peer);
         stream(name, peer, target);
+        // A FIN that was lost is sent again, and answered, when the streams have long been over.
+        for pod in [target, peer] {
+            tcp_rests(pod.netns(), PATIENCE).expect("the connections end");
+        }
         let [egress, ingress] = rig.settled(name);
         rig.delete(name);
         let [out, towards] = captures.count();

@@ -1,11 +1,15 @@
 //! Documents as people read them.
 
 mod cri;
+mod tcp;
+mod timeline;
 
 use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
 
+pub(crate) use self::tcp::flows;
+pub(crate) use self::timeline::timeline;
 use crate::text;
 use crate::view::{
     ChangeDoc, EventDoc, EventKindDoc, FaultDoc, FaultsDoc, NodeDoc, PacketDoc, PreviewDoc, SyscallDoc,
@@ -413,6 +417,7 @@ pub(crate) fn event_line(event: &EventDoc) -> String {
     let text = match &event.kind {
         EventKindDoc::Packet(packet) => packet_line(packet),
         EventKindDoc::Syscall(syscall) => syscall_line(syscall),
+        EventKindDoc::Tcp(event) => tcp::event_line(event),
         EventKindDoc::Fault {
             fault,
             change,

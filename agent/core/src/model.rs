@@ -299,6 +299,10 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// On the node's own network: it can be a peer, not a target.
     pub host_network: bool,
+    /// Where its network namespace is; `None` for a pod on the node's own network.
+    pub netns_path: Option<PathBuf>,
+    /// The sandbox's first process, in the daemon's pid namespace, where the runtime says.
+    pub process: Option<u32>,
     /// Devices that a fault on the pod means; empty while the sandbox isn't ready.
     pub devices: Vec<TargetDevice>,
 }

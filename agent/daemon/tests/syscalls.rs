@@ -222,7 +222,6 @@ async fn what_was_traced_is_scraped() {
             Some(observer),
             None,
             None,
-            None,
             Box::new(|| [0; sabot_abi::INCIDENT_COUNT as usize]),
         )),
         delays: None,

@@ -8,23 +8,29 @@ mod counters;
 mod cri;
 mod dns;
 mod event;
+mod histogram;
+mod owner;
 mod peer;
 mod random;
 mod rule;
 mod syscalls;
 mod tag;
 mod target;
+mod tcp;
 
 pub use counters::*;
 pub use cri::*;
 pub use dns::*;
 pub use event::*;
+pub use histogram::*;
+pub use owner::*;
 pub use peer::*;
 pub use random::*;
 pub use rule::*;
 pub use syscalls::*;
 pub use tag::*;
 pub use target::*;
+pub use tcp::*;
 
 /// Declares that a type is plain data whose every byte is initialised and every bit pattern valid.
 macro_rules! pod {

@@ -4,6 +4,7 @@ use sabot_core::spec::Metadata;
 use sabot_proto::sabot::v1;
 use serde::Serialize;
 
+use super::tcp::{TcpDoc, tcp_doc};
 use super::{Span, Time, metadata, span, time};
 use crate::error::CliError;
 
@@ -20,6 +21,7 @@ pub(crate) struct EventDoc {
 pub(crate) enum EventKindDoc {
     Packet(PacketDoc),
     Syscall(SyscallDoc),
+    Tcp(TcpDoc),
     Fault {
         fault: Metadata,
         change: String,
@@ -92,6 +94,15 @@ pub(crate) struct CriDoc {
     pub(crate) message: String,
 }
 
+impl From<v1::PodRef> for PodDoc {
+    fn from(pod: v1::PodRef) -> Self {
+        Self {
+            namespace: pod.namespace,
+            name: pod.name,
+        }
+    }
+}
+
 impl TryFrom<v1::Event> for EventDoc {
     type Error = CliError;
 
@@ -116,7 +127,7 @@ impl TryFrom<v1::Event> for EventDoc {
             Some(Kind::Cri(call)) => EventKindDoc::Cri(CriDoc {
                 duration: span("cri.duration", call.duration)?,
                 operation: call.operation,
-                pod: call.pod.map(pod_doc),
+                pod: call.pod.map(PodDoc::from),
                 sandbox: call.sandbox,
                 container: call.container,
                 image: call.image,
@@ -125,6 +136,7 @@ impl TryFrom<v1::Event> for EventDoc {
                 outcome: call.outcome,
                 message: call.message,
             }),
+            Some(Kind::Tcp(tcp)) => EventKindDoc::Tcp(tcp_doc(tcp)),
             Some(Kind::Lost(lost)) => EventKindDoc::Lost {
                 stream: lost.stream,
                 count: lost.count,
@@ -143,7 +155,7 @@ fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
         direction: direction(packet.direction()),
         outcome: outcome(packet.outcome()),
         fault: metadata(packet.fault),
-        pod: packet.pod.map(pod_doc),
+        pod: packet.pod.map(PodDoc::from),
         device: packet.device,
         source: packet.source,
         destination: packet.destination,
@@ -152,13 +164,6 @@ fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
         protocol: packet.protocol,
         wire_packets: packet.wire_packets,
         wire_bytes: packet.wire_bytes,
-    }
-}
-
-fn pod_doc(pod: v1::PodRef) -> PodDoc {
-    PodDoc {
-        namespace: pod.namespace,
-        name: pod.name,
     }
 }
 

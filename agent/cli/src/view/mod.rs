@@ -3,13 +3,17 @@
 mod event;
 mod fault;
 mod node;
+mod tcp;
+mod timeline;
 
-pub(crate) use event::{CriDoc, EventDoc, EventKindDoc, PacketDoc, SyscallDoc};
+pub(crate) use event::{CriDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
 pub(crate) use fault::{
     ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,
     TargetStatusDoc, WatchDoc,
 };
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
+pub(crate) use tcp::{FlowDoc, FlowsDoc, TcpDoc};
+pub(crate) use timeline::{AggregateDoc, LatenciesDoc, MomentDoc, TargetTimelineDoc, TimelineDoc};
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

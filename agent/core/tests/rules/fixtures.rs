@@ -42,6 +42,8 @@ pub(crate) fn pod(index: u8, app: &str, generation: u64) -> Pod {
         labels: BTreeMap::from([("app".to_owned(), app.to_owned())]),
         addresses: vec![format!("10.1.{generation}.{index}").parse().expect("an address")],
         host_network: false,
+        netns_path: None,
+        process: None,
         devices: vec![device(ino, "eth0")],
     }
 }

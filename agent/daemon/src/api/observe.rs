@@ -12,8 +12,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::events::{EventFilter, WATCH_STREAM, WatchLoss, event};
+use super::fault::fault_name;
+use super::status::not_found;
 use super::stream::{Ended, Sink, Stopped, produce};
-use super::{Services, view};
+use super::timeline::timeline;
+use super::{Services, tcp, view};
 use crate::observe::event::{Event, EventKind};
 use crate::observe::source::{CriSummary, SyscallSummary};
 
@@ -75,6 +78,40 @@ impl ObserveService for ObserveApi {
             events_lost,
             incidents: counts(services.observe.incidents()),
             cri: services.observe.cri().into_iter().map(cri_summary).collect(),
+            tcp: services.observe.tcp().iter().flat_map(tcp::summaries).collect(),
+        }))
+    }
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Result<Response<v1::ListFlowsResponse>, Status> {
+        let query = tcp::query(request.into_inner())?;
+        let observe = Arc::clone(&self.services.observe);
+        // Thousands of system calls where there are many connections: not on a thread that others wait for.
+        let flows = tokio::task::spawn_blocking(move || observe.flows(&query)).await;
+        let flows = flows.map_err(|panic| Status::internal(panic.to_string()))??;
+        Ok(Response::new(v1::ListFlowsResponse {
+            time: Some(timestamp_to_proto(SystemTime::now())),
+            flows: flows.iter().map(tcp::flow).collect(),
+        }))
+    }
+
+    async fn get_timeline(
+        &self,
+        request: Request<v1::GetTimelineRequest>,
+    ) -> Result<Response<v1::GetTimelineResponse>, Status> {
+        let request = request.into_inner();
+        let fault = fault_name(request.namespace, request.name)?;
+        let timelines = Arc::clone(&self.services.timelines);
+        let asked = fault.clone();
+        // The kernel's counters are read for it.
+        let found = tokio::task::spawn_blocking(move || timelines.timeline(&asked)).await;
+        let found =
+            found.map_err(|error| Status::internal(format!("the timeline can't be read: {error}")))?;
+        let found = found.ok_or_else(|| not_found(&fault))?;
+        Ok(Response::new(v1::GetTimelineResponse {
+            timeline: Some(timeline(&fault, &found)),
         }))
     }
 }

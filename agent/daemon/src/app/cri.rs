@@ -1,7 +1,5 @@
 //! The observer of the container runtime's calls, as the operator wants it.
 
-use std::sync::{Arc, OnceLock};
-
 use crate::config::Config;
 use crate::kernel::features::Feature;
 use crate::observe::cri::{self, CriObserver, PodName};
@@ -11,36 +9,18 @@ use crate::targets::{RuntimeEndpoint, TargetsHandle};
 /// The feature's name, as GetNode and the metrics say it.
 const FEATURE: &str = "cri_calls";
 
-/// The pods of the world, which is watched only after the observer has begun: the daemon's own first calls are to be seen,
-/// so that they are known for its own.
-#[derive(Clone, Default)]
-pub(super) struct LateSandboxes(Arc<OnceLock<TargetsHandle>>);
-
-impl LateSandboxes {
-    pub(super) fn provide(&self, targets: TargetsHandle) {
-        // There is one world, so that there is nothing to replace.
-        let _ = self.0.set(targets);
-    }
-
-    fn pod(&self, sandbox: &str) -> Option<PodName> {
-        let update = self.0.get()?.current();
-        let pod = update.world.pods.get(sandbox)?;
-        Some((pod.namespace.clone(), pod.name.clone()))
-    }
-}
-
 /// Begins to observe unless told not to, and says how that went; a machine that can't do it does without.
 pub(super) fn start(
     config: &Config,
-    sandboxes: &LateSandboxes,
+    targets: TargetsHandle,
     hub: &EventHub,
 ) -> (Option<CriObserver>, Option<Feature>) {
     if !config.cri_calls || config.runtime_endpoint == RuntimeEndpoint::Disabled {
         return (None, None);
     }
-    let (endpoint, sandboxes) = (config.runtime_endpoint.clone(), sandboxes.clone());
+    let endpoint = config.runtime_endpoint.clone();
     let locate = Box::new(move || endpoint.locate().ok());
-    let pods = Box::new(move |sandbox: &str| sandboxes.pod(sandbox));
+    let pods = Box::new(move |sandbox: &str| pod(&targets, sandbox));
     match cri::start(locate, pods, hub.clone()) {
         Ok(observer) => (Some(observer), Some(feature(Ok(())))),
         Err(error) => {
@@ -48,6 +28,12 @@ pub(super) fn start(
             (None, Some(feature(Err(error.to_string()))))
         }
     }
+}
+
+fn pod(targets: &TargetsHandle, sandbox: &str) -> Option<PodName> {
+    let update = targets.current();
+    let pod = update.world.pods.get(sandbox)?;
+    Some((pod.namespace.clone(), pod.name.clone()))
 }
 
 fn feature(result: Result<(), String>) -> Feature {

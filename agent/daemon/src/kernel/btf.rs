@@ -46,8 +46,8 @@ struct Type {
     name: u32,
     /// Members of a structure, or values of an enumeration.
     count: usize,
-    /// A structure's members have the width of a bit field in their offsets.
-    has_bit_fields: bool,
+    /// A structure's members have the width of a bit field in their offsets; an enumeration's values have a sign.
+    flag: bool,
     /// A size in bytes or another type's number, by kind.
     size_or_type: u32,
     /// Where the kind's own part begins in the data.
@@ -127,10 +127,12 @@ impl Btf {
             .map(|index| {
                 let at = found.body + index * width;
                 let low = self.word(at + 4)?;
-                let value = if width == ENUMERATOR {
-                    i64::from(low.cast_signed())
-                } else {
-                    (u64::from(self.word(at + 8)?) << 32 | u64::from(low)).cast_signed()
+                let value = match found.kind {
+                    Kind::Enumeration64 => {
+                        (u64::from(self.word(at + 8)?) << 32 | u64::from(low)).cast_signed()
+                    }
+                    _ if found.flag => i64::from(low.cast_signed()),
+                    _ => i64::from(low),
                 };
                 Some((self.string(self.word(at)?)?.to_owned(), value))
             })
@@ -192,7 +194,7 @@ impl Btf {
             kind,
             name: self.word(at)?,
             count,
-            has_bit_fields: info >> 31 != 0,
+            flag: info >> 31 != 0,
             size_or_type: self.word(at + 8)?,
             body: at + TYPE,
         };
@@ -223,7 +225,7 @@ impl Btf {
         for index in 0..within.count {
             let at = within.body + index * MEMBER;
             let (member, mut bits) = (self.word(at + 4)?, self.word(at + 8)?);
-            if within.has_bit_fields {
+            if within.flag {
                 if bits >> 24 != 0 {
                     continue;
                 }
@@ -270,7 +272,7 @@ impl Type {
         kind: Kind::Other,
         name: 0,
         count: 0,
-        has_bit_fields: false,
+        flag: false,
         size_or_type: 0,
         body: 0,
     };

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixDatagram;
 use std::thread;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,8 @@ pub enum NetnsError {
     Thread(#[source] io::Error),
     #[error("cannot enter the network namespace: {0}")]
     Enter(#[source] Errno),
+    #[error("the network namespace doesn't tell its cookie: {0}")]
+    Cookie(#[source] io::Error),
     #[error("the work inside the network namespace panicked")]
     Panicked,
 }
@@ -47,4 +51,27 @@ pub fn make_private() -> Result<File, NetnsError> {
             .join()
             .map_err(|_| NetnsError::Panicked)?
     })
+}
+
+/// The number that the kernel gives a network namespace, and no other one until the machine restarts. From Linux 5.14 on.
+pub fn cookie(netns: BorrowedFd<'_>) -> Result<u64, NetnsError> {
+    // A socket stays in the namespace where it was made; one of this kind takes nothing there.
+    let socket = run_in(netns, UnixDatagram::unbound)?.map_err(NetnsError::Cookie)?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes no more than `length` bytes to the number, which has as many.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(NetnsError::Cookie(io::Error::last_os_error()))
+    }
 }

@@ -39,7 +39,6 @@ fn sources(engine: Handle) -> Sources {
             None,
             None,
             None,
-            None,
             Box::new(|| [0, 0, 0, 9, 0, 0, 0]),
         )),
         delays: Some(Arc::new(Delays)),

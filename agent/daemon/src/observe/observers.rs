@@ -7,10 +7,12 @@ use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
 
 use super::cri::{CriObserver, CriSnapshot};
 use super::dns::DnsObserver;
-use super::event::{STREAM_CRI, STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS};
+use super::event::{STREAM_CRI, STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS, STREAM_TCP};
+use super::flows::{Flow, FlowQuery};
 use super::packets::PacketObserver;
-use super::source::{CriSummary, ObserveSource, SyscallSummary};
+use super::source::{CriSummary, FlowsError, ObserveSource, SyscallSummary};
 use super::syscalls::{CallKey, SyscallObserver};
+use super::tcp::{TcpObserver, TcpSnapshot};
 
 /// Reads what went wrong inside the fault programs, by [`INCIDENT_NAMES`].
 pub type Incidents = Box<dyn Fn() -> [u64; INCIDENT_COUNT as usize] + Send + Sync>;
@@ -21,6 +23,7 @@ pub struct Observers {
     packets: Option<PacketObserver>,
     dns: Option<DnsObserver>,
     cri: Option<CriObserver>,
+    tcp: Option<TcpObserver>,
     incidents: Incidents,
 }
 
@@ -29,16 +32,31 @@ impl Observers {
         syscalls: Option<SyscallObserver>,
         packets: Option<PacketObserver>,
         dns: Option<DnsObserver>,
-        cri: Option<CriObserver>,
         incidents: Incidents,
     ) -> Self {
         Self {
             syscalls,
             packets,
             dns,
-            cri,
+            cri: None,
+            tcp: None,
             incidents,
         }
+    }
+
+    /// With the observer of the container runtime's calls.
+    #[must_use]
+    pub fn with_cri(self, cri: Option<CriObserver>) -> Self {
+        Self { cri, ..self }
+    }
+
+    pub fn with_tcp(mut self, tcp: Option<TcpObserver>) -> Self {
+        self.tcp = tcp;
+        self
+    }
+
+    pub fn tcp_observer(&self) -> Option<&TcpObserver> {
+        self.tcp.as_ref()
     }
 
     pub fn syscall_observer(&self) -> Option<&SyscallObserver> {
@@ -51,8 +69,8 @@ impl Observers {
     }
 
     /// Events lost since the start, by stream; every stream is named, even one whose observer is absent.
-    pub fn lost(&self) -> [(&'static str, u64); 4] {
-        [
+    pub fn lost(&self) -> Vec<(&'static str, u64)> {
+        vec![
             (STREAM_CRI, self.cri.as_ref().map_or(0, CriObserver::lost_chunks)),
             (STREAM_DNS, self.dns.as_ref().map_or(0, DnsObserver::lost_answers)),
             (
@@ -63,7 +81,13 @@ impl Observers {
                 STREAM_SYSCALLS,
                 self.syscalls.as_ref().map_or(0, SyscallObserver::lost_events),
             ),
+            (STREAM_TCP, self.tcp.as_ref().map_or(0, TcpObserver::lost_events)),
         ]
+    }
+
+    /// Things that happened to nobody who is known, since the start, by stream.
+    pub fn unresolved(&self) -> Vec<(&'static str, u64)> {
+        vec![(STREAM_TCP, self.tcp.as_ref().map_or(0, TcpObserver::unresolved))]
     }
 
     /// What went wrong inside the fault programs since the start.
@@ -80,11 +104,13 @@ impl Observers {
         let syscalls = self.syscalls.as_ref().is_none_or(SyscallObserver::is_running);
         let dns = self.dns.as_ref().is_none_or(DnsObserver::is_running);
         let cri = self.cri.as_ref().is_none_or(CriObserver::is_running);
+        let tcp = self.tcp.as_ref().is_none_or(TcpObserver::is_running);
         let stopped: Vec<_> = [
             (STREAM_CRI, cri),
             (STREAM_DNS, dns),
             (STREAM_PACKETS, packets),
             (STREAM_SYSCALLS, syscalls),
+            (STREAM_TCP, tcp),
         ]
         .iter()
         .filter(|(_, running)| !running)
@@ -141,6 +167,20 @@ impl ObserveSource for Observers {
             .collect()
     }
 
+    fn tcp(&self) -> Option<TcpSnapshot> {
+        let snapshot = self.tcp.as_ref()?.snapshot();
+        snapshot
+            .inspect_err(|error| tracing::warn!(%error, "the TCP counters can't be read"))
+            .ok()
+    }
+
+    fn flows(&self, query: &FlowQuery) -> Result<Vec<Flow>, FlowsError> {
+        let observer = self.tcp.as_ref().ok_or(FlowsError::NotObserved)?;
+        observer
+            .flows(query)
+            .map_err(|error| FlowsError::Unreadable(error.to_string()))
+    }
+
     fn events_lost(&self) -> Vec<(String, u64)> {
         named(&self.lost())
     }
@@ -164,10 +204,16 @@ mod tests {
     #[test]
     fn absent_observers_are_named_and_lose_nothing() {
         let incidents = || std::array::from_fn(|which| which as u64);
-        let observers = Observers::new(None, None, None, None, Box::new(incidents));
+        let observers = Observers::new(None, None, None, Box::new(incidents));
         assert_eq!(
             observers.lost(),
-            [("cri", 0), ("dns", 0), ("packets", 0), ("syscalls", 0)]
+            [
+                ("cri", 0),
+                ("dns", 0),
+                ("packets", 0),
+                ("syscalls", 0),
+                ("tcp", 0)
+            ]
         );
         assert_eq!(observers.incident_counts()[2], ("no_counters", 2));
         assert!(observers.syscalls().is_empty() && observers.cri().is_empty());

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::flows::{Flow, FlowQuery};
+use super::tcp::TcpSnapshot;
+
 /// The calls of one (process name, syscall) pair since the daemon's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyscallSummary {
@@ -27,6 +30,17 @@ pub struct CriSummary {
     pub in_flight: u64,
 }
 
+/// Why there is no answer about flows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlowsError {
+    #[error(
+        "TCP connections are not observed here; `sabot node` says why, unless it was turned off by --tcp"
+    )]
+    NotObserved,
+    #[error("the open connections can't be read: {0}")]
+    Unreadable(String),
+}
+
 /// Counters that observers hold, read at the time of the call.
 ///
 /// An observer that can't run on this machine reports nothing; why it can't is in the node's features.
@@ -36,6 +50,20 @@ pub trait ObserveSource: Send + Sync + 'static {
     /// The default is for sources that don't observe them.
     fn cri(&self) -> Vec<CriSummary> {
         Vec::new()
+    }
+
+    /// What TCP connections did, by owner; `None` where they aren't observed.
+    fn tcp(&self) -> Option<TcpSnapshot> {
+        None
+    }
+
+    /// The busiest of the open TCP connections.
+    ///
+    /// # Errors
+    ///
+    /// When they aren't observed here, or can't be read now.
+    fn flows(&self, _query: &FlowQuery) -> Result<Vec<Flow>, FlowsError> {
+        Err(FlowsError::NotObserved)
     }
 
     /// Events lost since the daemon's start, by stream.

@@ -9,7 +9,7 @@ mod interface;
 mod names;
 pub mod netns;
 #[cfg(test)]
-mod test_netns;
+pub(crate) mod test_netns;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sabot_core::model::{BootTime, Pod, TargetDevice, World};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::cri::CriState;
 use super::interface::{self, NodeNetwork};
@@ -75,7 +75,10 @@ struct Task {
 
 impl Task {
     async fn run(mut self, every: Duration) {
-        let mut tick = interval(every);
+        // Read once before anything is answered, so that no turn is due while the first requests come.
+        self.read(BTreeSet::new()).await;
+        self.publish();
+        let mut tick = interval_at(Instant::now() + every, every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

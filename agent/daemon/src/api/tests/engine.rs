@@ -182,6 +182,8 @@ pub(super) fn pod(name: &str, host_network: bool) -> Pod {
         labels: [("app".to_owned(), name.to_owned())].into(),
         addresses: vec![IpAddr::from([10, 0, 0, 7])],
         host_network,
+        netns_path: None,
+        process: None,
         devices: if host_network { Vec::new() } else { vec![device()] },
     }
 }

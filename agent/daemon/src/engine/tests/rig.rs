@@ -282,6 +282,8 @@ pub(super) fn pod(name: &str, app: &str, number: u8) -> Pod {
         labels: BTreeMap::from([("app".to_owned(), app.to_owned())]),
         addresses: vec![[10, 0, 0, number].into()],
         host_network: false,
+        netns_path: None,
+        process: None,
         devices: vec![device(&format!("eth{number}"), u64::from(number))],
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct Ended {
     pub(super) outcome: &'static str,
     /// The runtime's words on a failure.
     pub(super) message: String,
-    pub(super) client: Option<Sender>,
+    pub(super) client: Sender,
     /// The beginnings of the gRPC messages.
     pub(super) request: Vec<u8>,
     pub(super) answer: Vec<u8>,
@@ -80,7 +80,7 @@ pub(super) struct Connection {
     remembered: VecDeque<u32>,
     /// When something was last heard.
     pub(super) heard: u64,
-    /// Who sent the last request.
+    /// Who was last heard at the client's end.
     pub(super) client: Sender,
 }
 
@@ -452,9 +452,10 @@ impl Connection {
             None => by_shape().unwrap_or(UNKNOWN),
         };
         let start = request.as_ref().map(|request| request.start);
-        let (client, request) = request.map_or_else(Default::default, |request| {
-            (Some(request.client), request.message)
-        });
+        let (client, request) = match request {
+            Some(request) => (request.client, request.message),
+            None => (self.client.clone(), Vec::new()),
+        };
         news.ended.push(Ended {
             operation,
             start,

@@ -187,7 +187,7 @@ impl State {
 
     /// Counts a call, and makes an event of it where it deserves one.
     fn count(&mut self, ended: Ended) -> Option<Event> {
-        let client = ended.client.unwrap_or_default();
+        let client = ended.client;
         if client.pid == self.own_pid {
             return None;
         }

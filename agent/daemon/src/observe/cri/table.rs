@@ -50,8 +50,8 @@ impl Table {
             .connections
             .entry(chunk.connection)
             .or_insert_with(Connection::new);
-        if way == Way::Request && (connection.client.pid != chunk.pid || connection.client.process.is_empty())
-        {
+        // Both ways are read in the client's process.
+        if connection.client.pid != chunk.pid || connection.client.process.is_empty() {
             connection.client = sender(chunk);
         }
         let sender = connection.client.clone();
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(outcomes(&news), []);
         table.hear(&chunk(CRI_CLOSED, 10, &[]), &[], &mut news);
         assert_eq!(outcomes(&news), [("Version", "disconnected")]);
-        let client = news.ended[0].client.clone().expect("it is known");
+        let client = &news.ended[0].client;
         assert_eq!((client.pid, &*client.process), (u32::MAX, "crictl"));
         table.settle(2, |pid| pid != u32::MAX, &mut news);
         assert_eq!(outcomes(&news), [("Version", "disconnected"); 2]);

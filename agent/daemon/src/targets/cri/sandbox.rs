@@ -64,6 +64,7 @@ impl Sandbox {
             pod.host_network = true;
             return Ok(Self { pod, netns: None });
         }
+        pod.netns_path = Some(path.clone());
         let owner = format!("{}/{}", pod.namespace, pod.name);
         pod.devices = inspection
             .meant()
@@ -118,11 +119,17 @@ impl TryFrom<PodSandboxStatusResponse> for Description {
             return Err(SandboxError::NotReady);
         }
         let host_network = is_host_network(&status);
+        let info = match response.info.get("info") {
+            // Nothing of a pod on the node's network depends on it.
+            info if host_network => info.and_then(|info| serde_json::from_str::<Info>(info).ok()),
+            Some(info) => Some(serde_json::from_str::<Info>(info)?),
+            None => return Err(SandboxError::Missing("`info`")),
+        }
+        .unwrap_or_default();
         let netns_paths = if host_network {
             Vec::new()
         } else {
-            let info = response.info.get("info").ok_or(SandboxError::Missing("`info`"))?;
-            serde_json::from_str::<Info>(info)?.netns_paths()
+            info.netns_paths()
         };
         let metadata = status.metadata.ok_or(SandboxError::Missing("`metadata`"))?;
         let pod = Pod {
@@ -138,6 +145,8 @@ impl TryFrom<PodSandboxStatusResponse> for Description {
                 .filter_map(|ip| ip.parse::<IpAddr>().ok())
                 .collect(),
             host_network,
+            netns_path: None,
+            process: (info.pid != 0).then_some(info.pid),
             devices: Vec::new(),
         };
         Ok(Self { pod, netns_paths })

@@ -78,6 +78,8 @@ async fn pods_appear_and_disappear() {
         labels: [("app".to_owned(), "web".to_owned())].into(),
         addresses: ["10.88.0.2", "fd00::2"].map(|a| a.parse().unwrap()).into(),
         host_network: false,
+        netns_path: Some(netns.path().to_owned()),
+        process: None,
         devices: vec![device.clone()],
     };
     assert_eq!(*pod, expected);

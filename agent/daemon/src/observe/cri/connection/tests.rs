@@ -162,7 +162,7 @@ fn a_call_is_told_with_its_times_its_messages_and_its_client() {
             end: 3000,
             outcome: "OK",
             message: String::new(),
-            client: Some(talk.sender.clone()),
+            client: talk.sender.clone(),
             request: grpc(&run()),
             answer: grpc(&made()),
         }]
