@@ -96,7 +96,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
         interval: Duration,
     },
-    /// Follow events: sampled packets, slow and failed syscalls, what happens to TCP connections, changes of faults.
+    /// Follow events: sampled packets, slow and failed syscalls, what happens to TCP connections, changes of faults, calls of
+    /// the container runtime.
     Events(EventArgs),
     /// Show what a fault did to each of its targets, and when: from its application to the recovery.
     Timeline {
@@ -159,19 +160,19 @@ pub(crate) struct EventArgs {
     /// The namespace of --fault.
     #[arg(short, long, requires = "fault")]
     pub(crate) namespace: Option<String>,
-    /// Only packets and TCP connections of this pod.
+    /// Only packets and TCP connections of this pod, and calls of the runtime about it.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod)]
     pub(crate) pod: Option<PodArg>,
-    /// Only syscalls of processes of this name.
+    /// Only syscalls of processes of this name, and calls of the runtime by them.
     #[arg(long)]
     pub(crate) process: Option<String>,
     /// Only packets with this outcome.
     #[arg(long, value_enum)]
     pub(crate) outcome: Option<OutcomeArg>,
-    /// Only failed syscalls.
+    /// Only failed syscalls and calls of the runtime.
     #[arg(long)]
     pub(crate) failed: bool,
-    /// Only syscalls that took at least this long.
+    /// Only syscalls and calls of the runtime that took at least this long.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) min_duration: Option<Duration>,
 }
@@ -221,6 +222,7 @@ pub(crate) enum EventTypeArg {
     Packet,
     Syscall,
     Fault,
+    Cri,
     Tcp,
 }
 
@@ -230,6 +232,7 @@ impl From<EventTypeArg> for v1::EventType {
             EventTypeArg::Packet => Self::Packet,
             EventTypeArg::Syscall => Self::Syscall,
             EventTypeArg::Fault => Self::Fault,
+            EventTypeArg::Cri => Self::Cri,
             EventTypeArg::Tcp => Self::Tcp,
         }
     }

@@ -1,5 +1,6 @@
 //! Documents as people read them.
 
+mod cri;
 mod tcp;
 mod timeline;
 mod top;
@@ -431,6 +432,7 @@ pub(crate) fn event_line(event: &EventDoc) -> String {
             };
             format!("fault {} {change}{message}", full_name(fault))
         }
+        EventKindDoc::Cri(call) => cri::line(call),
         EventKindDoc::Lost { stream, count } => format!("lost {count} events of {stream}"),
         EventKindDoc::Unknown => "an event of a kind that this client doesn't know".to_owned(),
     };

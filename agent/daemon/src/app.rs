@@ -1,5 +1,6 @@
 //! The one place where the parts are wired: checks, start, the order of the end.
 
+mod cri;
 mod following;
 mod kernel;
 mod notify;
@@ -180,9 +181,12 @@ impl Daemon {
         });
         let identities = identity::start(source.watch());
         let (syscall_observer, feature) = syscalls::start(config, &hub);
+        let (cri_observer, cri_feature) = cri::start(config, source.clone(), &hub);
         let (tcp_observer, tcp_feature) = tcp::start(config, identities.clone(), &hub);
         let mut features = kernel.features;
-        features.list.extend(feature.into_iter().chain(tcp_feature));
+        features
+            .list
+            .extend(feature.into_iter().chain(tcp_feature).chain(cri_feature));
         let features = Arc::new(features);
         let injector = kernel.injector;
 
@@ -199,7 +203,7 @@ impl Daemon {
             Some(dns),
             Box::new(move || incidents.incidents()),
         );
-        let observers = Arc::new(observers.with_tcp(tcp_observer));
+        let observers = Arc::new(observers.with_tcp(tcp_observer).with_cri(cri_observer));
         follow(config, &handle, &observers);
         let timelines = timeline::start(handle.clone(), identities, observers.clone(), &hub);
 

@@ -56,6 +56,8 @@ pub struct Config {
     pub syscall_processes: Vec<String>,
     /// Calls that take longer are reported as events.
     pub slow_syscall: Duration,
+    /// Whether the calls of the container runtime's clients are observed.
+    pub cri_calls: bool,
     /// When TCP connections are observed.
     pub tcp: ObserveMode,
     /// Whether the kernel measures how long the programs run.

@@ -5,6 +5,7 @@
 #![no_std]
 
 mod counters;
+mod cri;
 mod dns;
 mod event;
 mod histogram;
@@ -18,6 +19,7 @@ mod target;
 mod tcp;
 
 pub use counters::*;
+pub use cri::*;
 pub use dns::*;
 pub use event::*;
 pub use histogram::*;

@@ -27,6 +27,7 @@ pub(crate) enum EventKindDoc {
         change: String,
         message: String,
     },
+    Cri(CriDoc),
     Lost {
         stream: String,
         count: u64,
@@ -71,6 +72,28 @@ pub(crate) struct SyscallDoc {
     pub(crate) errno: Option<String>,
 }
 
+/// What isn't known is left out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct CriDoc {
+    pub(crate) operation: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) sandbox: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) container: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) image: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) process: String,
+    pub(crate) pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) duration: Option<Span>,
+    pub(crate) outcome: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) message: String,
+}
+
 impl From<v1::PodRef> for PodDoc {
     fn from(pod: v1::PodRef) -> Self {
         Self {
@@ -101,6 +124,18 @@ impl TryFrom<v1::Event> for EventDoc {
                 change: change.change,
                 message: change.message,
             },
+            Some(Kind::Cri(call)) => EventKindDoc::Cri(CriDoc {
+                duration: span("cri.duration", call.duration)?,
+                operation: call.operation,
+                pod: call.pod.map(PodDoc::from),
+                sandbox: call.sandbox,
+                container: call.container,
+                image: call.image,
+                process: call.process,
+                pid: call.pid,
+                outcome: call.outcome,
+                message: call.message,
+            }),
             Some(Kind::Tcp(tcp)) => EventKindDoc::Tcp(tcp_doc(tcp)),
             Some(Kind::Lost(lost)) => EventKindDoc::Lost {
                 stream: lost.stream,

@@ -7,7 +7,7 @@ mod tcp;
 mod timeline;
 mod top;
 
-pub(crate) use event::{EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
+pub(crate) use event::{CriDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
 pub(crate) use fault::{
     ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,
     TargetStatusDoc, WatchDoc,

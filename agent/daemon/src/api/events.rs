@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::status::{invalid_field, invalid_fields};
 use super::tcp::{owner_ref, tcp_event};
-use crate::observe::event::{Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
+use crate::observe::event::{CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
 
 /// The stream's name where events get lost on their way to a slow reader.
 pub(super) const WATCH_STREAM: &str = "watch";
@@ -53,7 +53,9 @@ impl TryFrom<v1::WatchEventsRequest> for EventFilter {
             .map(|number| match v1::EventType::try_from(number) {
                 Ok(v1::EventType::Unspecified) | Err(_) => Err(invalid_field(
                     "types",
-                    format!("{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT and TCP"),
+                    format!(
+                        "{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT, CRI and TCP"
+                    ),
                 )),
                 Ok(kind) => Ok(kind),
             })
@@ -117,6 +119,20 @@ impl EventFilter {
                     && !self.asks_for_syscalls()
                     && self.fault.as_ref().is_none_or(|f| *f == change.fault)
             }
+            EventKind::Cri(call) => {
+                self.wants(v1::EventType::Cri)
+                    && self.fault.is_none()
+                    && self.outcome.is_none()
+                    && self
+                        .pod
+                        .as_ref()
+                        .is_none_or(|p| p.namespace == call.pod_namespace && p.name == call.pod_name)
+                    && self.process.as_ref().is_none_or(|p| *p == call.process)
+                    && (!self.failed_only || call.outcome != "OK")
+                    && self
+                        .min_duration
+                        .is_none_or(|d| call.duration.is_some_and(|took| d <= took))
+            }
             EventKind::Tcp(tcp) => {
                 self.wants(v1::EventType::Tcp)
                     && self.fault.is_none()
@@ -135,12 +151,12 @@ impl EventFilter {
         self.types.is_empty() || self.types.contains(&kind)
     }
 
-    /// A property that only syscalls have is filtered on.
+    /// A property that only syscalls and calls of the runtime have is filtered on.
     fn asks_for_syscalls(&self) -> bool {
         self.process.is_some() || self.failed_only || self.min_duration.is_some()
     }
 
-    /// A property that only packets have is filtered on.
+    /// A property that neither syscalls nor changes of faults have is filtered on.
     fn asks_for_packets(&self) -> bool {
         self.outcome.is_some()
     }
@@ -152,6 +168,7 @@ pub(super) fn event(event: &Event) -> v1::Event {
         EventKind::Packet(packet) => Kind::Packet(packet_event(packet)),
         EventKind::Syscall(syscall) => Kind::Syscall(syscall_event(syscall)),
         EventKind::Fault(change) => Kind::Fault(fault_event(change)),
+        EventKind::Cri(call) => Kind::Cri(cri_event(call)),
         EventKind::Tcp(tcp) => Kind::Tcp(tcp_event(tcp)),
         EventKind::Lost { stream, count } => Kind::Lost(v1::Lost {
             stream: (*stream).to_owned(),
@@ -165,10 +182,7 @@ pub(super) fn event(event: &Event) -> v1::Event {
 }
 
 fn packet_event(packet: &PacketEvent) -> v1::PacketEvent {
-    let pod = (!packet.pod_name.is_empty()).then(|| v1::PodRef {
-        namespace: packet.pod_namespace.clone(),
-        name: packet.pod_name.clone(),
-    });
+    let pod = pod_ref(&packet.pod_namespace, &packet.pod_name);
     let direction = if packet.egress {
         v1::Direction::Egress
     } else {
@@ -208,6 +222,29 @@ fn fault_event(change: &FaultEvent) -> v1::FaultEvent {
         change: change.change.to_owned(),
         message: change.message.clone(),
     }
+}
+
+fn cri_event(call: &CriEvent) -> v1::CriEvent {
+    v1::CriEvent {
+        operation: call.operation.to_owned(),
+        pod: pod_ref(&call.pod_namespace, &call.pod_name),
+        sandbox: call.sandbox.clone(),
+        container: call.container.clone(),
+        image: call.image.clone(),
+        process: call.process.clone(),
+        pid: call.pid,
+        duration: call.duration.map(duration_to_proto),
+        outcome: call.outcome.to_owned(),
+        message: call.message.clone(),
+    }
+}
+
+/// `None` where no pod is known.
+fn pod_ref(namespace: &str, name: &str) -> Option<v1::PodRef> {
+    (!name.is_empty()).then(|| v1::PodRef {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
 }
 
 fn fault_ref(name: &FaultName) -> v1::Metadata {

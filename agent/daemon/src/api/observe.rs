@@ -18,7 +18,7 @@ use super::stream::{Ended, Sink, Stopped, produce};
 use super::timeline::timeline;
 use super::{Services, tcp, view};
 use crate::observe::event::{Event, EventKind};
-use crate::observe::source::SyscallSummary;
+use crate::observe::source::{CriSummary, SyscallSummary};
 
 pub(super) struct ObserveApi {
     services: Services,
@@ -77,6 +77,7 @@ impl ObserveService for ObserveApi {
                 .collect(),
             events_lost,
             incidents: counts(services.observe.incidents()),
+            cri: services.observe.cri().into_iter().map(cri_summary).collect(),
             tcp: services.observe.tcp().iter().flat_map(tcp::summaries).collect(),
         }))
     }
@@ -157,6 +158,16 @@ fn syscall_summary(summary: SyscallSummary) -> v1::SyscallSummary {
         calls: summary.calls,
         total: Some(duration_to_proto(summary.total)),
         errors: counts(summary.errors),
+    }
+}
+
+fn cri_summary(summary: CriSummary) -> v1::CriSummary {
+    v1::CriSummary {
+        operation: summary.operation,
+        calls: summary.calls,
+        total: Some(duration_to_proto(summary.total)),
+        outcomes: counts(summary.outcomes),
+        in_flight: summary.in_flight,
     }
 }
 

@@ -106,6 +106,9 @@ pub(super) struct Settings {
     #[serde(deserialize_with = "with_parser::<_, _, DurationParser>")]
     slow_syscall: Option<Duration>,
 
+    /// Whether the calls of the container runtime's clients are observed [default: true]
+    #[arg(long, env = "SABOT_CRI_CALLS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    cri_calls: Option<bool>,
     /// When TCP connections are observed: `active` is only while faults are active [default: always]
     #[arg(long, env = "SABOT_TCP", value_enum)]
     tcp: Option<ObserveMode>,
@@ -154,6 +157,7 @@ impl Settings {
             syscalls: self.syscalls.or(lower.syscalls),
             syscall_process,
             slow_syscall: self.slow_syscall.or(lower.slow_syscall),
+            cri_calls: self.cri_calls.or(lower.cri_calls),
             tcp: self.tcp.or(lower.tcp),
             measure_programs: self.measure_programs.or(lower.measure_programs),
             sample_every: self.sample_every.or(lower.sample_every),
@@ -192,6 +196,7 @@ impl Settings {
             syscalls: self.syscalls.unwrap_or(ObserveMode::Always),
             syscall_processes: self.syscall_process.unwrap_or_default(),
             slow_syscall: self.slow_syscall.unwrap_or(Duration::from_millis(100)),
+            cri_calls: self.cri_calls.unwrap_or(true),
             tcp: self.tcp.unwrap_or(ObserveMode::Always),
             measure_programs: self.measure_programs.unwrap_or(false),
             sample_every: self.sample_every.unwrap_or(100),

@@ -41,6 +41,7 @@ fn defaults_are_complete() {
     assert_eq!((config.attach, config.hook), (Attach::Recent, Hook::Auto));
     assert_eq!(config.syscalls, ObserveMode::Always);
     assert_eq!(config.tcp, ObserveMode::Always);
+    assert!(config.cri_calls);
     assert_eq!(config.log.format, LogFormat::Text);
     assert!(!config.node_name.is_empty());
     assert_eq!(config.runtime_endpoint, RuntimeEndpoint::Auto);

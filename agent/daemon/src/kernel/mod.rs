@@ -8,6 +8,7 @@
 mod accounts;
 pub mod btf;
 pub mod cost;
+pub mod cri;
 mod devices;
 mod entry;
 mod equipment;

@@ -312,7 +312,7 @@ fn take<M: TryFrom<Map, Error = MapError>>(
 
 /// Device and inode of the daemon's pid namespace, the device as the kernel numbers it: `stat` splits the minor number
 /// around the major one, so that the two forms agree only for minors below 256.
-fn pid_namespace() -> io::Result<(u64, u64)> {
+pub(super) fn pid_namespace() -> io::Result<(u64, u64)> {
     const MINOR_BITS: u32 = 20;
     let file = fs::metadata(PID_NAMESPACE)?;
     let dev = major(file.st_dev()) << MINOR_BITS | minor(file.st_dev());

@@ -4,6 +4,7 @@
 //! be asked for, and then encodes them; a source that doesn't answer costs its own families, and that is counted.
 
 mod cost;
+mod cri;
 mod family;
 mod faults;
 mod http;
@@ -86,6 +87,9 @@ impl Metrics {
         let mut registry = Registry::with_prefix(self.prefix);
         self.gather_faults(&mut registry).await;
         self.gather_syscalls(&mut registry).await;
+        if let Some(snapshot) = self.sources.observers.cri_snapshot() {
+            cri::register(&mut registry, &snapshot);
+        }
         self.gather_tcp(&mut registry).await;
         self.gather_costs(&mut registry);
         let mut lost = self.sources.observers.lost();

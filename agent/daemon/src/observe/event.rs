@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 use super::identity::Identity;
 
 /// The streams in which the kernel can lose events.
+pub const STREAM_CRI: &str = "cri";
 pub const STREAM_DNS: &str = "dns";
 pub const STREAM_PACKETS: &str = "packets";
 pub const STREAM_SYSCALLS: &str = "syscalls";
@@ -26,6 +27,7 @@ pub enum EventKind {
     Packet(PacketEvent),
     Syscall(SyscallEvent),
     Fault(FaultEvent),
+    Cri(CriEvent),
     Tcp(TcpEvent),
     /// The receiver was too slow, or a ring was full: this many events of the stream are missing here.
     Lost {
@@ -71,6 +73,29 @@ pub struct FaultEvent {
     pub fault: FaultName,
     /// `applied`, `edited`, `injected`, `partial`, `failed`, `expired`, `deleted`.
     pub change: &'static str,
+    pub message: String,
+}
+
+/// A call of the container runtime that has ended. What isn't known is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CriEvent {
+    /// As `RunPodSandbox`; `unknown` where its name wasn't seen.
+    pub operation: &'static str,
+    pub pod_namespace: String,
+    pub pod_name: String,
+    /// Ids.
+    pub sandbox: String,
+    pub container: String,
+    pub image: String,
+    /// Who asked.
+    pub process: String,
+    /// 0 for a process of another pid namespace.
+    pub pid: u32,
+    /// `None` where its beginning wasn't seen.
+    pub duration: Option<Duration>,
+    /// gRPC's code as `NotFound`, or in lower case what it has none for: `unread`, `reset`, `disconnected`, `lost`.
+    pub outcome: &'static str,
+    /// The runtime's words on a failure.
     pub message: String,
 }
 

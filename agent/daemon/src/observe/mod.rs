@@ -1,6 +1,7 @@
 //! Ring readers, decoding, enrichment.
 
 pub mod clock;
+pub mod cri;
 pub mod dns;
 pub mod durations;
 pub mod event;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
 
+use super::cri::{CriObserver, CriSnapshot};
 use super::dns::DnsObserver;
-use super::event::{STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS, STREAM_TCP};
+use super::event::{STREAM_CRI, STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS, STREAM_TCP};
 use super::flows::{Flow, FlowQuery};
 use super::packets::PacketObserver;
-use super::source::{FlowsError, ObserveSource, SyscallSummary};
+use super::source::{CriSummary, FlowsError, ObserveSource, SyscallSummary};
 use super::syscalls::{CallKey, SyscallObserver};
 use super::tcp::{TcpObserver, TcpSnapshot};
 
@@ -21,6 +22,7 @@ pub struct Observers {
     syscalls: Option<SyscallObserver>,
     packets: Option<PacketObserver>,
     dns: Option<DnsObserver>,
+    cri: Option<CriObserver>,
     tcp: Option<TcpObserver>,
     incidents: Incidents,
 }
@@ -36,9 +38,16 @@ impl Observers {
             syscalls,
             packets,
             dns,
+            cri: None,
             tcp: None,
             incidents,
         }
+    }
+
+    /// With the observer of the container runtime's calls.
+    #[must_use]
+    pub fn with_cri(self, cri: Option<CriObserver>) -> Self {
+        Self { cri, ..self }
     }
 
     pub fn with_tcp(mut self, tcp: Option<TcpObserver>) -> Self {
@@ -54,9 +63,15 @@ impl Observers {
         self.syscalls.as_ref()
     }
 
+    /// The calls of the container runtime; `None` where they aren't observed.
+    pub fn cri_snapshot(&self) -> Option<CriSnapshot> {
+        self.cri.as_ref().map(CriObserver::snapshot)
+    }
+
     /// Events lost since the start, by stream; every stream is named, even one whose observer is absent.
     pub fn lost(&self) -> Vec<(&'static str, u64)> {
         vec![
+            (STREAM_CRI, self.cri.as_ref().map_or(0, CriObserver::lost_chunks)),
             (STREAM_DNS, self.dns.as_ref().map_or(0, DnsObserver::lost_answers)),
             (
                 STREAM_PACKETS,
@@ -88,8 +103,10 @@ impl Observers {
         let packets = self.packets.as_ref().is_none_or(PacketObserver::is_running);
         let syscalls = self.syscalls.as_ref().is_none_or(SyscallObserver::is_running);
         let dns = self.dns.as_ref().is_none_or(DnsObserver::is_running);
+        let cri = self.cri.as_ref().is_none_or(CriObserver::is_running);
         let tcp = self.tcp.as_ref().is_none_or(TcpObserver::is_running);
         let stopped: Vec<_> = [
+            (STREAM_CRI, cri),
             (STREAM_DNS, dns),
             (STREAM_PACKETS, packets),
             (STREAM_SYSCALLS, syscalls),
@@ -136,6 +153,20 @@ impl ObserveSource for Observers {
             .collect()
     }
 
+    fn cri(&self) -> Vec<CriSummary> {
+        let operations = self.cri_snapshot().unwrap_or_default().operations;
+        operations
+            .into_iter()
+            .map(|(operation, stats)| CriSummary {
+                operation: operation.to_owned(),
+                calls: stats.calls(),
+                total: stats.total,
+                outcomes: named(&stats.outcomes.into_iter().collect::<Vec<_>>()),
+                in_flight: stats.in_flight,
+            })
+            .collect()
+    }
+
     fn tcp(&self) -> Option<TcpSnapshot> {
         let snapshot = self.tcp.as_ref()?.snapshot();
         snapshot
@@ -176,10 +207,16 @@ mod tests {
         let observers = Observers::new(None, None, None, Box::new(incidents));
         assert_eq!(
             observers.lost(),
-            [("dns", 0), ("packets", 0), ("syscalls", 0), ("tcp", 0)]
+            [
+                ("cri", 0),
+                ("dns", 0),
+                ("packets", 0),
+                ("syscalls", 0),
+                ("tcp", 0)
+            ]
         );
         assert_eq!(observers.incident_counts()[2], ("no_counters", 2));
-        assert!(observers.syscalls().is_empty());
+        assert!(observers.syscalls().is_empty() && observers.cri().is_empty());
         assert_eq!(observers.alive(), Ok(()));
     }
 }

@@ -17,6 +17,19 @@ pub struct SyscallSummary {
     pub errors: Vec<(String, u64)>,
 }
 
+/// The calls of one operation of the container runtime since the daemon's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CriSummary {
+    pub operation: String,
+    pub calls: u64,
+    /// Spent in those whose beginning and end were seen.
+    pub total: Duration,
+    /// By outcome, as `OK` and `NotFound`.
+    pub outcomes: Vec<(String, u64)>,
+    /// Begun and not ended, now.
+    pub in_flight: u64,
+}
+
 /// Why there is no answer about flows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FlowsError {
@@ -33,6 +46,11 @@ pub enum FlowsError {
 /// An observer that can't run on this machine reports nothing; why it can't is in the node's features.
 pub trait ObserveSource: Send + Sync + 'static {
     fn syscalls(&self) -> Vec<SyscallSummary>;
+
+    /// The default is for sources that don't observe them.
+    fn cri(&self) -> Vec<CriSummary> {
+        Vec::new()
+    }
 
     /// What TCP connections did, by owner; `None` where they aren't observed.
     fn tcp(&self) -> Option<TcpSnapshot> {

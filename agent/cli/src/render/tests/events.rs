@@ -50,6 +50,27 @@ fn syscall() -> v1::SyscallEvent {
     }
 }
 
+fn call() -> v1::CriEvent {
+    v1::CriEvent {
+        operation: "CreateContainer".into(),
+        pod: Some(v1::PodRef {
+            namespace: "team-a".into(),
+            name: "web-0".into(),
+        }),
+        sandbox: "5f2c8e0b7a6d4c3b2a19".into(),
+        container: String::new(),
+        image: "busybox:1".into(),
+        process: "kubelet".into(),
+        pid: 11,
+        duration: Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 2_500_000,
+        }),
+        outcome: "NotFound".into(),
+        message: "no such image".into(),
+    }
+}
+
 fn refused() -> v1::TcpEvent {
     v1::TcpEvent {
         pod: packet().pod,
@@ -101,6 +122,19 @@ fn events_are_one_line_each() {
             "tcp reset-sent at node",
         ),
         (Kind::Fault(expired), "fault team-a/cut expired"),
+        (
+            Kind::Cri(call()),
+            "cri CreateContainer team-a/web-0 sandbox 5f2c8e0b7a6d4 image busybox:1 by kubelet[11] = NotFound in 2ms 500us: \
+             no such image",
+        ),
+        (
+            Kind::Cri(v1::CriEvent {
+                operation: "unknown".into(),
+                outcome: "unread".into(),
+                ..v1::CriEvent::default()
+            }),
+            "cri unknown = unread",
+        ),
         (Kind::Lost(lost()), "lost 7 events of watch"),
     ] {
         assert_eq!(
@@ -130,6 +164,14 @@ fn the_json_of_an_event_names_its_type() {
         json!({
             "time": time, "type": "syscall", "process": "kubelet", "pid": 11, "tid": 12, "syscall": "openat",
             "duration": "2ms 500us", "result": -2, "errno": "ENOENT",
+        })
+    );
+    assert_eq!(
+        value(Kind::Cri(call())),
+        json!({
+            "time": time, "type": "cri", "operation": "CreateContainer",
+            "pod": {"namespace": "team-a", "name": "web-0"}, "sandbox": "5f2c8e0b7a6d4c3b2a19", "image": "busybox:1",
+            "process": "kubelet", "pid": 11, "duration": "2ms 500us", "outcome": "NotFound", "message": "no such image",
         })
     );
     assert_eq!(

@@ -7,7 +7,7 @@ use tonic::{Code, Streaming};
 
 use super::engine::fault_name;
 use super::{Fixture, HUB_CAPACITY, metadata, next};
-use crate::observe::event::{Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
+use crate::observe::event::{CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
 
 fn packet(fault: &str, pod: &str, outcome: &'static str) -> EventKind {
     EventKind::Packet(PacketEvent {
@@ -47,6 +47,22 @@ fn change(fault: &str) -> EventKind {
     })
 }
 
+fn call(pod: &str, millis: u64, outcome: &'static str) -> EventKind {
+    EventKind::Cri(CriEvent {
+        operation: "StartContainer",
+        pod_namespace: "team-a".into(),
+        pod_name: pod.into(),
+        sandbox: "s1".into(),
+        container: "c1".into(),
+        image: String::new(),
+        process: "kubelet".into(),
+        pid: 11,
+        duration: Some(Duration::from_millis(millis)),
+        outcome,
+        message: "why".into(),
+    })
+}
+
 /// One event of each distinguishable sort; the order is relied upon below.
 fn samples() -> Vec<EventKind> {
     vec![
@@ -58,6 +74,8 @@ fn samples() -> Vec<EventKind> {
         syscall("containerd", 2_000, None),
         change("cut"),
         change("slow"),
+        call("web", 1, "OK"),
+        call("db", 5, "NotFound"),
     ]
 }
 
@@ -162,6 +180,44 @@ async fn events_arrive_with_all_their_fields() {
 }
 
 #[tokio::test]
+async fn a_call_of_the_runtime_arrives_with_all_its_fields() {
+    let fixture = Fixture::start().await;
+    let mut stream = watch(&fixture, v1::WatchEventsRequest::default()).await;
+    publish(&fixture, call("web", 1, "OK"));
+    let Kind::Cri(event) = next_kind(&mut stream).await else {
+        panic!("a call was published");
+    };
+    let pod = event.pod.expect("it is known");
+    assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("team-a", "web"));
+    assert_eq!(
+        (event.operation.as_str(), event.outcome.as_str()),
+        ("StartContainer", "OK")
+    );
+    assert_eq!((event.sandbox.as_str(), event.container.as_str()), ("s1", "c1"));
+    assert_eq!((event.process.as_str(), event.pid), ("kubelet", 11));
+    assert_eq!(event.duration.map(|took| took.nanos), Some(1_000_000));
+    assert_eq!(event.message, "why");
+}
+
+#[tokio::test]
+async fn calls_of_the_runtime_are_filtered_by_type_and_pod() {
+    let none = v1::WatchEventsRequest::default;
+    let calls = v1::WatchEventsRequest {
+        types: vec![v1::EventType::Cri.into()],
+        ..none()
+    };
+    assert_eq!(passing(calls).await, [8, 9]);
+    let pod = v1::WatchEventsRequest {
+        pod: Some(v1::PodRef {
+            namespace: "team-a".into(),
+            name: "web".into(),
+        }),
+        ..none()
+    };
+    assert_eq!(passing(pod).await, [0, 2, 8]);
+}
+
+#[tokio::test]
 async fn filters_hold_together_and_exclude_what_lacks_the_property() {
     let none = v1::WatchEventsRequest::default;
     let syscalls = v1::WatchEventsRequest {
@@ -192,12 +248,12 @@ async fn filters_hold_together_and_exclude_what_lacks_the_property() {
         process: Some("kubelet".into()),
         ..none()
     };
-    assert_eq!(passing(process).await, [3, 4]);
+    assert_eq!(passing(process).await, [3, 4, 8, 9]);
     let failed = v1::WatchEventsRequest {
         failed_only: true,
         ..none()
     };
-    assert_eq!(passing(failed).await, [4]);
+    assert_eq!(passing(failed).await, [4, 9]);
     let slow = v1::WatchEventsRequest {
         min_duration: Some(prost_types::Duration {
             seconds: 0,
@@ -205,7 +261,7 @@ async fn filters_hold_together_and_exclude_what_lacks_the_property() {
         }),
         ..none()
     };
-    assert_eq!(passing(slow).await, [4, 5]);
+    assert_eq!(passing(slow).await, [4, 5, 8, 9]);
     let contradiction = v1::WatchEventsRequest {
         types: vec![v1::EventType::Packet.into()],
         failed_only: true,
