@@ -98,6 +98,11 @@ pub(crate) enum Command {
     },
     /// Follow events: sampled packets, slow and failed syscalls, changes of faults.
     Events(EventArgs),
+    /// Show whose syscalls are traced, or change that until sabotd ends.
+    Trace {
+        #[command(subcommand)]
+        change: Option<TraceCommand>,
+    },
     /// Show what works on this node and what doesn't, and why.
     Node,
     /// Print a script that completes this command line in a shell.
@@ -125,6 +130,30 @@ pub(crate) struct ApplyArgs {
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) how: HowArgs,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum TraceCommand {
+    /// Trace this and nothing else.
+    Set(TraceArgs),
+    /// Trace this too.
+    Add(TraceArgs),
+    /// No longer trace this; its counters go.
+    Remove(TraceArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct TraceArgs {
+    /// Processes of this name, as /proc/PID/comm has it; may be repeated.
+    #[arg(long = "process", value_name = "COMM")]
+    pub(crate) processes: Vec<String>,
+    /// Only this syscall and others that are given; may be repeated. Without any, all are measured.
+    #[arg(long = "syscall", value_name = "NAME")]
+    pub(crate) syscalls: Vec<String>,
+    /// Processes in this cgroup or below it: its path below the root of cgroup v2; may be repeated.
+    #[arg(long = "cgroup", value_name = "PATH")]
+    pub(crate) cgroups: Vec<String>,
 }
 
 #[derive(Clone, Debug, Args)]

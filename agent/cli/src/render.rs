@@ -1,14 +1,18 @@
 //! Documents as people read them.
 
+mod syscall;
+
 use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
 
 use crate::text;
 use crate::view::{
-    ChangeDoc, EventDoc, EventKindDoc, FaultDoc, FaultsDoc, NodeDoc, PacketDoc, PreviewDoc, SyscallDoc,
-    Tally, TargetDoc, TargetKind, TargetPhase, TargetStatusDoc, TargetsDoc, Time, WatchDoc, full_name,
+    ChangeDoc, EventDoc, EventKindDoc, FaultDoc, FaultsDoc, NodeDoc, PacketDoc, PreviewDoc, Tally, TargetDoc,
+    TargetKind, TargetPhase, TargetStatusDoc, TargetsDoc, Time, WatchDoc, full_name,
 };
+
+pub(crate) use syscall::tracing;
 
 /// Between columns.
 const GAP: u16 = 2;
@@ -410,7 +414,7 @@ pub(crate) fn watch_line(item: &WatchDoc, now: SystemTime) -> String {
 pub(crate) fn event_line(event: &EventDoc) -> String {
     let text = match &event.kind {
         EventKindDoc::Packet(packet) => packet_line(packet),
-        EventKindDoc::Syscall(syscall) => syscall_line(syscall),
+        EventKindDoc::Syscall(syscall) => syscall::line(syscall),
         EventKindDoc::Fault {
             fault,
             change,
@@ -449,18 +453,6 @@ fn packet_line(packet: &PacketDoc) -> String {
         text::endpoint(&packet.source, packet.source_port),
         text::endpoint(&packet.destination, packet.destination_port),
         bytes(packet.wire_bytes.into()),
-    )
-}
-
-fn syscall_line(syscall: &SyscallDoc) -> String {
-    let result = match &syscall.errno {
-        Some(errno) => format!("{} {errno}", syscall.result),
-        None => syscall.result.to_string(),
-    };
-    let took = syscall.duration.map(|d| format!(" in {d}")).unwrap_or_default();
-    format!(
-        "syscall {}[{}/{}] {} = {result}{took}",
-        syscall.process, syscall.pid, syscall.tid, syscall.syscall
     )
 }
 

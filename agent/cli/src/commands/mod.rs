@@ -4,6 +4,7 @@ mod apply;
 mod delete;
 mod events;
 mod get;
+mod trace;
 mod watch;
 
 use std::io::{self, Write as _};
@@ -53,6 +54,7 @@ pub(crate) async fn run(cli: Cli, definition: clap::Command) -> Result<(), CliEr
             interval,
         } => watch::run(&connect().await?, output, name.as_deref(), namespace, interval).await,
         Command::Events(args) => events::run(&connect().await?, output, args).await,
+        Command::Trace { change } => trace::run(&connect().await?, output, change).await,
         Command::Node => node(&connect().await?, output).await,
     }
 }

@@ -3,6 +3,7 @@
 mod event;
 mod fault;
 mod node;
+mod trace;
 
 pub(crate) use event::{EventDoc, EventKindDoc, PacketDoc, SyscallDoc};
 pub(crate) use fault::{
@@ -10,6 +11,8 @@ pub(crate) use fault::{
     TargetStatusDoc, WatchDoc,
 };
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
+
+pub(crate) use trace::TracingDoc;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

@@ -8,8 +8,8 @@ use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
 use super::dns::DnsObserver;
 use super::event::{STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS};
 use super::packets::PacketObserver;
-use super::source::{ObserveSource, SyscallSummary};
-use super::syscalls::{CallKey, SyscallObserver};
+use super::source::{ObserveSource, SetTracingError, SyscallSummary};
+use super::syscalls::{CallKey, SyscallObserver, Tracing};
 
 /// Reads what went wrong inside the fault programs, by [`INCIDENT_NAMES`].
 pub type Incidents = Box<dyn Fn() -> [u64; INCIDENT_COUNT as usize] + Send + Sync>;
@@ -109,10 +109,21 @@ impl ObserveSource for Observers {
                 errors: errors.remove(&key).unwrap_or_default(),
                 process: Arc::as_ref(&key.0).to_owned(),
                 syscall: key.1.to_owned(),
-                calls: stats.calls,
-                total: stats.total,
+                calls: stats.calls(),
+                total: stats.total(),
+                p50: stats.quantile(0.5).unwrap_or_default(),
+                p99: stats.quantile(0.99).unwrap_or_default(),
             })
             .collect()
+    }
+
+    fn tracing(&self) -> Option<Tracing> {
+        self.syscalls.as_ref().map(SyscallObserver::tracing)
+    }
+
+    fn set_tracing(&self, tracing: &Tracing) -> Result<(), SetTracingError> {
+        let observer = self.syscalls.as_ref().ok_or(SetTracingError::NotObserved)?;
+        Ok(observer.set_tracing(tracing)?)
     }
 
     fn events_lost(&self) -> Vec<(String, u64)> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::syscalls::{SyscallsError, Tracing};
+
 /// The calls of one (process name, syscall) pair since the daemon's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyscallSummary {
@@ -10,8 +12,21 @@ pub struct SyscallSummary {
     pub calls: u64,
     /// Spent in all of them.
     pub total: Duration,
+    /// Half of the calls took less, and 99 of 100, to a quarter of a power of two.
+    pub p50: Duration,
+    pub p99: Duration,
     /// Failed calls by errno, as `ENOENT`.
     pub errors: Vec<(String, u64)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SetTracingError {
+    #[error(
+        "this daemon observes no syscalls: it was told not to (see --syscalls), or can't (see `raw_tracepoints` in GetNode)"
+    )]
+    NotObserved,
+    #[error(transparent)]
+    Syscalls(#[from] SyscallsError),
 }
 
 /// Counters that observers hold, read at the time of the call.
@@ -19,6 +34,21 @@ pub struct SyscallSummary {
 /// An observer that can't run on this machine reports nothing; why it can't is in the node's features.
 pub trait ObserveSource: Send + Sync + 'static {
     fn syscalls(&self) -> Vec<SyscallSummary>;
+
+    /// Whose syscalls are traced, and which; `None` where syscalls aren't observed. The default is for sources that
+    /// observe none.
+    fn tracing(&self) -> Option<Tracing> {
+        None
+    }
+
+    /// Replaces that as a whole, or nothing of it; waits for the kernel for some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When it isn't usable, can't be put into force, or syscalls aren't observed.
+    fn set_tracing(&self, _tracing: &Tracing) -> Result<(), SetTracingError> {
+        Err(SetTracingError::NotObserved)
+    }
 
     /// Events lost since the daemon's start, by stream.
     fn events_lost(&self) -> Vec<(String, u64)>;

@@ -3,43 +3,45 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
+use sabot_abi::SyscallInFlight;
 
 use crate::losses::Loss;
-use crate::processes::Ids;
 
 /// By thread, as the kernel's initial pid namespace numbers it: tgid in the upper half, tid in the lower one. Room
-/// for the threads of a full node: some 250 shims with a dozen threads each, and as much again. Every entry is removed by the call's end, by the thread's end or by an exec, so none is ever left behind.
+/// for the threads of a full node: some 250 shims with a dozen threads each, and as much again. Every entry is removed by
+/// the call's end, by the thread's end or by an exec, so none is ever left behind.
 #[map]
-static IN_FLIGHT: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 0);
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Call {
-    /// `CLOCK_BOOTTIME`, ns.
-    pub start: u64,
-    pub process: u32,
-    pub syscall: u32,
-    pub ids: Ids,
-}
+static IN_FLIGHT: HashMap<u64, SyscallInFlight> = HashMap::with_max_entries(16_384, 0);
 
 /// # Errors
 ///
 /// [`Loss::InFlight`] when the table is full.
 #[inline(always)]
-pub fn begin(call: &Call) -> Result<(), Loss> {
+pub fn begin(call: &SyscallInFlight) -> Result<(), Loss> {
     IN_FLIGHT
         .insert(bpf_get_current_pid_tgid(), call, 0)
         .map_err(|_| Loss::InFlight)
 }
 
-/// The current thread's call, which has now ended. `None` for one that isn't traced.
+/// The current thread's call, which has now ended. `None` for one that isn't measured.
 #[inline(always)]
-pub fn end() -> Option<Call> {
-    let thread = bpf_get_current_pid_tgid();
-    // SAFETY: only this thread writes or removes its own entry, and it is here.
+pub fn end() -> Option<SyscallInFlight> {
+    take(bpf_get_current_pid_tgid())
+}
+
+/// The same for the thread that becomes another program; `old_tid` is its id before that, in the initial pid namespace.
+#[inline(always)]
+pub fn end_before_exec(old_tid: i32) -> Option<SyscallInFlight> {
+    let group = bpf_get_current_pid_tgid() & !u64::from(u32::MAX);
+    take(group | u64::from(old_tid as u32))
+}
+
+#[inline(always)]
+fn take(thread: u64) -> Option<SyscallInFlight> {
+    // SAFETY: only this thread writes its own entry, and it is here; the daemon removes it whole.
     let call = unsafe { IN_FLIGHT.get(thread) }.copied()?;
-    // It was there a moment ago, so that it can't fail.
-    let _ = IN_FLIGHT.remove(thread);
+    // Where the daemon has removed it meanwhile, the call's process is no longer watched.
+    IN_FLIGHT.remove(thread).ok()?;
     Some(call)
 }
 
@@ -47,11 +49,4 @@ pub fn end() -> Option<Call> {
 pub fn forget() {
     // Most threads have no call in flight; nothing is lost then.
     let _ = IN_FLIGHT.remove(bpf_get_current_pid_tgid());
-}
-
-/// `old_tid` is the thread's id before the exec, in the initial pid namespace.
-#[inline(always)]
-pub fn forget_before_exec(old_tid: i32) {
-    let group = bpf_get_current_pid_tgid() & !u64::from(u32::MAX);
-    let _ = IN_FLIGHT.remove(group | u64::from(old_tid as u32));
 }

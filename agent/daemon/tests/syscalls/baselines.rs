@@ -1,0 +1,1 @@
+//! Figures beside those of strace and bpftrace, taken of the same calls.
