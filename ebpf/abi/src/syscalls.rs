@@ -21,7 +21,8 @@ pub struct SyscallSettings {
     pub cgroups: [u32; MAX_WATCHED_CGROUPS as usize],
     /// One more than the last index with a number.
     pub cgroup_count: u32,
-    pub reserved: u32,
+    /// Grows with each change, when everything else is written.
+    pub generation: u32,
 }
 assert_layout!(
     SyscallSettings,
@@ -36,7 +37,7 @@ impl SyscallSettings {
         measured: [0; SYSCALL_BITMAP_WORDS],
         cgroups: [0; MAX_WATCHED_CGROUPS as usize],
         cgroup_count: 0,
-        reserved: 0,
+        generation: 0,
     };
 }
 
@@ -51,19 +52,25 @@ pub struct SyscallKey {
 }
 assert_layout!(SyscallKey, size = 8, align = 4);
 
-/// A call that has begun and not ended.
+/// A thread whose calls are measured, and the call that it is in.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SyscallInFlight {
-    /// `CLOCK_BOOTTIME`, ns.
+pub struct SyscallThread {
+    /// When the call began, `CLOCK_BOOTTIME` in ns; 0: the thread is in none.
     pub start: u64,
+    /// The name that the thread had then, in native byte order.
+    pub comm: [u64; COMM_LENGTH / 8],
     pub process: u32,
     pub syscall: u32,
     /// As the event has them.
     pub pid: u32,
     pub tid: u32,
+    /// The settings' generation in which the thread was found to be watched.
+    pub generation: u32,
+    /// 1: by its name, which is all that has to be looked at in this generation; 0: by its cgroup, which may change.
+    pub by_name: u32,
 }
-assert_layout!(SyscallInFlight, size = 24, align = 8);
+assert_layout!(SyscallThread, size = 48, align = 8);
 
 /// Key of an error count.
 #[repr(C)]
@@ -238,7 +245,7 @@ const _: () = assert!(1 << COMM_FILTER_BITS == COMM_FILTER_WORDS * u64::BITS as 
 pod!(
     SyscallSettings,
     SyscallKey,
-    SyscallInFlight,
+    SyscallThread,
     ErrnoKey,
     SyscallEvent,
     SyscallFile,

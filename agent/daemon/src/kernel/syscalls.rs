@@ -15,7 +15,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use nix::sys::stat::{major, minor};
 use sabot_abi::{
     COMM_LENGTH, ERRNO_BITMAP_WORDS, ErrnoKey, Histogram, MAX_PROCESSES, MAX_WATCHED_CGROUPS,
-    SYSCALL_BITMAP_WORDS, SYSCALL_LOSS_COUNT, SyscallDetail, SyscallInFlight, SyscallKey,
+    SYSCALL_BITMAP_WORDS, SYSCALL_LOSS_COUNT, SyscallDetail, SyscallKey, SyscallThread,
 };
 
 pub use self::watch::Watch;
@@ -105,7 +105,7 @@ struct Counters {
 
 /// What attaching and detaching change.
 struct Attached {
-    in_flight: HashMap<MapData, u64, SyscallInFlight>,
+    threads: HashMap<MapData, u64, SyscallThread>,
     object: Ebpf,
     links: Vec<(&'static str, RawTracePointLinkId)>,
 }
@@ -130,7 +130,7 @@ impl SyscallPrograms {
             }),
             losses: take(&mut object, "LOSSES")?,
             attached: Mutex::new(Attached {
-                in_flight: take(&mut object, "IN_FLIGHT")?,
+                threads: take(&mut object, "THREADS")?,
                 object: load_all(object)?,
                 links: Vec::new(),
             }),
@@ -155,10 +155,7 @@ impl SyscallPrograms {
         watch.check()?;
         let mut maps = lock(&self.watch);
         maps.replace(watch)?;
-        // From here on no call begins for what went.
-        wait_for_programs();
-        lock(&self.attached).forget_calls(|call| !watch.measures(call.process, call.syscall))?;
-        // And from here on none ends: its counters are nobody's.
+        // From here on every program sees the new settings, and counts nothing for what went.
         wait_for_programs();
         lock(&self.counters).retain(|number, syscall| watch.measures(number, syscall))
     }
@@ -210,11 +207,17 @@ impl SyscallPrograms {
     ///
     /// When the kernel refuses to read the map.
     pub fn in_flight(&self) -> Result<usize, SyscallProgramError> {
+        let watch = lock(&self.watch).current().clone();
         lock(&self.attached)
-            .in_flight
-            .keys()
-            .try_fold(0, |count, key| key.map(|_| count + 1))
-            .map_err(|source| SyscallProgramError::map("IN_FLIGHT", source))
+            .threads
+            .iter()
+            .try_fold(0, |count, entry| {
+                entry.map(|(_, thread)| {
+                    let is_in_call = thread.start != 0 && watch.measures(thread.process, thread.syscall);
+                    count + usize::from(is_in_call)
+                })
+            })
+            .map_err(|source| SyscallProgramError::map("THREADS", source))
     }
 
     /// What could not be recorded so far, by [`sabot_abi::SYSCALL_LOSS_NAMES`].
@@ -300,8 +303,7 @@ impl Counters {
 impl Attached {
     fn attach(&mut self) -> Result<(), SyscallProgramError> {
         if self.links.is_empty() {
-            // Calls that began before the programs were detached would seem to have lasted ever since.
-            self.forget_calls(|_| true)?;
+            self.forget_threads()?;
         }
         for name in PROGRAMS {
             if self.links.iter().any(|(known, _)| *known == name) {
@@ -325,17 +327,13 @@ impl Attached {
         Ok(())
     }
 
-    fn forget_calls(&mut self, stale: impl Fn(&SyscallInFlight) -> bool) -> Result<(), SyscallProgramError> {
-        let threads: Vec<u64> = self
-            .in_flight
-            .iter()
-            .filter_map(Result::ok)
-            .filter(|(_, call)| stale(call))
-            .map(|(thread, _)| thread)
-            .collect();
+    /// Calls that began before the programs were detached would seem to have lasted ever since, and threads may have
+    /// ended unseen.
+    fn forget_threads(&mut self) -> Result<(), SyscallProgramError> {
+        let threads: Vec<u64> = self.threads.keys().filter_map(Result::ok).collect();
         for thread in threads {
-            missing_is_fine(self.in_flight.remove(&thread))
-                .map_err(|source| SyscallProgramError::map("IN_FLIGHT", source))?;
+            missing_is_fine(self.threads.remove(&thread))
+                .map_err(|source| SyscallProgramError::map("THREADS", source))?;
         }
         Ok(())
     }

@@ -7,14 +7,15 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
 use sabot_abi::{
-    EINTR, ERESTART_FIRST, ERESTART_LAST, ErrnoKey, HISTOGRAM_BUCKETS, Histogram, MAX_ERRNO, SyscallInFlight,
-    SyscallKey, log_linear_bucket,
+    EINTR, ERESTART_FIRST, ERESTART_LAST, ErrnoKey, HISTOGRAM_BUCKETS, Histogram, MAX_ERRNO, SyscallKey,
+    log_linear_bucket,
 };
 
 use crate::events::Ended;
 use crate::losses::{self, Loss};
 use crate::processes::Comm;
-use crate::{events, in_flight, processes, settings};
+use crate::threads::Call;
+use crate::{events, processes, settings, threads};
 
 /// One for all CPUs: a histogram is large, and a node may have many CPUs. Two CPUs seldom count in one bucket at once.
 /// Not allocated on demand, which old kernels can't do safely in a tracepoint. The daemon sets the sizes, and removes the
@@ -38,16 +39,7 @@ pub fn try_enter(id: i64) -> Result<(), Loss> {
     if !settings::measured().contains(syscall) {
         return Ok(());
     }
-    let Some(process) = processes::watched(&comm) else {
-        return Ok(());
-    };
-    in_flight::begin(&SyscallInFlight {
-        start: now(),
-        process: process.number,
-        syscall,
-        pid: process.ids.pid,
-        tid: process.ids.tid,
-    })
+    threads::begin(&comm, syscall, now)
 }
 
 /// `registers` is the address of the thread's own, which still hold the arguments.
@@ -56,7 +48,7 @@ pub fn try_exit(registers: u64, result: i64) -> Result<(), Loss> {
     let Some(comm) = processes::maybe_watched() else {
         return Ok(());
     };
-    let Some(call) = in_flight::end() else {
+    let Some(call) = threads::end(&comm) else {
         return Ok(());
     };
     record(&call, comm, result, registers)
@@ -64,7 +56,7 @@ pub fn try_exit(registers: u64, result: i64) -> Result<(), Loss> {
 
 #[inline(always)]
 pub fn try_exec(old_tid: i32) -> Result<(), Loss> {
-    let Some(call) = in_flight::end_before_exec(old_tid) else {
+    let Some(call) = threads::end_before_exec(old_tid) else {
         return Ok(());
     };
     let Some(comm) = Comm::current() else {
@@ -75,7 +67,7 @@ pub fn try_exec(old_tid: i32) -> Result<(), Loss> {
 }
 
 #[inline(always)]
-fn record(call: &SyscallInFlight, comm: Comm, result: i64, registers: u64) -> Result<(), Loss> {
+fn record(call: &Call, comm: Comm, result: i64, registers: u64) -> Result<(), Loss> {
     let end = now();
     let duration = end.saturating_sub(call.start);
     // Each record stands for itself: the failure to write one must not cost the others.
@@ -116,7 +108,7 @@ fn errno(result: i64) -> Option<u32> {
 }
 
 #[inline(always)]
-fn count_latency(call: &SyscallInFlight, duration: u64) -> Result<(), Loss> {
+fn count_latency(call: &Call, duration: u64) -> Result<(), Loss> {
     let key = SyscallKey {
         process: call.process,
         syscall: call.syscall,
@@ -144,7 +136,7 @@ fn count_latency(call: &SyscallInFlight, duration: u64) -> Result<(), Loss> {
 }
 
 #[inline(always)]
-fn count_errno(call: &SyscallInFlight, errno: u32) -> Result<(), Loss> {
+fn count_errno(call: &Call, errno: u32) -> Result<(), Loss> {
     let key = ErrnoKey {
         process: call.process,
         syscall: call.syscall,

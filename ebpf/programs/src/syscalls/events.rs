@@ -3,14 +3,13 @@
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
-use sabot_abi::{
-    ERRNO_BITMAP_WORDS, SYSCALL_ARGUMENTS, SYSCALL_BITMAP_WORDS, SyscallEvent, SyscallFile, SyscallInFlight,
-};
+use sabot_abi::{ERRNO_BITMAP_WORDS, SYSCALL_ARGUMENTS, SYSCALL_BITMAP_WORDS, SyscallEvent, SyscallFile};
 
 use crate::bitmap::Bitmap;
 use crate::details;
 use crate::losses::Loss;
 use crate::processes::Comm;
+use crate::threads::Call;
 
 /// The daemon sets the size.
 #[map]
@@ -30,7 +29,7 @@ static QUIET_ERRNO: Bitmap<ERRNO_BITMAP_WORDS> = Bitmap::EMPTY;
 
 /// A call that has ended.
 pub struct Ended<'a> {
-    pub call: &'a SyscallInFlight,
+    pub call: &'a Call,
     pub comm: Comm,
     pub end: u64,
     pub duration: u64,

@@ -12,10 +12,10 @@ mod calls;
 mod details;
 mod events;
 mod files;
-mod in_flight;
 mod losses;
 mod processes;
 mod settings;
+mod threads;
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
@@ -44,7 +44,7 @@ pub fn sched_process_exec(context: RawTracePointContext) -> i32 {
 /// `(struct task_struct *p)`.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn sched_process_exit(_context: RawTracePointContext) -> i32 {
-    in_flight::forget();
+    threads::forget();
     0
 }
 

@@ -32,7 +32,7 @@ static PID_NS_INITIAL: Global<u32> = Global::new(0);
 /// A thread's name. The programs handle it as words: as bytes it would be loaded one by one.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-pub struct Comm([u64; COMM_LENGTH / size_of::<u64>()]);
+pub struct Comm([u64; COMM_LENGTH / 8]);
 
 impl Comm {
     #[inline(always)]
@@ -43,6 +43,11 @@ impl Comm {
             let result = bpf_get_current_comm(comm.as_mut_ptr().cast(), COMM_LENGTH as u32);
             (result == 0).then(|| comm.assume_init())
         }
+    }
+
+    #[inline(always)]
+    pub fn words(self) -> [u64; COMM_LENGTH / 8] {
+        self.0
     }
 
     #[inline(always)]
@@ -58,6 +63,8 @@ pub struct Process {
     /// The daemon's number for the name or the cgroup.
     pub number: u32,
     pub ids: Ids,
+    /// Or else by its cgroup.
+    pub by_name: bool,
 }
 
 /// Pid and tid in the daemon's pid namespace; zero where that doesn't know the process.
@@ -91,14 +98,22 @@ pub fn watched(comm: &Comm) -> Option<Process> {
     if let Some(&number) = unsafe { PROCESSES.get(comm) }
         && let Some(ids) = namespace_ids()
     {
-        return Some(Process { number, ids });
+        return Some(Process {
+            number,
+            ids,
+            by_name: true,
+        });
     }
     if settings::cgroup_count() == 0 {
         return None;
     }
     let number = cgroup()?;
     let ids = namespace_ids().unwrap_or_else(initial_ids);
-    Some(Process { number, ids })
+    Some(Process {
+        number,
+        ids,
+        by_name: false,
+    })
 }
 
 /// The daemon's number for the first watched cgroup that the current thread is in or below.

@@ -36,6 +36,12 @@ pub fn cgroup_count() -> u32 {
     unsafe { (&raw const (*SETTINGS.0.get()).cgroup_count).read_volatile() }
 }
 
+#[inline(always)]
+pub fn generation() -> u32 {
+    // SAFETY: the pointer is to a static's field.
+    unsafe { (&raw const (*SETTINGS.0.get()).generation).read_volatile() }
+}
+
 /// The daemon's number for the cgroup at this index of the array of cgroups. The index is taken modulo its size.
 #[inline(always)]
 pub fn cgroup_number(index: u32) -> u32 {

@@ -59,6 +59,7 @@ pub(super) struct WatchMaps {
     /// Numbers of the cgroups in the array.
     slots: [Option<u32>; SLOTS],
     current: Watch,
+    generation: u32,
 }
 
 impl WatchMaps {
@@ -69,7 +70,12 @@ impl WatchMaps {
             settings: take(object, SETTINGS)?,
             slots: [None; SLOTS],
             current: Watch::default(),
+            generation: 0,
         })
+    }
+
+    pub(super) fn current(&self) -> &Watch {
+        &self.current
     }
 
     /// Replaces what is watched; when the kernel refuses, what was watched before is watched again.
@@ -86,7 +92,7 @@ impl WatchMaps {
     }
 
     /// What stays is watched all along. A slot's number is cleared before its cgroup changes, so that no call is counted for
-    /// the wrong one.
+    /// the wrong one. The generation changes when nothing else does any more: what programs find in it stays true.
     fn write(&mut self, watch: &Watch) -> Result<(), SyscallProgramError> {
         for (comm, number) in &watch.processes {
             self.processes
@@ -120,7 +126,9 @@ impl WatchMaps {
             missing_is_fine(self.processes.remove(comm))
                 .map_err(|e| SyscallProgramError::map(PROCESSES, e))?;
         }
-        Ok(())
+        self.publish(watch)?;
+        self.generation = self.generation.wrapping_add(1);
+        self.publish(watch)
     }
 
     fn publish(&mut self, watch: &Watch) -> Result<(), SyscallProgramError> {
@@ -131,7 +139,7 @@ impl WatchMaps {
             measured: bitmap::<SYSCALL_BITMAP_WORDS>(watch.syscalls.iter().copied()),
             cgroups: self.slots.map(Option::unwrap_or_default),
             cgroup_count: last.map_or(0, |last| last as u32 + 1),
-            reserved: 0,
+            generation: self.generation,
         };
         self.settings
             .set(0, settings, 0)
