@@ -59,6 +59,7 @@ impl Drop for Cgroup {
     }
 }
 
+/// Without repetitions.
 fn labels(observer: &SyscallObserver) -> Vec<String> {
     let snapshot = observer.snapshot().unwrap();
     let mut labels: Vec<_> = snapshot
@@ -86,7 +87,7 @@ async fn names_come_and_go_while_others_stay() {
     observer
         .set_tracing(&Tracing::of_processes([&second, &third]))
         .unwrap();
-    assert_eq!(labels(&observer), [second.clone()]);
+    assert_eq!(labels(&observer), [second.as_str()]);
     on_thread_named(&first, || open_missing(1));
     on_thread_named(&second, || open_missing(1));
     on_thread_named(&third, || open_missing(2));
@@ -197,7 +198,7 @@ async fn a_cgroup_is_traced_with_all_that_is_below_it() {
     let call = received.last().unwrap();
     assert_eq!(call.process, cgroup.path);
     assert_eq!(call.comm, program.path.file_name().unwrap().to_str().unwrap());
-    assert_eq!(labels(&observer), [cgroup.path.clone()]);
+    assert_eq!(labels(&observer), [cgroup.path.as_str()]);
     let before = missing(&observer).expect("the opens were counted");
 
     // The same program elsewhere isn't.
@@ -221,5 +222,5 @@ async fn a_cgroup_is_traced_with_all_that_is_below_it() {
     cgroup.run(&cat);
     assert!(labels(&observer).is_empty());
     other.run(&cat);
-    assert_eq!(labels(&observer), [other.path.clone()]);
+    assert_eq!(labels(&observer), [other.path.as_str()]);
 }
