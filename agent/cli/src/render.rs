@@ -1,18 +1,21 @@
 //! Documents as people read them.
 
 mod syscall;
+mod tcp;
+mod timeline;
 
 use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
 
+pub(crate) use self::syscall::tracing;
+pub(crate) use self::tcp::flows;
+pub(crate) use self::timeline::timeline;
 use crate::text;
 use crate::view::{
     ChangeDoc, EventDoc, EventKindDoc, FaultDoc, FaultsDoc, NodeDoc, PacketDoc, PreviewDoc, Tally, TargetDoc,
     TargetKind, TargetPhase, TargetStatusDoc, TargetsDoc, Time, WatchDoc, full_name,
 };
-
-pub(crate) use syscall::tracing;
 
 /// Between columns.
 const GAP: u16 = 2;
@@ -415,6 +418,7 @@ pub(crate) fn event_line(event: &EventDoc) -> String {
     let text = match &event.kind {
         EventKindDoc::Packet(packet) => packet_line(packet),
         EventKindDoc::Syscall(syscall) => syscall::line(syscall),
+        EventKindDoc::Tcp(event) => tcp::event_line(event),
         EventKindDoc::Fault {
             fault,
             change,

@@ -1,10 +1,12 @@
 //! The one place where the parts are wired: checks, start, the order of the end.
 
+mod following;
 mod kernel;
 mod notify;
 mod privileges;
 mod signals;
 mod syscalls;
+mod tcp;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -21,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{self, JoinHandle};
 
 use crate::api::{self, BindError, Limits, NodeInfo, ServeError, Services, WatchLoss};
-use crate::config::{Attach, Config, ConfigError, SyscallMode};
+use crate::config::{Attach, Config, ConfigError, ObserveMode};
 use crate::engine::handle::{Handle, RuntimeState};
 use crate::engine::{Control, Engine, Heartbeat, LeftBehind, Options, Parts};
 use crate::kernel::features::Features;
@@ -30,9 +32,11 @@ use crate::logging::{self, LoggingError};
 use crate::metrics::{self, HttpState, Metrics, Probe, ReconcileDuration, Sources};
 use crate::observe::dns::{self, DnsObserver};
 use crate::observe::event::EventHub;
+use crate::observe::identity;
 use crate::observe::observers::Observers;
 use crate::observe::packets::{self, PacketObserver, SnapshotEnricher};
-use crate::targets::{self, Names, TargetsConfig};
+use crate::observe::timeline;
+use crate::targets::{self, Names, TargetsConfig, TargetsHandle};
 use signals::Signals;
 
 /// The engine's heart beats once a second; a pass may take a while on a busy machine.
@@ -168,28 +172,35 @@ impl Daemon {
         http: Option<TcpListener>,
     ) -> Result<Self, AppError> {
         let hub = EventHub::new(config.event_buffer);
+        let source = targets::start(TargetsConfig {
+            runtime_endpoint: config.runtime_endpoint.clone(),
+            runtime_poll: config.runtime_poll,
+            ..TargetsConfig::default()
+        });
+        let identities = identity::start(source.watch());
         let (syscall_observer, feature) = syscalls::start(config, &hub);
+        let (tcp_observer, tcp_feature) = tcp::start(config, identities.clone(), &hub);
         let mut features = kernel.features;
-        features.list.extend(feature);
+        features.list.extend(feature.into_iter().chain(tcp_feature));
         let features = Arc::new(features);
         let injector = kernel.injector;
 
         let reconcile = ReconcileDuration::default();
-        let (parts, names) = parts(config, injector.clone(), &features, &hub, &reconcile);
+        let (parts, names) = parts(source, injector.clone(), &features, &hub, &reconcile);
         let (engine, handle, control) = Engine::new(parts, options(config));
         let engine_ended = start_engine(engine)?;
 
         let (packets, dns) = start_readers(kernel.taps, &handle, names, &hub, &injector)?;
         let incidents = injector.clone();
-        let observers = Arc::new(Observers::new(
+        let observers = Observers::new(
             syscall_observer,
             Some(packets),
             Some(dns),
             Box::new(move || incidents.incidents()),
-        ));
-        if config.syscalls == SyscallMode::Active {
-            tokio::spawn(syscalls::follow_faults(handle.clone(), Arc::clone(&observers)));
-        }
+        );
+        let observers = Arc::new(observers.with_tcp(tcp_observer));
+        follow(config, &handle, &observers);
+        let timelines = timeline::start(handle.clone(), identities, observers.clone(), &hub);
 
         let (stop, stopped) = watch::channel(false);
         let watch_loss = WatchLoss::default();
@@ -211,6 +222,7 @@ impl Daemon {
             engine: handle,
             events: hub,
             observe: observers,
+            timelines: Arc::new(timelines),
             node: Arc::new(node_info(config, &features)),
             watch_loss,
         };
@@ -298,19 +310,14 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// What the engine works with, and what learns names for it; begins to watch the world.
+/// What the engine works with, and what learns names for it.
 fn parts(
-    config: &Config,
+    source: TargetsHandle,
     datapath: Arc<Injector>,
     features: &Arc<Features>,
     hub: &EventHub,
     reconcile: &ReconcileDuration,
 ) -> (Parts, Names) {
-    let source = targets::start(TargetsConfig {
-        runtime_endpoint: config.runtime_endpoint.clone(),
-        runtime_poll: config.runtime_poll,
-        ..TargetsConfig::default()
-    });
     let names = source.names();
     let reconcile = reconcile.clone();
     let parts = Parts {
@@ -321,6 +328,29 @@ fn parts(
         on_reconcile: Box::new(move |duration| reconcile.observe(duration)),
     };
     (parts, names)
+}
+
+/// Observers learn what the engine knows, and rest while there is no fault where that is wanted.
+fn follow(config: &Config, handle: &Handle, observers: &Arc<Observers>) {
+    tokio::spawn(tcp::follow_world(handle.clone(), Arc::clone(observers)));
+    if config.syscalls == ObserveMode::Active {
+        let observers = Arc::clone(observers);
+        let change = move |wanted| {
+            if let Some(observer) = observers.syscall_observer() {
+                syscalls::set_attached(observer, wanted);
+            }
+        };
+        tokio::spawn(following::follow_faults(handle.clone(), change));
+    }
+    if config.tcp == ObserveMode::Active {
+        let observers = Arc::clone(observers);
+        let change = move |wanted| {
+            if let Some(observer) = observers.tcp_observer() {
+                tcp::set_attached(observer, wanted);
+            }
+        };
+        tokio::spawn(following::follow_faults(handle.clone(), change));
+    }
 }
 
 /// The engine has a thread of its own, so that neither side waits for the other's work: it blocks for every quick

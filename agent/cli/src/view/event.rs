@@ -6,6 +6,7 @@ use sabot_core::spec::Metadata;
 use sabot_proto::sabot::v1;
 use serde::Serialize;
 
+use super::tcp::{TcpDoc, tcp_doc};
 use super::{Span, Time, metadata, span, time};
 use crate::error::CliError;
 
@@ -22,6 +23,7 @@ pub(crate) struct EventDoc {
 pub(crate) enum EventKindDoc {
     Packet(PacketDoc),
     Syscall(SyscallDoc),
+    Tcp(TcpDoc),
     Fault {
         fault: Metadata,
         change: String,
@@ -74,6 +76,15 @@ pub(crate) struct SyscallDoc {
     pub(crate) detail: BTreeMap<String, String>,
 }
 
+impl From<v1::PodRef> for PodDoc {
+    fn from(pod: v1::PodRef) -> Self {
+        Self {
+            namespace: pod.namespace,
+            name: pod.name,
+        }
+    }
+}
+
 impl TryFrom<v1::Event> for EventDoc {
     type Error = CliError;
 
@@ -97,6 +108,7 @@ impl TryFrom<v1::Event> for EventDoc {
                 change: change.change,
                 message: change.message,
             },
+            Some(Kind::Tcp(tcp)) => EventKindDoc::Tcp(tcp_doc(tcp)),
             Some(Kind::Lost(lost)) => EventKindDoc::Lost {
                 stream: lost.stream,
                 count: lost.count,
@@ -115,10 +127,7 @@ fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
         direction: direction(packet.direction()),
         outcome: outcome(packet.outcome()),
         fault: metadata(packet.fault),
-        pod: packet.pod.map(|pod| PodDoc {
-            namespace: pod.namespace,
-            name: pod.name,
-        }),
+        pod: packet.pod.map(PodDoc::from),
         device: packet.device,
         source: packet.source,
         destination: packet.destination,

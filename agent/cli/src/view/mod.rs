@@ -3,15 +3,18 @@
 mod event;
 mod fault;
 mod node;
+mod tcp;
+mod timeline;
 mod trace;
 
-pub(crate) use event::{EventDoc, EventKindDoc, PacketDoc, SyscallDoc};
+pub(crate) use event::{EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
 pub(crate) use fault::{
     ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,
     TargetStatusDoc, WatchDoc,
 };
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
-
+pub(crate) use tcp::{FlowDoc, FlowsDoc, TcpDoc};
+pub(crate) use timeline::{AggregateDoc, LatenciesDoc, MomentDoc, TargetTimelineDoc, TimelineDoc};
 pub(crate) use trace::TracingDoc;
 
 use std::fmt;

@@ -10,6 +10,7 @@ use sabot_proto::sabot::v1;
 use tonic::Status;
 
 use super::status::{invalid_field, invalid_fields};
+use super::tcp::{owner_ref, tcp_event};
 use crate::observe::event::{Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
 
 /// The stream's name where events get lost on their way to a slow reader.
@@ -52,7 +53,7 @@ impl TryFrom<v1::WatchEventsRequest> for EventFilter {
             .map(|number| match v1::EventType::try_from(number) {
                 Ok(v1::EventType::Unspecified) | Err(_) => Err(invalid_field(
                     "types",
-                    format!("{number} is not a type of events; allowed are PACKET, SYSCALL and FAULT"),
+                    format!("{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT and TCP"),
                 )),
                 Ok(kind) => Ok(kind),
             })
@@ -104,6 +105,7 @@ impl EventFilter {
                 self.wants(v1::EventType::Syscall)
                     && self.fault.is_none()
                     && !self.asks_for_packets()
+                    && self.pod.is_none()
                     && self.process.as_ref().is_none_or(|p| *p == syscall.process)
                     && (!self.failed_only || syscall.errno.is_some())
                     && self.min_duration.is_none_or(|d| d <= syscall.duration)
@@ -111,8 +113,19 @@ impl EventFilter {
             EventKind::Fault(change) => {
                 self.wants(v1::EventType::Fault)
                     && !self.asks_for_packets()
+                    && self.pod.is_none()
                     && !self.asks_for_syscalls()
                     && self.fault.as_ref().is_none_or(|f| *f == change.fault)
+            }
+            EventKind::Tcp(tcp) => {
+                self.wants(v1::EventType::Tcp)
+                    && self.fault.is_none()
+                    && !self.asks_for_packets()
+                    && !self.asks_for_syscalls()
+                    && self
+                        .pod
+                        .as_ref()
+                        .is_none_or(|pod| owner_ref(&tcp.owner).as_ref() == Some(pod))
             }
             EventKind::Lost { .. } => true,
         }
@@ -129,7 +142,7 @@ impl EventFilter {
 
     /// A property that only packets have is filtered on.
     fn asks_for_packets(&self) -> bool {
-        self.pod.is_some() || self.outcome.is_some()
+        self.outcome.is_some()
     }
 }
 
@@ -139,6 +152,7 @@ pub(super) fn event(event: &Event) -> v1::Event {
         EventKind::Packet(packet) => Kind::Packet(packet_event(packet)),
         EventKind::Syscall(syscall) => Kind::Syscall(syscall_event(syscall)),
         EventKind::Fault(change) => Kind::Fault(fault_event(change)),
+        EventKind::Tcp(tcp) => Kind::Tcp(tcp_event(tcp)),
         EventKind::Lost { stream, count } => Kind::Lost(v1::Lost {
             stream: (*stream).to_owned(),
             count: *count,

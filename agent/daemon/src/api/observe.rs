@@ -8,14 +8,15 @@ use sabot_proto::sabot::v1;
 use sabot_proto::sabot::v1::observe_service_server::ObserveService;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::task;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::events::{EventFilter, WATCH_STREAM, WatchLoss, event};
-use super::status::{invalid, invalid_field};
+use super::fault::fault_name;
+use super::status::{invalid, invalid_field, not_found};
 use super::stream::{Ended, Sink, Stopped, produce};
-use super::{Services, view};
+use super::timeline::timeline;
+use super::{Services, tcp, view};
 use crate::observe::event::{Event, EventKind};
 use crate::observe::source::{SetTracingError, SyscallSummary};
 use crate::observe::syscalls::{SyscallsError, Tracing};
@@ -77,6 +78,40 @@ impl ObserveService for ObserveApi {
                 .collect(),
             events_lost,
             incidents: counts(services.observe.incidents()),
+            tcp: services.observe.tcp().iter().flat_map(tcp::summaries).collect(),
+        }))
+    }
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Result<Response<v1::ListFlowsResponse>, Status> {
+        let query = tcp::query(request.into_inner())?;
+        let observe = Arc::clone(&self.services.observe);
+        // Thousands of system calls where there are many connections: not on a thread that others wait for.
+        let flows = tokio::task::spawn_blocking(move || observe.flows(&query)).await;
+        let flows = flows.map_err(|panic| Status::internal(panic.to_string()))??;
+        Ok(Response::new(v1::ListFlowsResponse {
+            time: Some(timestamp_to_proto(SystemTime::now())),
+            flows: flows.iter().map(tcp::flow).collect(),
+        }))
+    }
+
+    async fn get_timeline(
+        &self,
+        request: Request<v1::GetTimelineRequest>,
+    ) -> Result<Response<v1::GetTimelineResponse>, Status> {
+        let request = request.into_inner();
+        let fault = fault_name(request.namespace, request.name)?;
+        let timelines = Arc::clone(&self.services.timelines);
+        let asked = fault.clone();
+        // The kernel's counters are read for it.
+        let found = tokio::task::spawn_blocking(move || timelines.timeline(&asked)).await;
+        let found =
+            found.map_err(|error| Status::internal(format!("the timeline can't be read: {error}")))?;
+        let found = found.ok_or_else(|| not_found(&fault))?;
+        Ok(Response::new(v1::GetTimelineResponse {
+            timeline: Some(timeline(&fault, &found)),
         }))
     }
 
@@ -109,7 +144,7 @@ impl ObserveService for ObserveApi {
             cgroups: tracing.cgroups,
         };
         // It waits for the kernel's programs to end.
-        let set = task::spawn_blocking(move || observe.set_tracing(&tracing).map(|()| tracing));
+        let set = tokio::task::spawn_blocking(move || observe.set_tracing(&tracing).map(|()| tracing));
         let tracing = set.await.map_err(|error| Status::internal(error.to_string()))??;
         Ok(Response::new(v1::SetTracingResponse {
             tracing: Some(tracing_to_proto(tracing)),

@@ -8,6 +8,7 @@ mod faults;
 mod http;
 mod node;
 mod syscalls;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -27,6 +28,7 @@ use crate::engine::handle::Handle;
 use crate::kernel::features::Features;
 use crate::observe::observers::Observers;
 use crate::observe::syscalls::{SyscallObserver, SyscallSnapshot};
+use crate::observe::tcp::{TcpObserver, TcpSnapshot};
 
 /// How long a scrape waits for the engine; scrapers give up after ten seconds.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(3);
@@ -51,6 +53,7 @@ pub struct Metrics {
     sources: Sources,
     engine_errors: AtomicU64,
     syscall_errors: AtomicU64,
+    tcp_errors: AtomicU64,
 }
 
 impl Metrics {
@@ -64,6 +67,7 @@ impl Metrics {
             sources,
             engine_errors: AtomicU64::new(0),
             syscall_errors: AtomicU64::new(0),
+            tcp_errors: AtomicU64::new(0),
         }
     }
 
@@ -76,15 +80,18 @@ impl Metrics {
         let mut registry = Registry::with_prefix(self.prefix);
         self.gather_faults(&mut registry).await;
         self.gather_syscalls(&mut registry).await;
-        let mut lost = self.sources.observers.lost().to_vec();
+        self.gather_tcp(&mut registry).await;
+        let mut lost = self.sources.observers.lost();
         lost.push(("subscribers", (self.sources.subscribers_lost)()));
         node::register_losses(
             &mut registry,
             &lost,
             &self.sources.observers.incident_counts(),
+            &self.sources.observers.unresolved(),
             &[
                 ("engine", self.engine_errors.load(Ordering::Relaxed)),
                 ("syscalls", self.syscall_errors.load(Ordering::Relaxed)),
+                ("tcp", self.tcp_errors.load(Ordering::Relaxed)),
             ],
         );
         format.encode(&[&self.lasting, &registry])
@@ -127,5 +134,23 @@ impl Metrics {
         };
         self.syscall_errors.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(error, "the syscalls' counters are missing from a scrape");
+    }
+
+    async fn gather_tcp(&self, registry: &mut Registry) {
+        let observers = Arc::clone(&self.sources.observers);
+        // A system call for each pod.
+        let snapshot = tokio::task::spawn_blocking(move || {
+            observers
+                .tcp_observer()
+                .map_or_else(|| Ok(TcpSnapshot::default()), TcpObserver::snapshot)
+        })
+        .await;
+        let error = match snapshot {
+            Ok(Ok(snapshot)) => return tcp::register(registry, &snapshot),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.tcp_errors.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(error, "the counters of TCP are missing from a scrape");
     }
 }

@@ -59,6 +59,7 @@ pub(super) fn register_losses(
     registry: &mut Registry,
     events_lost: &[(&str, u64)],
     incidents: &[(&str, u64)],
+    unresolved: &[(&str, u64)],
     scrape_errors: &[(&str, u64)],
 ) {
     let families = [
@@ -73,6 +74,12 @@ pub(super) fn register_losses(
             "Things that went wrong inside the fault programs.",
             "incident",
             incidents,
+        ),
+        (
+            "unresolved",
+            "Things seen in the kernel whose pod is not known.",
+            "stream",
+            unresolved,
         ),
         (
             "scrape_errors",

@@ -7,10 +7,13 @@ use std::time::{Duration, SystemTime};
 use sabot_core::model::FaultName;
 use tokio::sync::broadcast;
 
+use super::identity::Identity;
+
 /// The streams in which the kernel can lose events.
 pub const STREAM_DNS: &str = "dns";
 pub const STREAM_PACKETS: &str = "packets";
 pub const STREAM_SYSCALLS: &str = "syscalls";
+pub const STREAM_TCP: &str = "tcp";
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -23,6 +26,7 @@ pub enum EventKind {
     Packet(PacketEvent),
     Syscall(SyscallEvent),
     Fault(FaultEvent),
+    Tcp(TcpEvent),
     /// The receiver was too slow, or a ring was full: this many events of the stream are missing here.
     Lost {
         stream: &'static str,
@@ -74,6 +78,33 @@ pub struct FaultEvent {
     /// `applied`, `edited`, `injected`, `partial`, `failed`, `expired`, `deleted`.
     pub change: &'static str,
     pub message: String,
+}
+
+/// Something that happened to a TCP connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TcpEvent {
+    pub owner: Arc<Identity>,
+    pub change: TcpChange,
+    /// Both ends are unspecified, with port 0, for a reset that answers a segment of no connection.
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    /// 0 where the kernel had none yet, or no longer.
+    pub local_port: u16,
+    pub remote_port: u16,
+    /// As `ETIMEDOUT`.
+    pub errno: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpChange {
+    /// A connection that the owner asked for was never established; without an error the application gave it up.
+    ConnectFailed,
+    /// An error ended an established connection.
+    Lost,
+    ResetSent,
+    ResetReceived,
+    /// The retransmission timer ran out.
+    Rto,
 }
 
 /// Where events are published; slow subscribers lose events and are told how many.

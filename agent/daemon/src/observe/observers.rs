@@ -6,10 +6,12 @@ use std::sync::Arc;
 use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
 
 use super::dns::DnsObserver;
-use super::event::{STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS};
+use super::event::{STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS, STREAM_TCP};
+use super::flows::{Flow, FlowQuery};
 use super::packets::PacketObserver;
-use super::source::{ObserveSource, SetTracingError, SyscallSummary};
+use super::source::{FlowsError, ObserveSource, SetTracingError, SyscallSummary};
 use super::syscalls::{CallKey, SyscallObserver, Tracing};
+use super::tcp::{TcpObserver, TcpSnapshot};
 
 /// Reads what went wrong inside the fault programs, by [`INCIDENT_NAMES`].
 pub type Incidents = Box<dyn Fn() -> [u64; INCIDENT_COUNT as usize] + Send + Sync>;
@@ -19,6 +21,7 @@ pub struct Observers {
     syscalls: Option<SyscallObserver>,
     packets: Option<PacketObserver>,
     dns: Option<DnsObserver>,
+    tcp: Option<TcpObserver>,
     incidents: Incidents,
 }
 
@@ -33,8 +36,18 @@ impl Observers {
             syscalls,
             packets,
             dns,
+            tcp: None,
             incidents,
         }
+    }
+
+    pub fn with_tcp(mut self, tcp: Option<TcpObserver>) -> Self {
+        self.tcp = tcp;
+        self
+    }
+
+    pub fn tcp_observer(&self) -> Option<&TcpObserver> {
+        self.tcp.as_ref()
     }
 
     pub fn syscall_observer(&self) -> Option<&SyscallObserver> {
@@ -42,8 +55,8 @@ impl Observers {
     }
 
     /// Events lost since the start, by stream; every stream is named, even one whose observer is absent.
-    pub fn lost(&self) -> [(&'static str, u64); 3] {
-        [
+    pub fn lost(&self) -> Vec<(&'static str, u64)> {
+        vec![
             (STREAM_DNS, self.dns.as_ref().map_or(0, DnsObserver::lost_answers)),
             (
                 STREAM_PACKETS,
@@ -53,7 +66,13 @@ impl Observers {
                 STREAM_SYSCALLS,
                 self.syscalls.as_ref().map_or(0, SyscallObserver::lost_events),
             ),
+            (STREAM_TCP, self.tcp.as_ref().map_or(0, TcpObserver::lost_events)),
         ]
+    }
+
+    /// Things that happened to nobody who is known, since the start, by stream.
+    pub fn unresolved(&self) -> Vec<(&'static str, u64)> {
+        vec![(STREAM_TCP, self.tcp.as_ref().map_or(0, TcpObserver::unresolved))]
     }
 
     /// What went wrong inside the fault programs since the start.
@@ -69,10 +88,12 @@ impl Observers {
         let packets = self.packets.as_ref().is_none_or(PacketObserver::is_running);
         let syscalls = self.syscalls.as_ref().is_none_or(SyscallObserver::is_running);
         let dns = self.dns.as_ref().is_none_or(DnsObserver::is_running);
+        let tcp = self.tcp.as_ref().is_none_or(TcpObserver::is_running);
         let stopped: Vec<_> = [
             (STREAM_DNS, dns),
             (STREAM_PACKETS, packets),
             (STREAM_SYSCALLS, syscalls),
+            (STREAM_TCP, tcp),
         ]
         .iter()
         .filter(|(_, running)| !running)
@@ -126,6 +147,20 @@ impl ObserveSource for Observers {
         Ok(observer.set_tracing(tracing)?)
     }
 
+    fn tcp(&self) -> Option<TcpSnapshot> {
+        let snapshot = self.tcp.as_ref()?.snapshot();
+        snapshot
+            .inspect_err(|error| tracing::warn!(%error, "the TCP counters can't be read"))
+            .ok()
+    }
+
+    fn flows(&self, query: &FlowQuery) -> Result<Vec<Flow>, FlowsError> {
+        let observer = self.tcp.as_ref().ok_or(FlowsError::NotObserved)?;
+        observer
+            .flows(query)
+            .map_err(|error| FlowsError::Unreadable(error.to_string()))
+    }
+
     fn events_lost(&self) -> Vec<(String, u64)> {
         named(&self.lost())
     }
@@ -150,7 +185,10 @@ mod tests {
     fn absent_observers_are_named_and_lose_nothing() {
         let incidents = || std::array::from_fn(|which| which as u64);
         let observers = Observers::new(None, None, None, Box::new(incidents));
-        assert_eq!(observers.lost(), [("dns", 0), ("packets", 0), ("syscalls", 0)]);
+        assert_eq!(
+            observers.lost(),
+            [("dns", 0), ("packets", 0), ("syscalls", 0), ("tcp", 0)]
+        );
         assert_eq!(observers.incident_counts()[2], ("no_counters", 2));
         assert!(observers.syscalls().is_empty());
         assert_eq!(observers.alive(), Ok(()));

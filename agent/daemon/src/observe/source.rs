@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::flows::{Flow, FlowQuery};
 use super::syscalls::{SyscallsError, Tracing};
+use super::tcp::TcpSnapshot;
 
 /// The calls of one (process name, syscall) pair since the daemon's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +31,17 @@ pub enum SetTracingError {
     Syscalls(#[from] SyscallsError),
 }
 
+/// Why there is no answer about flows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlowsError {
+    #[error(
+        "TCP connections are not observed here; `sabot node` says why, unless it was turned off by --tcp"
+    )]
+    NotObserved,
+    #[error("the open connections can't be read: {0}")]
+    Unreadable(String),
+}
+
 /// Counters that observers hold, read at the time of the call.
 ///
 /// An observer that can't run on this machine reports nothing; why it can't is in the node's features.
@@ -48,6 +61,20 @@ pub trait ObserveSource: Send + Sync + 'static {
     /// When it isn't usable, can't be put into force, or syscalls aren't observed.
     fn set_tracing(&self, _tracing: &Tracing) -> Result<(), SetTracingError> {
         Err(SetTracingError::NotObserved)
+    }
+
+    /// What TCP connections did, by owner; `None` where they aren't observed.
+    fn tcp(&self) -> Option<TcpSnapshot> {
+        None
+    }
+
+    /// The busiest of the open TCP connections.
+    ///
+    /// # Errors
+    ///
+    /// When they aren't observed here, or can't be read now.
+    fn flows(&self, _query: &FlowQuery) -> Result<Vec<Flow>, FlowsError> {
+        Err(FlowsError::NotObserved)
     }
 
     /// Events lost since the daemon's start, by stream.
