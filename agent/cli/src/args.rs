@@ -99,6 +99,11 @@ pub(crate) enum Command {
     /// Follow events: sampled packets, slow and failed syscalls, what happens to TCP connections, changes of faults, calls of
     /// the container runtime.
     Events(EventArgs),
+    /// Show whose syscalls are traced, or change that until sabotd ends.
+    Trace {
+        #[command(subcommand)]
+        change: Option<TraceCommand>,
+    },
     /// Show what a fault did to each of its targets, and when: from its application to the recovery.
     Timeline {
         /// NAME or NAMESPACE/NAME.
@@ -147,6 +152,30 @@ pub(crate) struct ApplyArgs {
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) how: HowArgs,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum TraceCommand {
+    /// Trace this and nothing else.
+    Set(TraceArgs),
+    /// Trace this too.
+    Add(TraceArgs),
+    /// No longer trace this; its counters go.
+    Remove(TraceArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct TraceArgs {
+    /// Processes of this name, as /proc/PID/comm has it; may be repeated.
+    #[arg(long = "process", value_name = "COMM")]
+    pub(crate) processes: Vec<String>,
+    /// Only this syscall and others that are given; may be repeated. Without any, all are measured.
+    #[arg(long = "syscall", value_name = "NAME")]
+    pub(crate) syscalls: Vec<String>,
+    /// Processes in this cgroup or below it: its path below the root of cgroup v2; may be repeated.
+    #[arg(long = "cgroup", value_name = "PATH")]
+    pub(crate) cgroups: Vec<String>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -1,6 +1,7 @@
 //! Documents as people read them.
 
 mod cri;
+mod syscall;
 mod tcp;
 mod timeline;
 mod top;
@@ -9,13 +10,14 @@ use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
 
+pub(crate) use self::syscall::tracing;
 pub(crate) use self::tcp::flows;
 pub(crate) use self::timeline::timeline;
 pub(crate) use self::top::top;
 use crate::text;
 use crate::view::{
-    ChangeDoc, EventDoc, EventKindDoc, FaultDoc, FaultsDoc, NodeDoc, PacketDoc, PreviewDoc, SyscallDoc,
-    Tally, TargetDoc, TargetKind, TargetPhase, TargetStatusDoc, TargetsDoc, Time, WatchDoc, full_name,
+    ChangeDoc, EventDoc, EventKindDoc, FaultDoc, FaultsDoc, NodeDoc, PacketDoc, PreviewDoc, Tally, TargetDoc,
+    TargetKind, TargetPhase, TargetStatusDoc, TargetsDoc, Time, WatchDoc, full_name,
 };
 
 /// Between columns.
@@ -418,7 +420,7 @@ pub(crate) fn watch_line(item: &WatchDoc, now: SystemTime) -> String {
 pub(crate) fn event_line(event: &EventDoc) -> String {
     let text = match &event.kind {
         EventKindDoc::Packet(packet) => packet_line(packet),
-        EventKindDoc::Syscall(syscall) => syscall_line(syscall),
+        EventKindDoc::Syscall(syscall) => syscall::line(syscall),
         EventKindDoc::Tcp(event) => tcp::event_line(event),
         EventKindDoc::Fault {
             fault,
@@ -459,18 +461,6 @@ fn packet_line(packet: &PacketDoc) -> String {
         text::endpoint(&packet.source, packet.source_port),
         text::endpoint(&packet.destination, packet.destination_port),
         bytes(packet.wire_bytes.into()),
-    )
-}
-
-fn syscall_line(syscall: &SyscallDoc) -> String {
-    let result = match &syscall.errno {
-        Some(errno) => format!("{} {errno}", syscall.result),
-        None => syscall.result.to_string(),
-    };
-    let took = syscall.duration.map(|d| format!(" in {d}")).unwrap_or_default();
-    format!(
-        "syscall {}[{}/{}] {} = {result}{took}",
-        syscall.process, syscall.pid, syscall.tid, syscall.syscall
     )
 }
 

@@ -1,5 +1,7 @@
 //! Events, one document each.
 
+use std::collections::BTreeMap;
+
 use sabot_core::spec::Metadata;
 use sabot_proto::sabot::v1;
 use serde::Serialize;
@@ -63,6 +65,7 @@ pub(crate) struct PodDoc {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct SyscallDoc {
     pub(crate) process: String,
+    pub(crate) comm: String,
     pub(crate) pid: u32,
     pub(crate) tid: u32,
     pub(crate) syscall: String,
@@ -70,6 +73,8 @@ pub(crate) struct SyscallDoc {
     pub(crate) result: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) errno: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) detail: BTreeMap<String, String>,
 }
 
 /// What isn't known is left out.
@@ -118,6 +123,8 @@ impl TryFrom<v1::Event> for EventDoc {
                 syscall: syscall.syscall,
                 result: syscall.result,
                 errno: syscall.errno,
+                comm: syscall.comm,
+                detail: syscall.detail.into_iter().collect(),
             }),
             Some(Kind::Fault(change)) => EventKindDoc::Fault {
                 fault: metadata(change.fault),

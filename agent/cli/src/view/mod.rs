@@ -6,6 +6,7 @@ mod node;
 mod tcp;
 mod timeline;
 mod top;
+mod trace;
 
 pub(crate) use event::{CriDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
 pub(crate) use fault::{
@@ -16,6 +17,7 @@ pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
 pub(crate) use tcp::{FlowDoc, FlowsDoc, TcpDoc};
 pub(crate) use timeline::{AggregateDoc, LatenciesDoc, MomentDoc, TargetTimelineDoc, TimelineDoc};
 pub(crate) use top::{PodTopDoc, SyscallTopDoc, TopDoc};
+pub(crate) use trace::TracingDoc;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

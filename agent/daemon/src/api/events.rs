@@ -213,6 +213,12 @@ fn syscall_event(syscall: &SyscallEvent) -> v1::SyscallEvent {
         duration: Some(duration_to_proto(syscall.duration)),
         result: syscall.result,
         errno: syscall.errno.map(str::to_owned),
+        comm: syscall.comm.clone(),
+        detail: syscall
+            .detail
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect(),
     }
 }
 

@@ -67,9 +67,12 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
             "dockerd",
             "--syscall-process",
             "foo",
+            "--syscall-cgroup",
+            "/a,/b/c",
         ],
     )
     .expect("valid");
+    assert_eq!(config.syscall_cgroups, ["/a", "/b/c"]);
     assert_eq!(config.keep_warm, Duration::from_secs(7));
     assert_eq!(config.max_duration, Duration::from_secs(600));
     assert_eq!(config.metrics_address, None);

@@ -58,7 +58,11 @@ pub struct PacketEvent {
 /// A slow or failed syscall of a watched process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SyscallEvent {
+    /// The watched name, or the path of the watched cgroup.
     pub process: String,
+    /// The thread's own name.
+    pub comm: String,
+    /// 0 where the daemon's pid namespace doesn't know the process.
     pub pid: u32,
     pub tid: u32,
     pub syscall: &'static str,
@@ -66,6 +70,8 @@ pub struct SyscallEvent {
     pub result: i64,
     /// `None` when it succeeded; otherwise as `ENOENT`.
     pub errno: Option<&'static str>,
+    /// What it was about: names and values, in the order of the arguments.
+    pub detail: Vec<(&'static str, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -10,8 +10,8 @@ use super::dns::DnsObserver;
 use super::event::{STREAM_CRI, STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS, STREAM_TCP};
 use super::flows::{Flow, FlowQuery};
 use super::packets::PacketObserver;
-use super::source::{CriSummary, FlowsError, ObserveSource, SyscallSummary};
-use super::syscalls::{CallKey, SyscallObserver};
+use super::source::{CriSummary, FlowsError, ObserveSource, SetTracingError, SyscallSummary};
+use super::syscalls::{CallKey, SyscallObserver, Tracing};
 use super::tcp::{TcpObserver, TcpSnapshot};
 
 /// Reads what went wrong inside the fault programs, by [`INCIDENT_NAMES`].
@@ -147,8 +147,10 @@ impl ObserveSource for Observers {
                 errors: errors.remove(&key).unwrap_or_default(),
                 process: Arc::as_ref(&key.0).to_owned(),
                 syscall: key.1.to_owned(),
-                calls: stats.calls,
-                total: stats.total,
+                calls: stats.calls(),
+                total: stats.total(),
+                p50: stats.quantile(0.5).unwrap_or_default(),
+                p99: stats.quantile(0.99).unwrap_or_default(),
             })
             .collect()
     }
@@ -165,6 +167,15 @@ impl ObserveSource for Observers {
                 in_flight: stats.in_flight,
             })
             .collect()
+    }
+
+    fn tracing(&self) -> Option<Tracing> {
+        self.syscalls.as_ref().map(SyscallObserver::tracing)
+    }
+
+    fn set_tracing(&self, tracing: &Tracing) -> Result<(), SetTracingError> {
+        let observer = self.syscalls.as_ref().ok_or(SetTracingError::NotObserved)?;
+        Ok(observer.set_tracing(tracing)?)
     }
 
     fn tcp(&self) -> Option<TcpSnapshot> {

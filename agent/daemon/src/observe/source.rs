@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::flows::{Flow, FlowQuery};
+use super::syscalls::{SyscallsError, Tracing};
 use super::tcp::TcpSnapshot;
 
 /// The calls of one (process name, syscall) pair since the daemon's start.
@@ -13,6 +14,9 @@ pub struct SyscallSummary {
     pub calls: u64,
     /// Spent in all of them.
     pub total: Duration,
+    /// Half of the calls took less, and 99 of 100, to a quarter of a power of two.
+    pub p50: Duration,
+    pub p99: Duration,
     /// Failed calls by errno, as `ENOENT`.
     pub errors: Vec<(String, u64)>,
 }
@@ -28,6 +32,16 @@ pub struct CriSummary {
     pub outcomes: Vec<(String, u64)>,
     /// Begun and not ended, now.
     pub in_flight: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SetTracingError {
+    #[error(
+        "this daemon observes no syscalls: it was told not to (see --syscalls), or can't (see `raw_tracepoints` in GetNode)"
+    )]
+    NotObserved,
+    #[error(transparent)]
+    Syscalls(#[from] SyscallsError),
 }
 
 /// Why there is no answer about flows.
@@ -50,6 +64,21 @@ pub trait ObserveSource: Send + Sync + 'static {
     /// The default is for sources that don't observe them.
     fn cri(&self) -> Vec<CriSummary> {
         Vec::new()
+    }
+
+    /// Whose syscalls are traced, and which; `None` where syscalls aren't observed. The default is for sources that
+    /// observe none.
+    fn tracing(&self) -> Option<Tracing> {
+        None
+    }
+
+    /// Replaces that as a whole, or nothing of it; waits for the kernel for some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When it isn't usable, can't be put into force, or syscalls aren't observed.
+    fn set_tracing(&self, _tracing: &Tracing) -> Result<(), SetTracingError> {
+        Err(SetTracingError::NotObserved)
     }
 
     /// What TCP connections did, by owner; `None` where they aren't observed.

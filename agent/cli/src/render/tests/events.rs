@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use super::*;
 
 fn event(kind: v1::event::Kind) -> EventDoc {
@@ -47,6 +49,8 @@ fn syscall() -> v1::SyscallEvent {
         }),
         result: -2,
         errno: Some("ENOENT".into()),
+        comm: "kubelet".into(),
+        detail: [("path".to_owned(), "/etc/a\nb".to_owned())].into(),
     }
 }
 
@@ -107,7 +111,19 @@ fn events_are_one_line_each() {
         ),
         (
             Kind::Syscall(syscall()),
-            "syscall kubelet[11/12] openat = -2 ENOENT in 2ms 500us",
+            "syscall kubelet[11/12] openat(path=/etc/a\\nb) = -2 ENOENT in 2ms 500us",
+        ),
+        (
+            Kind::Syscall(v1::SyscallEvent {
+                process: "/kubepods.slice".into(),
+                comm: "etcd".into(),
+                syscall: "getpid".into(),
+                detail: HashMap::new(),
+                errno: None,
+                result: 7,
+                ..syscall()
+            }),
+            "syscall /kubepods.slice etcd[11/12] getpid() = 7 in 2ms 500us",
         ),
         (
             Kind::Tcp(refused()),
@@ -163,7 +179,8 @@ fn the_json_of_an_event_names_its_type() {
         value(Kind::Syscall(syscall())),
         json!({
             "time": time, "type": "syscall", "process": "kubelet", "pid": 11, "tid": 12, "syscall": "openat",
-            "duration": "2ms 500us", "result": -2, "errno": "ENOENT",
+            "duration": "2ms 500us", "result": -2, "errno": "ENOENT", "comm": "kubelet",
+            "detail": {"path": "/etc/a\nb"},
         })
     );
     assert_eq!(
@@ -184,5 +201,17 @@ fn the_json_of_an_event_names_its_type() {
     assert_eq!(
         value(Kind::Lost(lost())),
         json!({"time": time, "type": "lost", "stream": "watch", "count": 7})
+    );
+}
+
+#[test]
+fn what_is_traced_is_listed() {
+    let tracing = v1::Tracing {
+        processes: vec!["kubelet".into(), "runc".into()],
+        ..v1::Tracing::default()
+    };
+    assert_eq!(
+        crate::render::tracing(&tracing.into()),
+        "Processes:   kubelet, runc\nCgroups:     none\nSyscalls:    all"
     );
 }

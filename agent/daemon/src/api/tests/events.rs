@@ -36,6 +36,8 @@ fn syscall(process: &str, micros: u64, errno: Option<&'static str>) -> EventKind
         duration: Duration::from_micros(micros),
         result: errno.map_or(3, |_| -2),
         errno,
+        comm: "worker".into(),
+        detail: vec![("path", "/etc/passwd".into())],
     })
 }
 
@@ -168,6 +170,8 @@ async fn events_arrive_with_all_their_fields() {
             }),
             result: -2,
             errno: Some("ENOENT".into()),
+            comm: "worker".into(),
+            detail: [("path".to_owned(), "/etc/passwd".to_owned())].into(),
         })
     );
     let Kind::Fault(event) = next_kind(&mut stream).await else {
@@ -371,6 +375,14 @@ async fn a_snapshot_holds_every_counter() {
                 name: "ENOENT".into(),
                 count: 3
             }],
+            p50: Some(prost_types::Duration {
+                seconds: 0,
+                nanos: 20_000
+            }),
+            p99: Some(prost_types::Duration {
+                seconds: 0,
+                nanos: 90_000
+            }),
         }]
     );
     let unparsed = v1::NamedCount {
