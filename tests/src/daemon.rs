@@ -5,8 +5,7 @@ mod client;
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -21,6 +20,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use self::client::Client;
+use crate::http::{self, HttpAnswer};
 use crate::metrics::Scrape;
 use crate::netns::NetnsRef;
 use crate::wait::{wait_for, wait_until};
@@ -160,7 +160,7 @@ impl Daemon {
     /// It can't be started.
     pub fn spawn(options: DaemonOptions) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("sabot-daemon-").tempdir()?;
-        let metrics = free_address(options.netns.as_ref())?;
+        let metrics = http::free_address(options.netns.as_ref())?;
         let log = File::create(folder.path().join("log"))?;
         let child = options
             .command(&folder.path().join("sabotd.sock"), metrics)
@@ -275,11 +275,7 @@ impl Daemon {
     ///
     /// It doesn't answer.
     pub fn http_as(&self, path: &str, accept: &str) -> Result<HttpAnswer> {
-        let get = || http_get(self.metrics, path, accept);
-        match &self.options.netns {
-            Some(netns) => netns.run(get),
-            None => get(),
-        }
+        http::get(self.options.netns.as_ref(), self.metrics, path, accept)
     }
 
     /// Everything that `/metrics` says now.
@@ -394,85 +390,5 @@ impl Drop for Daemon {
                 self.log()
             );
         }
-    }
-}
-
-fn free_address(netns: Option<&NetnsRef>) -> Result<SocketAddr> {
-    let find = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    match netns {
-        Some(netns) => netns.run(find),
-        None => find(),
-    }
-    .context("no free port on the loopback address")
-}
-
-/// What an HTTP server answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpAnswer {
-    pub status: u16,
-    /// Empty where it named none.
-    pub content_type: String,
-    pub body: String,
-}
-
-/// One request on a connection of its own, which ends with the answer.
-fn http_get(address: SocketAddr, path: &str, accept: &str) -> Result<HttpAnswer> {
-    let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    connection.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(
-        connection,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .with_context(|| format!("{address}{path} didn't answer in HTTP"))?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let status = status.with_context(|| format!("{address}{path} answered without a status"))?;
-    let header = |name: &str| {
-        let mut headers = head.lines().filter_map(|line| line.split_once(": "));
-        let found = headers.find(|(key, _)| key.eq_ignore_ascii_case(name));
-        found.map_or_else(String::new, |(_, value)| value.to_owned())
-    };
-    let is_chunked = header("transfer-encoding") == "chunked";
-    let body = if is_chunked {
-        unchunk(body)?
-    } else {
-        body.to_owned()
-    };
-    Ok(HttpAnswer {
-        status,
-        content_type: header("content-type"),
-        body,
-    })
-}
-
-/// Puts the chunks of a body together.
-fn unchunk(mut body: &str) -> Result<String> {
-    let mut whole = String::new();
-    loop {
-        let (size, rest) = body.split_once("\r\n").context("a chunk has no size")?;
-        let size =
-            usize::from_str_radix(size.trim(), 16).with_context(|| format!("`{size}` is no chunk size"))?;
-        if size == 0 {
-            return Ok(whole);
-        }
-        whole.push_str(rest.get(..size).context("a chunk is cut off")?);
-        body = rest.get(size + 2..).context("a chunk has no end")?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_are_put_together() {
-        assert_eq!(
-            unchunk("4\r\nWiki\r\nB\r\npedia in \nc\r\n0\r\n\r\n").expect("it is whole"),
-            "Wikipedia in \nc"
-        );
-        assert!(unchunk("4\r\nWi").is_err());
     }
 }

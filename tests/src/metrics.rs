@@ -46,6 +46,21 @@ impl Scrape {
         self.kinds.get(family).map(String::as_str)
     }
 
+    /// The families that are there, even those without a series.
+    pub fn families(&self) -> impl Iterator<Item = &str> {
+        self.kinds.keys().map(String::as_str)
+    }
+
+    /// The family that samples of this name belong to: itself, or the histogram that it is a part of.
+    pub fn family_of(&self, name: &str) -> Option<&str> {
+        let part = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| {
+            let family = name.strip_suffix(suffix)?;
+            (self.kind(family) == Some("histogram")).then_some(family)
+        });
+        let family = part.or_else(|| self.kind(name).map(|_| name))?;
+        self.kinds.get_key_value(family).map(|(key, _)| key.as_str())
+    }
+
     /// The samples of this name that have these labels, whatever else they have.
     pub fn samples<'a>(
         &'a self,
@@ -129,11 +144,31 @@ mod tests {
         let text = "# HELP a_total What.\n# TYPE a_total counter\na_total{x=\"1\",y=\"p\\\"q, {r}\"} 3\na_total{x=\"2\",y=\"\"} 4\nb 1.5e1\n";
         let scrape = Scrape::parse(text).expect("it is well formed");
         assert_eq!(scrape.kind("a_total"), Some("counter"));
+        assert_eq!(scrape.families().collect::<Vec<_>>(), ["a_total"]);
         assert_eq!(scrape.value("a_total", &[("y", "p\"q, {r}")]), Some(3.0));
         assert_eq!(scrape.value("a_total", &[("x", "3")]), None);
         assert_eq!(scrape.sum("a_total", &[]), 7.0);
         assert_eq!(scrape.value("b", &[]), Some(15.0));
         assert!(Scrape::parse("a{x=\"1} 3").is_err());
         assert!(Scrape::parse("a").is_err());
+    }
+
+    #[test]
+    fn parts_belong_to_their_histogram() {
+        let scrape = Scrape::parse("# TYPE a histogram\n# TYPE b_count gauge\n").expect("it is well formed");
+        let families =
+            ["a_bucket", "a_sum", "a_count", "b_count", "b_sum", "a", "b"].map(|name| scrape.family_of(name));
+        assert_eq!(
+            families,
+            [
+                Some("a"),
+                Some("a"),
+                Some("a"),
+                Some("b_count"),
+                None,
+                Some("a"),
+                None
+            ]
+        );
     }
 }

@@ -77,6 +77,7 @@ pub(crate) const NEEDS: &[Need] = &[
     program(Purpose::Test, "tcpdump", "tcpdump"),
     program(Purpose::Test, "iperf3", "iperf3"),
     program(Purpose::Test, "promtool", "prometheus"),
+    program(Purpose::Test, "prometheus", "prometheus"),
     Need {
         purpose: Purpose::Test,
         name: "Python's grpc",
