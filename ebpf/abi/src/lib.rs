@@ -6,10 +6,13 @@
 
 mod counters;
 mod dns;
+mod drops;
 mod event;
 mod histogram;
+mod offsets;
 mod owner;
 mod peer;
+mod queries;
 mod random;
 mod rule;
 mod syscalls;
@@ -18,10 +21,13 @@ mod target;
 
 pub use counters::*;
 pub use dns::*;
+pub use drops::*;
 pub use event::*;
 pub use histogram::*;
+pub use offsets::*;
 pub use owner::*;
 pub use peer::*;
+pub use queries::*;
 pub use random::*;
 pub use rule::*;
 pub use syscalls::*;
