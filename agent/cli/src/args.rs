@@ -96,7 +96,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
         interval: Duration,
     },
-    /// Follow events: sampled packets, slow and failed syscalls, changes of faults.
+    /// Follow events: sampled packets, slow and failed syscalls, drops, DNS queries that went wrong, changes of faults.
     Events(EventArgs),
     /// Show what works on this node and what doesn't, and why.
     Node,
@@ -138,7 +138,7 @@ pub(crate) struct EventArgs {
     /// The namespace of --fault.
     #[arg(short, long, requires = "fault")]
     pub(crate) namespace: Option<String>,
-    /// Only packets of this pod.
+    /// Only packets, drops and DNS queries of this pod.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod)]
     pub(crate) pod: Option<PodArg>,
     /// Only syscalls of processes of this name.
@@ -164,6 +164,8 @@ pub(crate) enum EventTypeArg {
     Packet,
     Syscall,
     Fault,
+    Dns,
+    Drop,
 }
 
 impl From<EventTypeArg> for v1::EventType {
@@ -172,6 +174,8 @@ impl From<EventTypeArg> for v1::EventType {
             EventTypeArg::Packet => Self::Packet,
             EventTypeArg::Syscall => Self::Syscall,
             EventTypeArg::Fault => Self::Fault,
+            EventTypeArg::Dns => Self::Dns,
+            EventTypeArg::Drop => Self::Drop,
         }
     }
 }

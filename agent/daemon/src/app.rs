@@ -5,6 +5,7 @@ mod notify;
 mod privileges;
 mod signals;
 mod syscalls;
+mod traffic;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -30,9 +31,10 @@ use crate::logging::{self, LoggingError};
 use crate::metrics::{self, HttpState, Metrics, Probe, ReconcileDuration, Sources};
 use crate::observe::dns::{self, DnsObserver};
 use crate::observe::event::EventHub;
+use crate::observe::identity;
 use crate::observe::observers::Observers;
 use crate::observe::packets::{self, PacketObserver, SnapshotEnricher};
-use crate::targets::{self, Names, TargetsConfig};
+use crate::targets::{self, Names, TargetsConfig, TargetsHandle};
 use signals::Signals;
 
 /// The engine's heart beats once a second; a pass may take a while on a busy machine.
@@ -169,24 +171,29 @@ impl Daemon {
     ) -> Result<Self, AppError> {
         let hub = EventHub::new(config.event_buffer);
         let (syscall_observer, feature) = syscalls::start(config, &hub);
+        let source = watch_targets(config);
+        let traffic = traffic::start(&identity::start(source.watch()), &hub);
         let mut features = kernel.features;
-        features.list.extend(feature);
+        features.list.extend(feature.into_iter().chain(traffic.features));
         let features = Arc::new(features);
         let injector = kernel.injector;
 
         let reconcile = ReconcileDuration::default();
-        let (parts, names) = parts(config, injector.clone(), &features, &hub, &reconcile);
+        let names = source.names();
+        let parts = parts(source, injector.clone(), &features, &hub, &reconcile);
         let (engine, handle, control) = Engine::new(parts, options(config));
         let engine_ended = start_engine(engine)?;
 
         let (packets, dns) = start_readers(kernel.taps, &handle, names, &hub, &injector)?;
         let incidents = injector.clone();
-        let observers = Arc::new(Observers::new(
+        let observers = Observers::new(
             syscall_observer,
             Some(packets),
             Some(dns),
             Box::new(move || incidents.incidents()),
-        ));
+        );
+        let observers = observers.with_drops(traffic.drops).with_queries(traffic.queries);
+        let observers = Arc::new(observers);
         if config.syscalls == SyscallMode::Active {
             tokio::spawn(syscalls::follow_faults(handle.clone(), Arc::clone(&observers)));
         }
@@ -298,29 +305,31 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// What the engine works with, and what learns names for it; begins to watch the world.
+/// Begins to watch the world.
+fn watch_targets(config: &Config) -> TargetsHandle {
+    targets::start(TargetsConfig {
+        runtime_endpoint: config.runtime_endpoint.clone(),
+        runtime_poll: config.runtime_poll,
+        ..TargetsConfig::default()
+    })
+}
+
+/// What the engine works with.
 fn parts(
-    config: &Config,
+    source: TargetsHandle,
     datapath: Arc<Injector>,
     features: &Arc<Features>,
     hub: &EventHub,
     reconcile: &ReconcileDuration,
-) -> (Parts, Names) {
-    let source = targets::start(TargetsConfig {
-        runtime_endpoint: config.runtime_endpoint.clone(),
-        runtime_poll: config.runtime_poll,
-        ..TargetsConfig::default()
-    });
-    let names = source.names();
+) -> Parts {
     let reconcile = reconcile.clone();
-    let parts = Parts {
+    Parts {
         datapath,
         source: Arc::new(source),
         features: Arc::clone(features),
         events: hub.clone(),
         on_reconcile: Box::new(move |duration| reconcile.observe(duration)),
-    };
-    (parts, names)
+    }
 }
 
 /// The engine has a thread of its own, so that neither side waits for the other's work: it blocks for every quick

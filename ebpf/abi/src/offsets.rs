@@ -40,7 +40,6 @@ pub struct SkbOffsets {
     pub data: u32,
     pub end: u32,
     pub len: u32,
-    pub data_len: u32,
     pub dev: u32,
     pub sk: u32,
     /// `_skb_refdst`.
@@ -61,8 +60,7 @@ pub struct SkbOffsets {
     pub dst_dev: u32,
     /// `net_device.name`.
     pub device_name: u32,
-    pub reserved: u32,
 }
-assert_layout!(SkbOffsets, size = 80, align = 4);
+assert_layout!(SkbOffsets, size = 72, align = 4);
 
 pod!(NetOffsets, SkbOffsets);

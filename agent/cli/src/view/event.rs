@@ -25,6 +25,8 @@ pub(crate) enum EventKindDoc {
         change: String,
         message: String,
     },
+    Dns(DnsDoc),
+    Drop(DropDoc),
     Lost {
         stream: String,
         count: u64,
@@ -69,6 +71,39 @@ pub(crate) struct SyscallDoc {
     pub(crate) errno: Option<String>,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DropDoc {
+    /// Absent for the node itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
+    pub(crate) direction: &'static str,
+    pub(crate) reason: String,
+    pub(crate) source: String,
+    pub(crate) destination: String,
+    pub(crate) source_port: u32,
+    pub(crate) destination_port: u32,
+    /// The IP protocol number.
+    pub(crate) protocol: u32,
+    pub(crate) wire_packets: u32,
+    pub(crate) wire_bytes: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DnsDoc {
+    /// Absent for the node itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
+    pub(crate) outcome: &'static str,
+    pub(crate) name: String,
+    pub(crate) query_type: String,
+    pub(crate) server: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rcode: Option<String>,
+    pub(crate) latency: Option<Span>,
+}
+
 impl TryFrom<v1::Event> for EventDoc {
     type Error = CliError;
 
@@ -90,6 +125,8 @@ impl TryFrom<v1::Event> for EventDoc {
                 change: change.change,
                 message: change.message,
             },
+            Some(Kind::Drop(drop)) => EventKindDoc::Drop(drop_doc(drop)),
+            Some(Kind::Dns(query)) => EventKindDoc::Dns(dns_doc(query)?),
             Some(Kind::Lost(lost)) => EventKindDoc::Lost {
                 stream: lost.stream,
                 count: lost.count,
@@ -108,10 +145,7 @@ fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
         direction: direction(packet.direction()),
         outcome: outcome(packet.outcome()),
         fault: metadata(packet.fault),
-        pod: packet.pod.map(|pod| PodDoc {
-            namespace: pod.namespace,
-            name: pod.name,
-        }),
+        pod: packet.pod.map(pod_doc),
         device: packet.device,
         source: packet.source,
         destination: packet.destination,
@@ -120,6 +154,45 @@ fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
         protocol: packet.protocol,
         wire_packets: packet.wire_packets,
         wire_bytes: packet.wire_bytes,
+    }
+}
+
+fn drop_doc(drop: v1::DropEvent) -> DropDoc {
+    DropDoc {
+        direction: direction(drop.direction()),
+        pod: drop.pod.map(pod_doc),
+        reason: drop.reason,
+        source: drop.source,
+        destination: drop.destination,
+        source_port: drop.source_port,
+        destination_port: drop.destination_port,
+        protocol: drop.protocol,
+        wire_packets: drop.wire_packets,
+        wire_bytes: drop.wire_bytes,
+    }
+}
+
+fn dns_doc(query: v1::DnsEvent) -> Result<DnsDoc, CliError> {
+    Ok(DnsDoc {
+        outcome: match query.outcome() {
+            v1::DnsOutcome::Unspecified => "unknown",
+            v1::DnsOutcome::Unanswered => "unanswered",
+            v1::DnsOutcome::Slow => "slow",
+            v1::DnsOutcome::Failed => "failed",
+        },
+        pod: query.pod.map(pod_doc),
+        name: query.name,
+        query_type: query.r#type,
+        server: query.server,
+        rcode: query.rcode,
+        latency: span("dns.latency", query.latency)?,
+    })
+}
+
+fn pod_doc(pod: v1::PodRef) -> PodDoc {
+    PodDoc {
+        namespace: pod.namespace,
+        name: pod.name,
     }
 }
 

@@ -4,7 +4,7 @@ mod event;
 mod fault;
 mod node;
 
-pub(crate) use event::{EventDoc, EventKindDoc, PacketDoc, SyscallDoc};
+pub(crate) use event::{DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
 pub(crate) use fault::{
     ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,
     TargetStatusDoc, WatchDoc,

@@ -10,7 +10,10 @@ use sabot_proto::sabot::v1;
 use tonic::Status;
 
 use super::status::{invalid_field, invalid_fields};
-use crate::observe::event::{Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
+use crate::observe::event::{
+    DnsEvent, DnsOutcome, DropEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent,
+};
+use crate::observe::identity::Identity;
 
 /// The stream's name where events get lost on their way to a slow reader.
 pub(super) const WATCH_STREAM: &str = "watch";
@@ -52,7 +55,9 @@ impl TryFrom<v1::WatchEventsRequest> for EventFilter {
             .map(|number| match v1::EventType::try_from(number) {
                 Ok(v1::EventType::Unspecified) | Err(_) => Err(invalid_field(
                     "types",
-                    format!("{number} is not a type of events; allowed are PACKET, SYSCALL and FAULT"),
+                    format!(
+                        "{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT, DNS and DROP"
+                    ),
                 )),
                 Ok(kind) => Ok(kind),
             })
@@ -114,8 +119,22 @@ impl EventFilter {
                     && !self.asks_for_syscalls()
                     && self.fault.as_ref().is_none_or(|f| *f == change.fault)
             }
+            EventKind::Drop(drop) => self.passes_owned(v1::EventType::Drop, &drop.owner),
+            EventKind::Dns(query) => self.passes_owned(v1::EventType::Dns, &query.owner),
             EventKind::Lost { .. } => true,
         }
+    }
+
+    /// What has an owner, and nothing else that can be filtered on.
+    fn passes_owned(&self, kind: v1::EventType, owner: &Identity) -> bool {
+        self.wants(kind)
+            && self.fault.is_none()
+            && self.outcome.is_none()
+            && !self.asks_for_syscalls()
+            && self
+                .pod
+                .as_ref()
+                .is_none_or(|p| p.namespace == owner.namespace() && p.name == owner.label())
     }
 
     fn wants(&self, kind: v1::EventType) -> bool {
@@ -139,6 +158,8 @@ pub(super) fn event(event: &Event) -> v1::Event {
         EventKind::Packet(packet) => Kind::Packet(packet_event(packet)),
         EventKind::Syscall(syscall) => Kind::Syscall(syscall_event(syscall)),
         EventKind::Fault(change) => Kind::Fault(fault_event(change)),
+        EventKind::Drop(drop) => Kind::Drop(drop_event(drop)),
+        EventKind::Dns(query) => Kind::Dns(dns_event(query)),
         EventKind::Lost { stream, count } => Kind::Lost(v1::Lost {
             stream: (*stream).to_owned(),
             count: *count,
@@ -155,16 +176,11 @@ fn packet_event(packet: &PacketEvent) -> v1::PacketEvent {
         namespace: packet.pod_namespace.clone(),
         name: packet.pod_name.clone(),
     });
-    let direction = if packet.egress {
-        v1::Direction::Egress
-    } else {
-        v1::Direction::Ingress
-    };
     v1::PacketEvent {
         fault: Some(fault_ref(&packet.fault)),
         pod,
         device: packet.device.clone(),
-        direction: direction.into(),
+        direction: direction(packet.egress).into(),
         outcome: outcome(packet.outcome).into(),
         source: packet.source.to_string(),
         destination: packet.destination.to_string(),
@@ -185,6 +201,54 @@ fn syscall_event(syscall: &SyscallEvent) -> v1::SyscallEvent {
         duration: Some(duration_to_proto(syscall.duration)),
         result: syscall.result,
         errno: syscall.errno.map(str::to_owned),
+    }
+}
+
+fn drop_event(drop: &DropEvent) -> v1::DropEvent {
+    v1::DropEvent {
+        pod: owner(&drop.owner),
+        direction: direction(drop.egress).into(),
+        reason: drop.reason.clone(),
+        source: drop.source.to_string(),
+        destination: drop.destination.to_string(),
+        source_port: drop.source_port.into(),
+        destination_port: drop.destination_port.into(),
+        protocol: drop.protocol.into(),
+        wire_packets: drop.wire_packets,
+        wire_bytes: drop.wire_bytes,
+    }
+}
+
+fn dns_event(query: &DnsEvent) -> v1::DnsEvent {
+    let outcome = match query.outcome {
+        DnsOutcome::Unanswered => v1::DnsOutcome::Unanswered,
+        DnsOutcome::Slow => v1::DnsOutcome::Slow,
+        DnsOutcome::Failed => v1::DnsOutcome::Failed,
+    };
+    v1::DnsEvent {
+        pod: owner(&query.owner),
+        outcome: outcome.into(),
+        name: query.name.clone(),
+        r#type: query.kind.clone(),
+        server: query.server.to_string(),
+        rcode: query.rcode.map(str::to_owned),
+        latency: Some(duration_to_proto(query.latency)),
+    }
+}
+
+/// `None` for the node itself.
+pub(super) fn owner(identity: &Identity) -> Option<v1::PodRef> {
+    (*identity != Identity::Node).then(|| v1::PodRef {
+        namespace: identity.namespace().to_owned(),
+        name: identity.label(),
+    })
+}
+
+pub(super) fn direction(egress: bool) -> v1::Direction {
+    if egress {
+        v1::Direction::Egress
+    } else {
+        v1::Direction::Ingress
     }
 }
 

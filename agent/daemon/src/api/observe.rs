@@ -1,8 +1,9 @@
 //! `sabot.v1.ObserveService`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use sabot_abi::{HISTOGRAM_BUCKETS, log_linear_bound};
 use sabot_proto::convert::{duration_to_proto, timestamp_to_proto};
 use sabot_proto::sabot::v1;
 use sabot_proto::sabot::v1::observe_service_server::ObserveService;
@@ -11,10 +12,13 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::events::{EventFilter, WATCH_STREAM, WatchLoss, event};
+use super::events::{EventFilter, WATCH_STREAM, WatchLoss, direction, event, owner};
 use super::stream::{Ended, Sink, Stopped, produce};
 use super::{Services, view};
+use crate::observe::drops::{DropClass, Dropped};
 use crate::observe::event::{Event, EventKind};
+use crate::observe::identity::Identity;
+use crate::observe::queries::QueryStats;
 use crate::observe::source::SyscallSummary;
 
 pub(super) struct ObserveApi {
@@ -74,6 +78,20 @@ impl ObserveService for ObserveApi {
                 .collect(),
             events_lost,
             incidents: counts(services.observe.incidents()),
+            drops: services
+                .observe
+                .drops()
+                .drops
+                .into_iter()
+                .map(drop_summary)
+                .collect(),
+            dns: services
+                .observe
+                .queries()
+                .owners
+                .into_iter()
+                .map(|(identity, stats)| dns_summary(&identity, stats))
+                .collect(),
         }))
     }
 }
@@ -120,6 +138,46 @@ fn syscall_summary(summary: SyscallSummary) -> v1::SyscallSummary {
         calls: summary.calls,
         total: Some(duration_to_proto(summary.total)),
         errors: counts(summary.errors),
+    }
+}
+
+fn drop_summary((class, dropped): (DropClass, Dropped)) -> v1::DropSummary {
+    v1::DropSummary {
+        pod: owner(&class.owner),
+        direction: direction(class.egress).into(),
+        reason: class.reason,
+        injected: class.injected,
+        packets: dropped.packets,
+        bytes: dropped.bytes,
+    }
+}
+
+fn dns_summary(identity: &Identity, stats: QueryStats) -> v1::DnsSummary {
+    let responses = stats.responses.into_iter();
+    let buckets = stats.latency.buckets.iter().enumerate();
+    v1::DnsSummary {
+        pod: owner(identity),
+        queries: stats.queries,
+        retries: stats.retries,
+        responses: responses
+            .map(|(rcode, count)| v1::NamedCount {
+                name: rcode.to_owned(),
+                count,
+            })
+            .collect(),
+        unanswered: stats.unanswered,
+        late: stats.late,
+        unmatched: stats.unmatched,
+        replaced: stats.replaced,
+        total_latency: Some(duration_to_proto(Duration::from_nanos(stats.latency.sum))),
+        latencies: buckets
+            .filter(|&(_, &count)| count != 0)
+            .map(|(bucket, &count)| v1::DnsLatency {
+                below: (bucket + 1 < HISTOGRAM_BUCKETS)
+                    .then(|| duration_to_proto(Duration::from_nanos(log_linear_bound(bucket)))),
+                count,
+            })
+            .collect(),
     }
 }
 

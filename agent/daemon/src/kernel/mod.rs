@@ -7,6 +7,7 @@
 
 mod accounts;
 pub mod btf;
+pub mod cgroups;
 mod devices;
 pub mod drops;
 mod entry;

@@ -1,19 +1,20 @@
 //! What the loaders of the observers' objects share.
 
 use aya::Ebpf;
+use aya::EbpfError;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::{Program, ProgramError};
-use aya::{BtfError as AyaBtfError, EbpfError};
 use sabot_abi::OwnerKey;
 
 use super::btf::BtfError;
+use super::cgroups::CgroupError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     #[error(transparent)]
     Btf(#[from] BtfError),
-    #[error("the kernel's types can't be read: {0}")]
-    Types(#[source] Box<AyaBtfError>),
+    #[error("no cgroup is there to attach to: {0}")]
+    Cgroups(#[source] CgroupError),
     #[error("the {object} object can't be loaded: {source}")]
     Load {
         object: &'static str,

@@ -42,7 +42,6 @@ pub(super) fn of_skb(btf: &Btf) -> Result<SkbOffsets, BtfError> {
         data: skb("data")?,
         end: skb("end")?,
         len: skb("len")?,
-        data_len: skb("data_len")?,
         dev: skb("dev")?,
         sk: skb("sk")?,
         dst: skb("_skb_refdst")?,
@@ -57,7 +56,6 @@ pub(super) fn of_skb(btf: &Btf) -> Result<SkbOffsets, BtfError> {
         gso_segs: btf.offset("skb_shared_info", "gso_segs")?,
         dst_dev: btf.offset("dst_entry", "dev")?,
         device_name: btf.offset("net_device", "name")?,
-        reserved: 0,
     })
 }
 

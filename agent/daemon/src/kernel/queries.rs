@@ -4,23 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf};
-use aya::programs::FEntry;
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
 use aya::util::nr_cpus;
-use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader};
 use sabot_abi::{OwnerKey, QUERY_LOSS_COUNT, QUERY_OPEN, QUERY_UNANSWERED, Query, QueryCounts, QueryKey};
 use sabot_core::model::BootTime;
 
 use super::btf::Btf;
+use super::cgroups;
 use super::object::{Named, ObjectError, OwnerTable};
 use super::offsets;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/queries"));
 const NAME: Named = Named("queries");
-/// Programs and the kernel functions at whose beginning they run. Answers come first, so that none is missed.
-const PROGRAMS: [(&str, &str); 3] = [
-    ("udp_enqueue", "__udp_enqueue_schedule_skb"),
-    ("ip6_send_skb", "ip6_send_skb"),
-    ("ip_send_skb", "ip_send_skb"),
+/// Answers come first, so that none is missed.
+const PROGRAMS: [(&str, CgroupSkbAttachType); 2] = [
+    ("dns_ingress", CgroupSkbAttachType::Ingress),
+    ("dns_egress", CgroupSkbAttachType::Egress),
 ];
 const COUNTS: &str = "QUERY_COUNTS";
 const OPEN: &str = "OPEN";
@@ -57,25 +57,28 @@ impl QueryPrograms {
     ///
     /// # Errors
     ///
-    /// When the kernel doesn't describe its types, has no such functions, or refuses the object.
+    /// When the kernel doesn't describe its types, there is no hierarchy of cgroups of version 2, or the kernel refuses the
+    /// object.
     pub fn attach(config: &QueryProgramConfig) -> Result<(Self, RingBuf<MapData>), ObjectError> {
         let btf = Btf::kernel()?;
-        let (net, skb) = (offsets::of_net(&btf)?, offsets::of_skb(&btf)?);
+        let net = offsets::of_net(&btf)?;
         drop(btf);
         let mut object = EbpfLoader::new()
             .override_global("NET", &net, true)
-            .override_global("SKB", &skb, true)
             .override_global("SLOW_THRESHOLD", &config.slow_threshold_ns, true)
             .map_max_entries(OPEN, config.open)
             .map_max_entries("QUERY_EVENTS", config.ring_bytes)
             .load(OBJECT)
             .map_err(|source| NAME.load(source))?;
-        let types = AyaBtf::from_sys_fs().map_err(|source| ObjectError::Types(Box::new(source)))?;
-        for (name, function) in PROGRAMS {
-            let program: &mut FEntry = NAME.get(&mut object, name)?;
+        let root = cgroups::root().map_err(ObjectError::Cgroups)?;
+        for (name, direction) in PROGRAMS {
+            let program: &mut CgroupSkb = NAME.get(&mut object, name)?;
             let failed = |source| NAME.program(name, source);
-            program.load(function, &types).map_err(failed)?;
-            program.attach().map_err(failed)?;
+            program.load().map_err(failed)?;
+            // A link always lets others attach too.
+            program
+                .attach(&root, direction, CgroupAttachMode::Single)
+                .map_err(failed)?;
         }
         let events = NAME.take(&mut object, "QUERY_EVENTS")?;
         let tables = Tables {

@@ -3,6 +3,8 @@
 //! Counters live where things happen: in the kernel, the delay line, the engine. A scrape gathers them first, since some must
 //! be asked for, and then encodes them; a source that doesn't answer costs its own families, and that is counted.
 
+mod dns;
+mod drops;
 mod family;
 mod faults;
 mod http;
@@ -25,7 +27,9 @@ pub use self::node::ReconcileDuration;
 pub use self::text::Format;
 use crate::engine::handle::Handle;
 use crate::kernel::features::Features;
+use crate::observe::drops::{DropObserver, DropSnapshot};
 use crate::observe::observers::Observers;
+use crate::observe::queries::{QueryObserver, QuerySnapshot};
 use crate::observe::syscalls::{SyscallObserver, SyscallSnapshot};
 
 /// How long a scrape waits for the engine; scrapers give up after ten seconds.
@@ -51,6 +55,8 @@ pub struct Metrics {
     sources: Sources,
     engine_errors: AtomicU64,
     syscall_errors: AtomicU64,
+    drop_errors: AtomicU64,
+    query_errors: AtomicU64,
 }
 
 impl Metrics {
@@ -64,6 +70,8 @@ impl Metrics {
             sources,
             engine_errors: AtomicU64::new(0),
             syscall_errors: AtomicU64::new(0),
+            drop_errors: AtomicU64::new(0),
+            query_errors: AtomicU64::new(0),
         }
     }
 
@@ -76,6 +84,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix(self.prefix);
         self.gather_faults(&mut registry).await;
         self.gather_syscalls(&mut registry).await;
+        let unresolved = self.gather_traffic(&mut registry).await;
         let mut lost = self.sources.observers.lost().to_vec();
         lost.push(("subscribers", (self.sources.subscribers_lost)()));
         node::register_losses(
@@ -85,8 +94,11 @@ impl Metrics {
             &[
                 ("engine", self.engine_errors.load(Ordering::Relaxed)),
                 ("syscalls", self.syscall_errors.load(Ordering::Relaxed)),
+                ("drops", self.drop_errors.load(Ordering::Relaxed)),
+                ("queries", self.query_errors.load(Ordering::Relaxed)),
             ],
         );
+        node::register_unresolved(&mut registry, &unresolved);
         format.encode(&[&self.lasting, &registry])
     }
 
@@ -128,4 +140,45 @@ impl Metrics {
         self.syscall_errors.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(error, "the syscalls' counters are missing from a scrape");
     }
+
+    /// Drops and DNS queries; returns what nobody could be found for, by stream.
+    async fn gather_traffic(&self, registry: &mut Registry) -> [(&'static str, u64); 2] {
+        let observers = Arc::clone(&self.sources.observers);
+        let read = tokio::task::spawn_blocking(move || {
+            let drops = observers.drop_observer().map(DropObserver::snapshot);
+            let queries = observers.query_observer().map(QueryObserver::snapshot);
+            (
+                drops.unwrap_or_else(|| Ok(DropSnapshot::default())),
+                queries.unwrap_or_else(|| Ok(QuerySnapshot::default())),
+            )
+        });
+        let (drops, queries) = match read.await {
+            Ok((drops, queries)) => (
+                drops.map_err(|error| error.to_string()),
+                queries.map_err(|error| error.to_string()),
+            ),
+            Err(panic) => (Err(panic.to_string()), Err(panic.to_string())),
+        };
+        let mut unresolved = [("drops", 0), ("queries", 0)];
+        match drops {
+            Ok(snapshot) => {
+                unresolved[0].1 = snapshot.unresolved;
+                drops::register(registry, &snapshot);
+            }
+            Err(error) => missing(&self.drop_errors, "drops", &error),
+        }
+        match queries {
+            Ok(snapshot) => {
+                unresolved[1].1 = snapshot.unresolved;
+                dns::register(registry, &snapshot);
+            }
+            Err(error) => missing(&self.query_errors, "queries", &error),
+        }
+        unresolved
+    }
+}
+
+fn missing(errors: &AtomicU64, source: &'static str, error: &str) {
+    errors.fetch_add(1, Ordering::Relaxed);
+    tracing::warn!(error, "the counters of {source} are missing from a scrape");
 }

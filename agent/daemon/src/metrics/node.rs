@@ -89,3 +89,16 @@ pub(super) fn register_losses(
         family.register(registry);
     }
 }
+
+/// What happened in network namespaces that nobody owns, by stream.
+pub(super) fn register_unresolved(registry: &mut Registry, unresolved: &[(&str, u64)]) {
+    let mut family = Family::new(
+        "unresolved",
+        "What was seen and left out of the streams' counts, since nobody could be found whose it was.",
+        ["stream"],
+    );
+    for &(stream, count) in unresolved {
+        family.push([stream], Count(count));
+    }
+    family.register(registry);
+}

@@ -7,9 +7,13 @@ use std::time::{Duration, SystemTime};
 use sabot_core::model::FaultName;
 use tokio::sync::broadcast;
 
+use super::identity::Identity;
+
 /// The streams in which the kernel can lose events.
 pub const STREAM_DNS: &str = "dns";
+pub const STREAM_DROPS: &str = "drops";
 pub const STREAM_PACKETS: &str = "packets";
+pub const STREAM_QUERIES: &str = "queries";
 pub const STREAM_SYSCALLS: &str = "syscalls";
 
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +27,8 @@ pub enum EventKind {
     Packet(PacketEvent),
     Syscall(SyscallEvent),
     Fault(FaultEvent),
+    Dns(DnsEvent),
+    Drop(DropEvent),
     /// The receiver was too slow, or a ring was full: this many events of the stream are missing here.
     Lost {
         stream: &'static str,
@@ -68,6 +74,48 @@ pub struct FaultEvent {
     /// `applied`, `edited`, `injected`, `partial`, `failed`, `expired`, `deleted`.
     pub change: &'static str,
     pub message: String,
+}
+
+/// A packet that something else than a fault dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DropEvent {
+    pub owner: Arc<Identity>,
+    pub egress: bool,
+    /// As the kernel names it.
+    pub reason: String,
+    /// Unspecified for what isn't IP.
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u8,
+    pub wire_packets: u32,
+    pub wire_bytes: u32,
+}
+
+/// A query that went wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DnsEvent {
+    pub owner: Arc<Identity>,
+    pub outcome: DnsOutcome,
+    /// Empty where it could not be read.
+    pub name: String,
+    /// As `AAAA`; empty where it could not be read.
+    pub kind: String,
+    pub server: IpAddr,
+    /// As `SERVFAIL`; `None` without an answer.
+    pub rcode: Option<&'static str>,
+    /// From the first sending to the answer, or until it was given up.
+    pub latency: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsOutcome {
+    Unanswered,
+    /// Answered late, and with nothing wrong otherwise.
+    Slow,
+    /// The answer says that something failed.
+    Failed,
 }
 
 /// Where events are published; slow subscribers lose events and are told how many.

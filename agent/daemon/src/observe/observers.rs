@@ -1,13 +1,16 @@
 //! All observers together, as the API and the metrics read them.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
 
 use super::dns::DnsObserver;
-use super::event::{STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS};
+use super::drops::{DropObserver, DropSnapshot};
+use super::event::{STREAM_DNS, STREAM_DROPS, STREAM_PACKETS, STREAM_QUERIES, STREAM_SYSCALLS};
 use super::packets::PacketObserver;
+use super::queries::{QueryObserver, QuerySnapshot};
 use super::source::{ObserveSource, SyscallSummary};
 use super::syscalls::{CallKey, SyscallObserver};
 
@@ -19,6 +22,8 @@ pub struct Observers {
     syscalls: Option<SyscallObserver>,
     packets: Option<PacketObserver>,
     dns: Option<DnsObserver>,
+    drops: Option<DropObserver>,
+    queries: Option<QueryObserver>,
     incidents: Incidents,
 }
 
@@ -33,8 +38,28 @@ impl Observers {
             syscalls,
             packets,
             dns,
+            drops: None,
+            queries: None,
             incidents,
         }
+    }
+
+    #[must_use]
+    pub fn with_drops(self, drops: Option<DropObserver>) -> Self {
+        Self { drops, ..self }
+    }
+
+    #[must_use]
+    pub fn with_queries(self, queries: Option<QueryObserver>) -> Self {
+        Self { queries, ..self }
+    }
+
+    pub fn drop_observer(&self) -> Option<&DropObserver> {
+        self.drops.as_ref()
+    }
+
+    pub fn query_observer(&self) -> Option<&QueryObserver> {
+        self.queries.as_ref()
     }
 
     pub fn syscall_observer(&self) -> Option<&SyscallObserver> {
@@ -42,12 +67,20 @@ impl Observers {
     }
 
     /// Events lost since the start, by stream; every stream is named, even one whose observer is absent.
-    pub fn lost(&self) -> [(&'static str, u64); 3] {
+    pub fn lost(&self) -> [(&'static str, u64); 5] {
         [
             (STREAM_DNS, self.dns.as_ref().map_or(0, DnsObserver::lost_answers)),
             (
+                STREAM_DROPS,
+                self.drops.as_ref().map_or(0, DropObserver::lost_events),
+            ),
+            (
                 STREAM_PACKETS,
                 self.packets.as_ref().map_or(0, PacketObserver::lost_events),
+            ),
+            (
+                STREAM_QUERIES,
+                self.queries.as_ref().map_or(0, QueryObserver::lost_events),
             ),
             (
                 STREAM_SYSCALLS,
@@ -69,9 +102,13 @@ impl Observers {
         let packets = self.packets.as_ref().is_none_or(PacketObserver::is_running);
         let syscalls = self.syscalls.as_ref().is_none_or(SyscallObserver::is_running);
         let dns = self.dns.as_ref().is_none_or(DnsObserver::is_running);
+        let drops = self.drops.as_ref().is_none_or(DropObserver::is_running);
+        let queries = self.queries.as_ref().is_none_or(QueryObserver::is_running);
         let stopped: Vec<_> = [
             (STREAM_DNS, dns),
+            (STREAM_DROPS, drops),
             (STREAM_PACKETS, packets),
+            (STREAM_QUERIES, queries),
             (STREAM_SYSCALLS, syscalls),
         ]
         .iter()
@@ -115,12 +152,34 @@ impl ObserveSource for Observers {
             .collect()
     }
 
+    fn drops(&self) -> DropSnapshot {
+        let snapshot = self.drops.as_ref().map(DropObserver::snapshot);
+        read("drops", snapshot)
+    }
+
+    fn queries(&self) -> QuerySnapshot {
+        let snapshot = self.queries.as_ref().map(QueryObserver::snapshot);
+        read("queries", snapshot)
+    }
+
     fn events_lost(&self) -> Vec<(String, u64)> {
         named(&self.lost())
     }
 
     fn incidents(&self) -> Vec<(String, u64)> {
         named(&self.incident_counts())
+    }
+}
+
+/// What an observer that is there could read.
+fn read<T: Default, E: Display>(what: &'static str, snapshot: Option<Result<T, E>>) -> T {
+    match snapshot {
+        Some(Ok(snapshot)) => snapshot,
+        Some(Err(error)) => {
+            tracing::warn!(%error, "the counters of {what} can't be read");
+            T::default()
+        }
+        None => T::default(),
     }
 }
 
@@ -139,7 +198,10 @@ mod tests {
     fn absent_observers_are_named_and_lose_nothing() {
         let incidents = || std::array::from_fn(|which| which as u64);
         let observers = Observers::new(None, None, None, Box::new(incidents));
-        assert_eq!(observers.lost(), [("dns", 0), ("packets", 0), ("syscalls", 0)]);
+        assert_eq!(
+            observers.lost().map(|(stream, lost)| (stream, lost == 0)),
+            ["dns", "drops", "packets", "queries", "syscalls"].map(|stream| (stream, true))
+        );
         assert_eq!(observers.incident_counts()[2], ("no_counters", 2));
         assert!(observers.syscalls().is_empty());
         assert_eq!(observers.alive(), Ok(()));

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::drops::DropSnapshot;
+use super::queries::QuerySnapshot;
+
 /// The calls of one (process name, syscall) pair since the daemon's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyscallSummary {
@@ -19,6 +22,16 @@ pub struct SyscallSummary {
 /// An observer that can't run on this machine reports nothing; why it can't is in the node's features.
 pub trait ObserveSource: Send + Sync + 'static {
     fn syscalls(&self) -> Vec<SyscallSummary>;
+
+    /// What the kernel dropped of the owners that live.
+    fn drops(&self) -> DropSnapshot {
+        DropSnapshot::default()
+    }
+
+    /// What the owners that live asked DNS servers.
+    fn queries(&self) -> QuerySnapshot {
+        QuerySnapshot::default()
+    }
 
     /// Events lost since the daemon's start, by stream.
     fn events_lost(&self) -> Vec<(String, u64)>;

@@ -1,6 +1,7 @@
 //! The kernel room alone, on real namespaces: each action's bite and its counters.
 
 mod drops;
+mod queries;
 mod reasons;
 mod rig;
 mod wire;

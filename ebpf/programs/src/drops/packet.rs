@@ -10,7 +10,6 @@ pub static SKB: SkbOffsets = SkbOffsets {
     data: 0,
     end: 0,
     len: 0,
-    data_len: 0,
     dev: 0,
     sk: 0,
     dst: 0,
@@ -25,7 +24,6 @@ pub static SKB: SkbOffsets = SkbOffsets {
     gso_segs: 0,
     dst_dev: 0,
     device_name: 0,
-    reserved: 0,
 };
 
 const ETHERTYPE_IPV4: u16 = 0x0800;

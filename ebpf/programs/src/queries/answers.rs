@@ -2,23 +2,20 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{PerCpuArray, RingBuf};
+use aya_ebpf::maps::RingBuf;
+use aya_ebpf::programs::SkBuffContext;
 use sabot_abi::{
     DNS_RCODE_NOERROR, DNS_RCODE_NXDOMAIN, QUERY_UNANSWERED, Query, QueryCounts, QueryEvent, QueryKey,
     log_linear_bucket,
 };
 
-use crate::counts::{self, Loss};
-use crate::datagram::{Datagram, Server};
+use crate::counts::{self, Loss, increase};
+use crate::datagram::{Datagram, Server, owner};
 use crate::{open, owners};
 
 /// The daemon sets the size.
 #[map]
 static QUERY_EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
-
-/// The event that this CPU writes now: it is too large for a program's stack.
-#[map]
-static EVENT: PerCpuArray<QueryEvent> = PerCpuArray::with_max_entries(1, 0);
 
 /// An answer that takes longer is slow, ns.
 #[unsafe(no_mangle)]
@@ -28,17 +25,14 @@ static SLOW_THRESHOLD: Global<u64> = Global::new(0);
 ///
 /// What could not be recorded.
 #[inline(always)]
-pub fn try_receive(sock: u64, skb: u64) -> Result<(), Loss> {
-    let Some(datagram) = Datagram::of(skb, Server::Source) else {
+pub fn try_receive(ctx: &SkBuffContext) -> Result<(), Loss> {
+    let Some(datagram) = Datagram::of(ctx, Server::Source) else {
         return Ok(());
     };
-    let Some(server) = datagram.server() else {
+    let Some(message) = datagram.message(ctx, Server::Source)? else {
         return Ok(());
     };
-    let Some(message) = datagram.message()? else {
-        return Ok(());
-    };
-    let Some(owner) = owners::net_of_sock(sock).and_then(|net| owners::of(net, sock)) else {
+    let Some(owner) = owner(ctx) else {
         owners::count_unresolved();
         return Ok(());
     };
@@ -46,17 +40,17 @@ pub fn try_receive(sock: u64, skb: u64) -> Result<(), Loss> {
         return Ok(());
     };
     let key = QueryKey {
-        server,
+        server: datagram.server,
         owner,
         port: datagram.client_port,
         id: message.id,
     };
     let Some(query) = open::get(&key) else {
-        counts.unmatched += 1;
+        increase(&mut counts.unmatched, 1);
         return Ok(());
     };
     if query.state == QUERY_UNANSWERED {
-        counts.late += 1;
+        increase(&mut counts.late, 1);
         open::remove(&key);
         return Ok(());
     }
@@ -70,7 +64,7 @@ pub fn try_receive(sock: u64, skb: u64) -> Result<(), Loss> {
     if open::remove(&key) {
         count(counts, latency, message.rcode);
     } else {
-        counts.unmatched += 1;
+        increase(&mut counts.unmatched, 1);
     }
     emitted
 }
@@ -78,9 +72,9 @@ pub fn try_receive(sock: u64, skb: u64) -> Result<(), Loss> {
 #[inline(always)]
 fn count(counts: &mut QueryCounts, latency: u64, rcode: u32) {
     if let Some(count) = counts.responses.get_mut(rcode as usize) {
-        *count += 1;
+        increase(count, 1);
     }
-    counts.latency.sum += latency;
+    increase(&mut counts.latency.sum, latency);
     if let Some(bucket) = counts.latency.buckets.get_mut(log_linear_bucket(latency)) {
         *bucket += 1;
     }
@@ -94,16 +88,18 @@ fn is_notable(latency: u64, rcode: u32) -> bool {
 
 #[inline(always)]
 fn emit(key: &QueryKey, query: &Query, time: u64, latency: u64, rcode: u32) -> Result<(), Loss> {
-    let event = EVENT.get_ptr_mut(0).ok_or(Loss::Event)?;
-    // SAFETY: the entry is this CPU's own, and the kernel doesn't run the program inside itself.
-    let event = unsafe { &mut *event };
-    event.time = time;
-    event.latency_ns = latency;
-    event.key = *key;
-    event.rcode = rcode;
-    event.length = query.length;
-    event.question = query.question;
-    QUERY_EVENTS
-        .output::<QueryEvent>(&*event, 0)
-        .map_err(|_| Loss::Event)
+    let mut entry = QUERY_EVENTS.reserve::<QueryEvent>(0).ok_or(Loss::Event)?;
+    let event = entry.as_mut_ptr();
+    // SAFETY: the entry has room for an event, all of whose members are written; it is too large to be made on the stack
+    // first.
+    unsafe {
+        (*event).time = time;
+        (*event).latency_ns = latency;
+        (*event).key = *key;
+        (*event).rcode = rcode;
+        (*event).length = query.length;
+        (*event).question = query.question;
+    }
+    entry.submit(0);
+    Ok(())
 }

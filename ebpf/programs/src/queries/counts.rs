@@ -1,5 +1,7 @@
 //! Queries in numbers, and what could not be recorded of them.
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, PerCpuHashMap};
@@ -26,8 +28,8 @@ pub enum Loss {
 #[inline(always)]
 pub fn lose(loss: Loss) {
     if let Some(count) = LOSSES.get_ptr_mut(loss as u32) {
-        // SAFETY: the entry is this CPU's own.
-        unsafe { *count += 1 };
+        // SAFETY: the entry is there as long as the program.
+        increase(unsafe { &mut *count }, 1);
     }
 }
 
@@ -37,4 +39,18 @@ pub fn of(owner: u32) -> Option<&'static mut QueryCounts> {
     let counts = QUERY_COUNTS.get_ptr_mut(owner)?;
     // SAFETY: the value is this CPU's own and outlives the program's run.
     Some(unsafe { &mut *counts })
+}
+
+/// Adds to a count that another run of the program, which interrupts this one, may be adding to.
+#[inline(always)]
+pub fn increase(count: &mut u64, more: u64) {
+    // SAFETY: the instruction adds to eight aligned bytes, and changes nothing else. The target has it, but not the
+    // compare-and-swap without which the compiler offers no atomic addition.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({count} + 0) += {more}",
+            count = in(reg) count,
+            more = in(reg) more,
+        );
+    }
 }

@@ -1,12 +1,13 @@
 //! What the node's pods ask DNS servers over UDP, and what they get for an answer.
 //!
-//! A query is seen where its socket hands it to the IP layer, before any fault on the pod's devices, and an answer where it
-//! is put into the socket's queue, behind all of them: what is measured is what the client sees. On the devices'
-//! tracepoints an answer that a fault drops would pass for received.
+//! A query is seen where its socket's packet leaves the IP layer, before any fault on the pod's devices, and an answer where
+//! its socket takes it, behind all of them: what is measured is what the client sees. At the tracepoints of the devices an
+//! answer that a fault drops would pass for received, and a query that a fault holds back would seem to begin late.
 //!
-//! Queries over TCP are not seen.
+//! Queries over TCP are not seen: a message may begin anywhere in a segment.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod answers;
 mod counts;
@@ -18,35 +19,30 @@ mod memory;
 #[path = "../shared/owners.rs"]
 mod owners;
 
-use aya_ebpf::macros::fentry;
-use aya_ebpf::programs::FEntryContext;
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
 
 use crate::counts::Loss;
 
-/// A socket sends an IPv4 packet: `(struct net *net, struct sk_buff *skb)`. TCP goes another way.
-#[fentry(function = "ip_send_skb")]
-pub fn ip_send_skb(context: FEntryContext) -> i32 {
-    finish(open::try_send(context.arg::<u64>(1), open::SCRATCH_IPV4))
+/// A socket sends a packet.
+#[cgroup_skb]
+pub fn dns_egress(context: SkBuffContext) -> i32 {
+    finish(open::try_send(&context))
 }
 
-/// A socket sends an IPv6 packet: `(struct sk_buff *skb)`.
-#[fentry(function = "ip6_send_skb")]
-pub fn ip6_send_skb(context: FEntryContext) -> i32 {
-    finish(open::try_send(context.arg::<u64>(0), open::SCRATCH_IPV6))
+/// A socket takes a packet.
+#[cgroup_skb]
+pub fn dns_ingress(context: SkBuffContext) -> i32 {
+    finish(answers::try_receive(&context))
 }
 
-/// A datagram of either family is put into a socket's queue: `(struct sock *sk, struct sk_buff *skb)`.
-#[fentry(function = "__udp_enqueue_schedule_skb")]
-pub fn udp_enqueue(context: FEntryContext) -> i32 {
-    finish(answers::try_receive(context.arg::<u64>(0), context.arg::<u64>(1)))
-}
-
-/// Observation never changes what it observes: whatever went wrong is counted, and the datagram goes on.
+/// Observation never changes what it observes: whatever went wrong is counted, and the packet goes on.
 fn finish(result: Result<(), Loss>) -> i32 {
+    const PASS: i32 = 1;
     if let Err(loss) = result {
         counts::lose(loss);
     }
-    0
+    PASS
 }
 
 #[unsafe(link_section = "license")]

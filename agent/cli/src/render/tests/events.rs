@@ -1,3 +1,5 @@
+use crate::view::EventDoc;
+
 use super::*;
 
 fn event(kind: v1::event::Kind) -> EventDoc {
