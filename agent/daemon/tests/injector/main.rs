@@ -1,5 +1,6 @@
 //! The kernel room alone, on real namespaces: each action's bite and its counters.
 
+mod comings;
 mod drops;
 mod queries;
 mod reasons;

@@ -1,6 +1,6 @@
 //! DNS queries of a pod, beside what a real client and a real server make of them.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,15 +25,16 @@ const LOOK: Duration = Duration::from_millis(20);
 const GIVEN_UP: Duration = Duration::from_secs(20);
 
 /// The observer with pods as owners, and what it says.
-pub(crate) struct Observed {
-    pub(crate) observer: QueryObserver,
-    pub(crate) owners: watch::Sender<Arc<Owners>>,
+struct Observed {
+    observer: QueryObserver,
+    /// As long as it is held, the owners stay.
+    _owners: watch::Sender<Arc<Owners>>,
     events: broadcast::Receiver<Arc<Event>>,
     _runtime: Runtime,
 }
 
 impl Observed {
-    pub(crate) fn of(pods: &[&LabPod]) -> Self {
+    fn of(pods: &[&LabPod]) -> Self {
         let runtime = Runtime::new().unwrap();
         let owners = pods.iter().zip(1..);
         let owners = owners.map(|(pod, number)| owner(pod.netns(), number, &number.to_string()));
@@ -46,7 +47,7 @@ impl Observed {
         });
         Self {
             observer,
-            owners: sender,
+            _owners: sender,
             events,
             _runtime: runtime,
         }
@@ -332,12 +333,10 @@ fn messages_that_are_no_queries_of_clients_are_left_alone() {
     assert_eq!(snapshot.unrecorded, [("open", 0), ("unread", 1)]);
 }
 
-/// An address in a namespace of its own, to which nobody answers.
-pub(crate) const NOWHERE: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 53);
-
+/// Asks the namespace's own loopback, where nobody answers.
 pub(crate) fn ask_nobody(netns: &NetnsRef) {
     netns.run(|| {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.send_to(&query(1), NOWHERE).unwrap();
+        client.send_to(&query(1), ("127.0.0.1", 53)).unwrap();
     });
 }
