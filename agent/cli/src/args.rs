@@ -96,8 +96,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
         interval: Duration,
     },
-    /// Follow events: sampled packets, slow and failed syscalls, what happens to TCP connections, changes of faults, calls of
-    /// the container runtime.
+    /// Follow events: sampled packets, slow and failed syscalls, what happens to TCP connections, drops, DNS queries that
+    /// went wrong, calls of the container runtime, changes of faults.
     Events(EventArgs),
     /// Show whose syscalls are traced, or change that until sabotd ends.
     Trace {
@@ -189,7 +189,7 @@ pub(crate) struct EventArgs {
     /// The namespace of --fault.
     #[arg(short, long, requires = "fault")]
     pub(crate) namespace: Option<String>,
-    /// Only packets and TCP connections of this pod, and calls of the runtime about it.
+    /// Only packets, TCP connections, drops and DNS queries of this pod, and calls of the runtime about it.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod)]
     pub(crate) pod: Option<PodArg>,
     /// Only syscalls of processes of this name, and calls of the runtime by them.
@@ -252,6 +252,8 @@ pub(crate) enum EventTypeArg {
     Syscall,
     Fault,
     Cri,
+    Dns,
+    Drop,
     Tcp,
 }
 
@@ -262,6 +264,8 @@ impl From<EventTypeArg> for v1::EventType {
             EventTypeArg::Syscall => Self::Syscall,
             EventTypeArg::Fault => Self::Fault,
             EventTypeArg::Cri => Self::Cri,
+            EventTypeArg::Dns => Self::Dns,
+            EventTypeArg::Drop => Self::Drop,
             EventTypeArg::Tcp => Self::Tcp,
         }
     }

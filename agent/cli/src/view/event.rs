@@ -30,6 +30,8 @@ pub(crate) enum EventKindDoc {
         message: String,
     },
     Cri(CriDoc),
+    Dns(DnsDoc),
+    Drop(DropDoc),
     Lost {
         stream: String,
         count: u64,
@@ -99,6 +101,39 @@ pub(crate) struct CriDoc {
     pub(crate) message: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DropDoc {
+    /// Absent for the node itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
+    pub(crate) direction: &'static str,
+    pub(crate) reason: String,
+    pub(crate) source: String,
+    pub(crate) destination: String,
+    pub(crate) source_port: u32,
+    pub(crate) destination_port: u32,
+    /// The IP protocol number.
+    pub(crate) protocol: u32,
+    pub(crate) wire_packets: u32,
+    pub(crate) wire_bytes: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DnsDoc {
+    /// Absent for the node itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
+    pub(crate) outcome: &'static str,
+    pub(crate) name: String,
+    pub(crate) query_type: String,
+    pub(crate) server: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rcode: Option<String>,
+    pub(crate) latency: Option<Span>,
+}
+
 impl From<v1::PodRef> for PodDoc {
     fn from(pod: v1::PodRef) -> Self {
         Self {
@@ -143,6 +178,8 @@ impl TryFrom<v1::Event> for EventDoc {
                 outcome: call.outcome,
                 message: call.message,
             }),
+            Some(Kind::Drop(drop)) => EventKindDoc::Drop(drop_doc(drop)),
+            Some(Kind::Dns(query)) => EventKindDoc::Dns(dns_doc(query)?),
             Some(Kind::Tcp(tcp)) => EventKindDoc::Tcp(tcp_doc(tcp)),
             Some(Kind::Lost(lost)) => EventKindDoc::Lost {
                 stream: lost.stream,
@@ -172,6 +209,38 @@ fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
         wire_packets: packet.wire_packets,
         wire_bytes: packet.wire_bytes,
     }
+}
+
+fn drop_doc(drop: v1::DropEvent) -> DropDoc {
+    DropDoc {
+        direction: direction(drop.direction()),
+        pod: drop.pod.map(PodDoc::from),
+        reason: drop.reason,
+        source: drop.source,
+        destination: drop.destination,
+        source_port: drop.source_port,
+        destination_port: drop.destination_port,
+        protocol: drop.protocol,
+        wire_packets: drop.wire_packets,
+        wire_bytes: drop.wire_bytes,
+    }
+}
+
+fn dns_doc(query: v1::DnsEvent) -> Result<DnsDoc, CliError> {
+    Ok(DnsDoc {
+        outcome: match query.outcome() {
+            v1::DnsOutcome::Unspecified => "unknown",
+            v1::DnsOutcome::Unanswered => "unanswered",
+            v1::DnsOutcome::Slow => "slow",
+            v1::DnsOutcome::Failed => "failed",
+        },
+        pod: query.pod.map(PodDoc::from),
+        name: query.name,
+        query_type: query.r#type,
+        server: query.server,
+        rcode: query.rcode,
+        latency: span("dns.latency", query.latency)?,
+    })
 }
 
 pub(super) fn direction(direction: v1::Direction) -> &'static str {

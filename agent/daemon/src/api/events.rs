@@ -11,7 +11,9 @@ use tonic::Status;
 
 use super::status::{invalid_field, invalid_fields};
 use super::tcp::{owner_ref, tcp_event};
+use super::traffic::{direction, dns_event, drop_event};
 use crate::observe::event::{CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
+use crate::observe::identity::Identity;
 
 /// The stream's name where events get lost on their way to a slow reader.
 pub(super) const WATCH_STREAM: &str = "watch";
@@ -54,7 +56,7 @@ impl TryFrom<v1::WatchEventsRequest> for EventFilter {
                 Ok(v1::EventType::Unspecified) | Err(_) => Err(invalid_field(
                     "types",
                     format!(
-                        "{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT, CRI and TCP"
+                        "{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT, CRI, TCP, DNS and DROP"
                     ),
                 )),
                 Ok(kind) => Ok(kind),
@@ -133,18 +135,23 @@ impl EventFilter {
                         .min_duration
                         .is_none_or(|d| call.duration.is_some_and(|took| d <= took))
             }
-            EventKind::Tcp(tcp) => {
-                self.wants(v1::EventType::Tcp)
-                    && self.fault.is_none()
-                    && !self.asks_for_packets()
-                    && !self.asks_for_syscalls()
-                    && self
-                        .pod
-                        .as_ref()
-                        .is_none_or(|pod| owner_ref(&tcp.owner).as_ref() == Some(pod))
-            }
+            EventKind::Tcp(tcp) => self.passes_owned(v1::EventType::Tcp, &tcp.owner),
+            EventKind::Drop(drop) => self.passes_owned(v1::EventType::Drop, &drop.owner),
+            EventKind::Dns(query) => self.passes_owned(v1::EventType::Dns, &query.owner),
             EventKind::Lost { .. } => true,
         }
+    }
+
+    /// What has an owner, and nothing else that can be filtered on.
+    fn passes_owned(&self, kind: v1::EventType, owner: &Identity) -> bool {
+        self.wants(kind)
+            && self.fault.is_none()
+            && self.outcome.is_none()
+            && !self.asks_for_syscalls()
+            && self
+                .pod
+                .as_ref()
+                .is_none_or(|p| owner_ref(owner).as_ref() == Some(p))
     }
 
     fn wants(&self, kind: v1::EventType) -> bool {
@@ -169,6 +176,8 @@ pub(super) fn event(event: &Event) -> v1::Event {
         EventKind::Syscall(syscall) => Kind::Syscall(syscall_event(syscall)),
         EventKind::Fault(change) => Kind::Fault(fault_event(change)),
         EventKind::Cri(call) => Kind::Cri(cri_event(call)),
+        EventKind::Drop(drop) => Kind::Drop(drop_event(drop)),
+        EventKind::Dns(query) => Kind::Dns(dns_event(query)),
         EventKind::Tcp(tcp) => Kind::Tcp(tcp_event(tcp)),
         EventKind::Lost { stream, count } => Kind::Lost(v1::Lost {
             stream: (*stream).to_owned(),
@@ -183,16 +192,11 @@ pub(super) fn event(event: &Event) -> v1::Event {
 
 fn packet_event(packet: &PacketEvent) -> v1::PacketEvent {
     let pod = pod_ref(&packet.pod_namespace, &packet.pod_name);
-    let direction = if packet.egress {
-        v1::Direction::Egress
-    } else {
-        v1::Direction::Ingress
-    };
     v1::PacketEvent {
         fault: Some(fault_ref(&packet.fault)),
         pod,
         device: packet.device.clone(),
-        direction: direction.into(),
+        direction: direction(packet.egress).into(),
         outcome: outcome(packet.outcome).into(),
         source: packet.source.to_string(),
         destination: packet.destination.to_string(),

@@ -16,7 +16,7 @@ use super::fault::fault_name;
 use super::status::{invalid, invalid_field, not_found};
 use super::stream::{Ended, Sink, Stopped, produce};
 use super::timeline::timeline;
-use super::{Services, tcp, view};
+use super::{Services, tcp, traffic, view};
 use crate::observe::event::{Event, EventKind};
 use crate::observe::source::{CriSummary, SetTracingError, SyscallSummary};
 use crate::observe::syscalls::{SyscallsError, Tracing};
@@ -79,6 +79,8 @@ impl ObserveService for ObserveApi {
             events_lost,
             incidents: counts(services.observe.incidents()),
             cri: services.observe.cri().into_iter().map(cri_summary).collect(),
+            drops: traffic::drop_summaries(services.observe.drops()),
+            dns: traffic::dns_summaries(services.observe.queries()),
             tcp: services.observe.tcp().iter().flat_map(tcp::summaries).collect(),
         }))
     }

@@ -12,7 +12,9 @@ use super::identity::Identity;
 /// The streams in which the kernel can lose events.
 pub const STREAM_CRI: &str = "cri";
 pub const STREAM_DNS: &str = "dns";
+pub const STREAM_DROPS: &str = "drops";
 pub const STREAM_PACKETS: &str = "packets";
+pub const STREAM_QUERIES: &str = "queries";
 pub const STREAM_SYSCALLS: &str = "syscalls";
 pub const STREAM_TCP: &str = "tcp";
 
@@ -28,6 +30,8 @@ pub enum EventKind {
     Syscall(SyscallEvent),
     Fault(FaultEvent),
     Cri(CriEvent),
+    Dns(DnsEvent),
+    Drop(DropEvent),
     Tcp(TcpEvent),
     /// The receiver was too slow, or a ring was full: this many events of the stream are missing here.
     Lost {
@@ -103,6 +107,48 @@ pub struct CriEvent {
     pub outcome: &'static str,
     /// The runtime's words on a failure.
     pub message: String,
+}
+
+/// A packet that something else than a fault dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DropEvent {
+    pub owner: Arc<Identity>,
+    pub egress: bool,
+    /// As the kernel names it.
+    pub reason: String,
+    /// Unspecified for what isn't IP.
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u8,
+    pub wire_packets: u32,
+    pub wire_bytes: u32,
+}
+
+/// A query that went wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DnsEvent {
+    pub owner: Arc<Identity>,
+    pub outcome: DnsOutcome,
+    /// Empty where it could not be read.
+    pub name: String,
+    /// As `AAAA`; empty where it could not be read.
+    pub kind: String,
+    pub server: IpAddr,
+    /// As `SERVFAIL`; `None` without an answer.
+    pub rcode: Option<&'static str>,
+    /// From the first sending to the answer, or until it was given up.
+    pub latency: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsOutcome {
+    Unanswered,
+    /// Answered late, and with nothing wrong otherwise.
+    Slow,
+    /// The answer says that something failed.
+    Failed,
 }
 
 /// Something that happened to a TCP connection.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::drops::DropSnapshot;
 use super::flows::{Flow, FlowQuery};
+use super::queries::QuerySnapshot;
 use super::syscalls::{SyscallsError, Tracing};
 use super::tcp::TcpSnapshot;
 
@@ -79,6 +81,16 @@ pub trait ObserveSource: Send + Sync + 'static {
     /// When it isn't usable, can't be put into force, or syscalls aren't observed.
     fn set_tracing(&self, _tracing: &Tracing) -> Result<(), SetTracingError> {
         Err(SetTracingError::NotObserved)
+    }
+
+    /// What the kernel dropped of the owners that live.
+    fn drops(&self) -> DropSnapshot {
+        DropSnapshot::default()
+    }
+
+    /// What the owners that live asked DNS servers.
+    fn queries(&self) -> QuerySnapshot {
+        QuerySnapshot::default()
     }
 
     /// What TCP connections did, by owner; `None` where they aren't observed.

@@ -87,12 +87,10 @@ async fn what_was_traced_is_scraped() {
     }));
     let sources = Sources {
         engine: Handle::new(commands, snapshots),
-        observers: Arc::new(Observers::new(
-            Some(observer),
-            None,
-            None,
-            Box::new(|| [0; sabot_abi::INCIDENT_COUNT as usize]),
-        )),
+        observers: Arc::new(Observers {
+            syscalls: Some(observer),
+            ..Observers::default()
+        }),
         delays: None,
         subscribers_lost: Box::new(|| 0),
         features: Arc::default(),

@@ -1,3 +1,4 @@
+use crate::view::EventDoc;
 use std::collections::HashMap;
 
 use super::*;
