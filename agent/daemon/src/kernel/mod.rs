@@ -7,6 +7,7 @@
 
 mod accounts;
 pub mod btf;
+pub mod cost;
 mod devices;
 mod entry;
 mod equipment;
