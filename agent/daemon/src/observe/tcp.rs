@@ -5,8 +5,10 @@
 //! Three things are counted differently from `nstat`. Retransmission timers (`TcpExtTCPTimeouts`): those of sockets are
 //! counted, whether of data or of a SYN, and those of SYN-ACKs are not. Bytes: a stream's end counts as one, as in `ss`, and
 //! what a connection did in the last tick of the kernel (a millisecond or some) is added with its next segment or its end.
+//! A passive handshake's time is that from the last SYN-ACK to its acknowledgement, and unknown if it was sent repeatedly.
+//!
 //! A connect that fails before a SYN is sent, as without a route, is none. Resets that answer a segment of no connection
-//! are told by kernels from 6.10 on. A passive handshake's time is that from the last SYN-ACK to its acknowledgement, and unknown if it was sent repeatedly.
+//! are told by kernels from 6.10 on.
 
 use std::io;
 use std::sync::Arc;
