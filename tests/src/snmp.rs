@@ -14,7 +14,20 @@ use crate::wait::wait_until;
 ///
 /// The kernel has no such counter.
 pub fn snmp(netns: &NetnsRef, protocol: &str, counter: &str) -> Result<u64> {
-    let text = netns.run(|| fs::read_to_string("/proc/thread-self/net/snmp"))?;
+    table(netns, "snmp", protocol, counter)
+}
+
+/// One of the counters in `/proc/net/netstat`, as `TcpExt` and `TCPTimeouts`.
+///
+/// # Errors
+///
+/// The kernel has no such counter.
+pub fn netstat(netns: &NetnsRef, protocol: &str, counter: &str) -> Result<u64> {
+    table(netns, "netstat", protocol, counter)
+}
+
+fn table(netns: &NetnsRef, file: &str, protocol: &str, counter: &str) -> Result<u64> {
+    let text = netns.run(|| fs::read_to_string(format!("/proc/thread-self/net/{file}")))?;
     let mut rows = text
         .lines()
         .filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));

@@ -96,8 +96,19 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
         interval: Duration,
     },
-    /// Follow events: sampled packets, slow and failed syscalls, drops, DNS queries that went wrong, changes of faults.
+    /// Follow events: sampled packets, slow and failed syscalls, what happens to TCP connections, drops, DNS queries that
+    /// went wrong, changes of faults.
     Events(EventArgs),
+    /// Show what a fault did to each of its targets, and when: from its application to the recovery.
+    Timeline {
+        /// NAME or NAMESPACE/NAME.
+        name: String,
+        /// The fault's namespace.
+        #[arg(short, long)]
+        namespace: Option<String>,
+    },
+    /// Show the busiest of the TCP connections that are open.
+    Flows(FlowArgs),
     /// Show what works on this node and what doesn't, and why.
     Node,
     /// Print a script that completes this command line in a shell.
@@ -138,7 +149,7 @@ pub(crate) struct EventArgs {
     /// The namespace of --fault.
     #[arg(short, long, requires = "fault")]
     pub(crate) namespace: Option<String>,
-    /// Only packets, drops and DNS queries of this pod.
+    /// Only packets, TCP connections, drops and DNS queries of this pod.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod)]
     pub(crate) pod: Option<PodArg>,
     /// Only syscalls of processes of this name.
@@ -155,6 +166,42 @@ pub(crate) struct EventArgs {
     pub(crate) min_duration: Option<Duration>,
 }
 
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FlowArgs {
+    /// Only connections of this pod.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod, conflicts_with_all = ["node", "netns"])]
+    pub(crate) pod: Option<PodArg>,
+    /// Only the node's own connections.
+    #[arg(long, conflicts_with = "netns")]
+    pub(crate) node: bool,
+    /// Only connections of this network namespace, which an active fault has for a target.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) netns: Option<PathBuf>,
+    /// What comes first: those with the most of this.
+    #[arg(long, value_enum, default_value_t = FlowOrderArg::Bytes)]
+    pub(crate) sort: FlowOrderArg,
+    /// At most this many.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FlowOrderArg {
+    Bytes,
+    Packets,
+    Retransmits,
+}
+
+impl From<FlowOrderArg> for v1::FlowOrder {
+    fn from(arg: FlowOrderArg) -> Self {
+        match arg {
+            FlowOrderArg::Bytes => Self::Bytes,
+            FlowOrderArg::Packets => Self::Packets,
+            FlowOrderArg::Retransmits => Self::Retransmits,
+        }
+    }
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("not a duration such as 100ms, 5m or 1h30m: {e}"))
 }
@@ -166,6 +213,7 @@ pub(crate) enum EventTypeArg {
     Fault,
     Dns,
     Drop,
+    Tcp,
 }
 
 impl From<EventTypeArg> for v1::EventType {
@@ -176,6 +224,7 @@ impl From<EventTypeArg> for v1::EventType {
             EventTypeArg::Fault => Self::Fault,
             EventTypeArg::Dns => Self::Dns,
             EventTypeArg::Drop => Self::Drop,
+            EventTypeArg::Tcp => Self::Tcp,
         }
     }
 }

@@ -1,11 +1,15 @@
 //! Documents as people read them.
 
 mod event;
+mod tcp;
+mod timeline;
 
 use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
 
+pub(crate) use self::tcp::flows;
+pub(crate) use self::timeline::timeline;
 use crate::text;
 use crate::view::{
     ChangeDoc, FaultDoc, FaultsDoc, NodeDoc, PreviewDoc, Tally, TargetDoc, TargetKind, TargetPhase,

@@ -1,10 +1,12 @@
 //! The one place where the parts are wired: checks, start, the order of the end.
 
+mod following;
 mod kernel;
 mod notify;
 mod privileges;
 mod signals;
 mod syscalls;
+mod tcp;
 mod traffic;
 
 use std::ffi::OsString;
@@ -22,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{self, JoinHandle};
 
 use crate::api::{self, BindError, Limits, NodeInfo, ServeError, Services, WatchLoss};
-use crate::config::{Attach, Config, ConfigError, SyscallMode};
+use crate::config::{Attach, Config, ConfigError, ObserveMode};
 use crate::engine::handle::{Handle, RuntimeState};
 use crate::engine::{Control, Engine, Heartbeat, LeftBehind, Options, Parts};
 use crate::kernel::features::Features;
@@ -34,6 +36,7 @@ use crate::observe::event::EventHub;
 use crate::observe::identity;
 use crate::observe::observers::Observers;
 use crate::observe::packets::{self, PacketObserver, SnapshotEnricher};
+use crate::observe::timeline;
 use crate::targets::{self, Names, TargetsConfig, TargetsHandle};
 use signals::Signals;
 
@@ -170,11 +173,14 @@ impl Daemon {
         http: Option<TcpListener>,
     ) -> Result<Self, AppError> {
         let hub = EventHub::new(config.event_buffer);
-        let (syscall_observer, feature) = syscalls::start(config, &hub);
         let source = watch_targets(config);
-        let traffic = traffic::start(&identity::start(source.watch()), &hub);
+        let identities = identity::start(source.watch());
+        let (syscall_observer, feature) = syscalls::start(config, &hub);
+        let (tcp_observer, tcp_feature) = tcp::start(config, identities.clone(), &hub);
+        let (traffic, traffic_features) = traffic::start(&identities, &hub);
         let mut features = kernel.features;
-        features.list.extend(feature.into_iter().chain(traffic.features));
+        let observed = feature.into_iter().chain(tcp_feature).chain(traffic_features);
+        features.list.extend(observed);
         let features = Arc::new(features);
         let injector = kernel.injector;
 
@@ -192,11 +198,9 @@ impl Daemon {
             Some(dns),
             Box::new(move || incidents.incidents()),
         );
-        let observers = observers.with_drops(traffic.drops).with_queries(traffic.queries);
-        let observers = Arc::new(observers);
-        if config.syscalls == SyscallMode::Active {
-            tokio::spawn(syscalls::follow_faults(handle.clone(), Arc::clone(&observers)));
-        }
+        let observers = Arc::new(traffic.join(observers.with_tcp(tcp_observer)));
+        follow(config, &handle, &observers);
+        let timelines = timeline::start(handle.clone(), identities, observers.clone(), &hub);
 
         let (stop, stopped) = watch::channel(false);
         let watch_loss = WatchLoss::default();
@@ -218,6 +222,7 @@ impl Daemon {
             engine: handle,
             events: hub,
             observe: observers,
+            timelines: Arc::new(timelines),
             node: Arc::new(node_info(config, &features)),
             watch_loss,
         };
@@ -329,6 +334,29 @@ fn parts(
         features: Arc::clone(features),
         events: hub.clone(),
         on_reconcile: Box::new(move |duration| reconcile.observe(duration)),
+    }
+}
+
+/// Observers learn what the engine knows, and rest while there is no fault where that is wanted.
+fn follow(config: &Config, handle: &Handle, observers: &Arc<Observers>) {
+    tokio::spawn(tcp::follow_world(handle.clone(), Arc::clone(observers)));
+    if config.syscalls == ObserveMode::Active {
+        let observers = Arc::clone(observers);
+        let change = move |wanted| {
+            if let Some(observer) = observers.syscall_observer() {
+                syscalls::set_attached(observer, wanted);
+            }
+        };
+        tokio::spawn(following::follow_faults(handle.clone(), change));
+    }
+    if config.tcp == ObserveMode::Active {
+        let observers = Arc::clone(observers);
+        let change = move |wanted| {
+            if let Some(observer) = observers.tcp_observer() {
+                tcp::set_attached(observer, wanted);
+            }
+        };
+        tokio::spawn(following::follow_faults(handle.clone(), change));
     }
 }
 

@@ -51,11 +51,13 @@ pub struct Config {
     pub delay_line_real_time: bool,
     /// How long an ended fault stays listed with its last counters.
     pub keep_ended: Duration,
-    pub syscalls: SyscallMode,
+    pub syscalls: ObserveMode,
     /// Process names watched beside the built-in ones.
     pub syscall_processes: Vec<String>,
     /// Calls that take longer are reported as events.
     pub slow_syscall: Duration,
+    /// When TCP connections are observed.
+    pub tcp: ObserveMode,
     /// For faults that don't say: one in this many decided packets is reported as an event; 0: none.
     pub sample_every: u32,
     /// Events that a slow subscriber may lag behind before it loses some.
@@ -96,10 +98,10 @@ pub enum Hook {
     Clsact,
 }
 
-/// When syscalls are traced.
+/// When something is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SyscallMode {
+pub enum ObserveMode {
     Always,
     /// Only while a fault is active.
     Active,

@@ -52,8 +52,10 @@ pub struct Counters {
     pub segmenting: Tally,
     /// A modifier beside the identity: came back from the segmenter.
     pub segmented: Tally,
+    /// When the first packet was matched: `CLOCK_BOOTTIME`, ns; 0: none was.
+    pub first_match: u64,
 }
-assert_layout!(Counters, size = 11 * 16, align = 8);
+assert_layout!(Counters, size = 11 * 16 + 8, align = 8);
 
 impl Counters {
     /// Adds these to a sum.
@@ -62,6 +64,7 @@ impl Counters {
             total.packets += more.packets;
             total.bytes += more.bytes;
         }
+        sum.first_match = earliest(sum.first_match, self.first_match);
     }
 
     fn tallies(&self) -> [Tally; 11] {
@@ -96,6 +99,17 @@ impl Counters {
         ]
     }
 }
+
+/// The earlier of two moments, of which 0 is none.
+pub const fn earliest(one: u64, other: u64) -> u64 {
+    if one == 0 || (other != 0 && other < one) {
+        other
+    } else {
+        one
+    }
+}
+const _: () = assert!(earliest(0, 0) == 0 && earliest(0, 7) == 7 && earliest(7, 0) == 7);
+const _: () = assert!(earliest(7, 5) == 5 && earliest(5, 7) == 5);
 
 /// Index into the per-CPU array of things that went wrong inside the programs.
 pub const INCIDENT_EVENT_LOST: u32 = 0;

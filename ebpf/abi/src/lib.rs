@@ -18,6 +18,7 @@ mod rule;
 mod syscalls;
 mod tag;
 mod target;
+mod tcp;
 
 pub use counters::*;
 pub use dns::*;
@@ -33,6 +34,7 @@ pub use rule::*;
 pub use syscalls::*;
 pub use tag::*;
 pub use target::*;
+pub use tcp::*;
 
 /// Declares that a type is plain data whose every byte is initialised and every bit pattern valid.
 macro_rules! pod {

@@ -3,7 +3,9 @@
 mod apply;
 mod delete;
 mod events;
+mod flows;
 mod get;
+mod timeline;
 mod watch;
 
 use std::io::{self, Write as _};
@@ -53,6 +55,10 @@ pub(crate) async fn run(cli: Cli, definition: clap::Command) -> Result<(), CliEr
             interval,
         } => watch::run(&connect().await?, output, name.as_deref(), namespace, interval).await,
         Command::Events(args) => events::run(&connect().await?, output, args).await,
+        Command::Timeline { name, namespace } => {
+            timeline::run(&connect().await?, output, &name, namespace.as_deref()).await
+        }
+        Command::Flows(args) => flows::run(&connect().await?, output, args).await,
         Command::Node => node(&connect().await?, output).await,
     }
 }

@@ -1,8 +1,9 @@
 //! Events, a line each.
 
+use super::tcp::{self, owner};
 use super::{bytes, or_dash, time};
 use crate::text;
-use crate::view::{DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc, full_name};
+use crate::view::{DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, SyscallDoc, full_name};
 
 pub(crate) fn event_line(event: &EventDoc) -> String {
     let text = match &event.kind {
@@ -20,6 +21,7 @@ pub(crate) fn event_line(event: &EventDoc) -> String {
             };
             format!("fault {} {change}{message}", full_name(fault))
         }
+        EventKindDoc::Tcp(event) => tcp::event_line(event),
         EventKindDoc::Drop(drop) => drop_line(drop),
         EventKindDoc::Dns(query) => dns_line(query),
         EventKindDoc::Lost { stream, count } => format!("lost {count} events of {stream}"),
@@ -81,14 +83,6 @@ fn dns_line(query: &DnsDoc) -> String {
         owner(query.pod.as_ref()),
         query.server,
     )
-}
-
-fn owner(pod: Option<&PodDoc>) -> String {
-    match pod {
-        Some(pod) if pod.namespace.is_empty() => pod.name.clone(),
-        Some(pod) => format!("{}/{}", pod.namespace, pod.name),
-        None => "node".to_owned(),
-    }
 }
 
 fn syscall_line(syscall: &SyscallDoc) -> String {

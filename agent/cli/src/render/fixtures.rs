@@ -61,6 +61,7 @@ fn ledger(direction: v1::Direction, packets: u64) -> v1::LedgerEntry {
             lost_late: tally(1),
             ..v1::Ledger::default()
         }),
+        first_match_at: None,
     }
 }
 

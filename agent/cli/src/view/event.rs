@@ -4,6 +4,7 @@ use sabot_core::spec::Metadata;
 use sabot_proto::sabot::v1;
 use serde::Serialize;
 
+use super::tcp::{TcpDoc, tcp_doc};
 use super::{Span, Time, metadata, span, time};
 use crate::error::CliError;
 
@@ -20,6 +21,7 @@ pub(crate) struct EventDoc {
 pub(crate) enum EventKindDoc {
     Packet(PacketDoc),
     Syscall(SyscallDoc),
+    Tcp(TcpDoc),
     Fault {
         fault: Metadata,
         change: String,
@@ -104,6 +106,15 @@ pub(crate) struct DnsDoc {
     pub(crate) latency: Option<Span>,
 }
 
+impl From<v1::PodRef> for PodDoc {
+    fn from(pod: v1::PodRef) -> Self {
+        Self {
+            namespace: pod.namespace,
+            name: pod.name,
+        }
+    }
+}
+
 impl TryFrom<v1::Event> for EventDoc {
     type Error = CliError;
 
@@ -127,6 +138,7 @@ impl TryFrom<v1::Event> for EventDoc {
             },
             Some(Kind::Drop(drop)) => EventKindDoc::Drop(drop_doc(drop)),
             Some(Kind::Dns(query)) => EventKindDoc::Dns(dns_doc(query)?),
+            Some(Kind::Tcp(tcp)) => EventKindDoc::Tcp(tcp_doc(tcp)),
             Some(Kind::Lost(lost)) => EventKindDoc::Lost {
                 stream: lost.stream,
                 count: lost.count,
@@ -145,7 +157,7 @@ fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
         direction: direction(packet.direction()),
         outcome: outcome(packet.outcome()),
         fault: metadata(packet.fault),
-        pod: packet.pod.map(pod_doc),
+        pod: packet.pod.map(PodDoc::from),
         device: packet.device,
         source: packet.source,
         destination: packet.destination,
@@ -160,7 +172,7 @@ fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
 fn drop_doc(drop: v1::DropEvent) -> DropDoc {
     DropDoc {
         direction: direction(drop.direction()),
-        pod: drop.pod.map(pod_doc),
+        pod: drop.pod.map(PodDoc::from),
         reason: drop.reason,
         source: drop.source,
         destination: drop.destination,
@@ -180,20 +192,13 @@ fn dns_doc(query: v1::DnsEvent) -> Result<DnsDoc, CliError> {
             v1::DnsOutcome::Slow => "slow",
             v1::DnsOutcome::Failed => "failed",
         },
-        pod: query.pod.map(pod_doc),
+        pod: query.pod.map(PodDoc::from),
         name: query.name,
         query_type: query.r#type,
         server: query.server,
         rcode: query.rcode,
         latency: span("dns.latency", query.latency)?,
     })
-}
-
-fn pod_doc(pod: v1::PodRef) -> PodDoc {
-    PodDoc {
-        namespace: pod.namespace,
-        name: pod.name,
-    }
 }
 
 pub(super) fn direction(direction: v1::Direction) -> &'static str {

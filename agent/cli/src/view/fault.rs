@@ -129,6 +129,9 @@ pub(crate) struct LedgerEntryDoc {
     pub(crate) direction: &'static str,
     #[serde(flatten)]
     pub(crate) ledger: LedgerDoc,
+    /// When the first packet was matched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first_match_at: Option<Time>,
 }
 
 /// Wire packets and their bytes.
@@ -313,7 +316,11 @@ impl TryFrom<v1::Fault> for FaultDoc {
                 expected_loss: status.expected_loss,
                 names: status.names.into_iter().map(name).collect(),
                 targets: status.targets.into_iter().map(target_status).collect(),
-                ledgers: status.ledgers.into_iter().map(ledger_entry).collect(),
+                ledgers: status
+                    .ledgers
+                    .into_iter()
+                    .map(ledger_entry)
+                    .collect::<Result<_, _>>()?,
             },
         })
     }
@@ -350,12 +357,13 @@ fn target_ref(target: v1::TargetRef) -> TargetRefDoc {
     }
 }
 
-fn ledger_entry(entry: v1::LedgerEntry) -> LedgerEntryDoc {
-    LedgerEntryDoc {
+fn ledger_entry(entry: v1::LedgerEntry) -> Result<LedgerEntryDoc, CliError> {
+    Ok(LedgerEntryDoc {
+        first_match_at: time("status.ledgers.firstMatchAt", entry.first_match_at)?,
         direction: super::event::direction(entry.direction()),
         target: target_ref(entry.target.unwrap_or_default()),
         ledger: ledger(&entry.ledger.unwrap_or_default()),
-    }
+    })
 }
 
 fn ledger(ledger: &v1::Ledger) -> LedgerDoc {

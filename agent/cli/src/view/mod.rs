@@ -3,6 +3,8 @@
 mod event;
 mod fault;
 mod node;
+mod tcp;
+mod timeline;
 
 pub(crate) use event::{DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
 pub(crate) use fault::{
@@ -10,6 +12,8 @@ pub(crate) use fault::{
     TargetStatusDoc, WatchDoc,
 };
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
+pub(crate) use tcp::{FlowDoc, FlowsDoc, TcpDoc};
+pub(crate) use timeline::{AggregateDoc, LatenciesDoc, MomentDoc, TargetTimelineDoc, TimelineDoc};
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

@@ -10,9 +10,9 @@ use sabot_proto::sabot::v1;
 use tonic::Status;
 
 use super::status::{invalid_field, invalid_fields};
-use crate::observe::event::{
-    DnsEvent, DnsOutcome, DropEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent,
-};
+use super::tcp::{owner_ref, tcp_event};
+use super::traffic::{direction, dns_event, drop_event};
+use crate::observe::event::{Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
 use crate::observe::identity::Identity;
 
 /// The stream's name where events get lost on their way to a slow reader.
@@ -56,7 +56,7 @@ impl TryFrom<v1::WatchEventsRequest> for EventFilter {
                 Ok(v1::EventType::Unspecified) | Err(_) => Err(invalid_field(
                     "types",
                     format!(
-                        "{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT, DNS and DROP"
+                        "{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT, TCP, DNS and DROP"
                     ),
                 )),
                 Ok(kind) => Ok(kind),
@@ -109,6 +109,7 @@ impl EventFilter {
                 self.wants(v1::EventType::Syscall)
                     && self.fault.is_none()
                     && !self.asks_for_packets()
+                    && self.pod.is_none()
                     && self.process.as_ref().is_none_or(|p| *p == syscall.process)
                     && (!self.failed_only || syscall.errno.is_some())
                     && self.min_duration.is_none_or(|d| d <= syscall.duration)
@@ -116,9 +117,11 @@ impl EventFilter {
             EventKind::Fault(change) => {
                 self.wants(v1::EventType::Fault)
                     && !self.asks_for_packets()
+                    && self.pod.is_none()
                     && !self.asks_for_syscalls()
                     && self.fault.as_ref().is_none_or(|f| *f == change.fault)
             }
+            EventKind::Tcp(tcp) => self.passes_owned(v1::EventType::Tcp, &tcp.owner),
             EventKind::Drop(drop) => self.passes_owned(v1::EventType::Drop, &drop.owner),
             EventKind::Dns(query) => self.passes_owned(v1::EventType::Dns, &query.owner),
             EventKind::Lost { .. } => true,
@@ -134,7 +137,7 @@ impl EventFilter {
             && self
                 .pod
                 .as_ref()
-                .is_none_or(|p| p.namespace == owner.namespace() && p.name == owner.label())
+                .is_none_or(|p| owner_ref(owner).as_ref() == Some(p))
     }
 
     fn wants(&self, kind: v1::EventType) -> bool {
@@ -148,7 +151,7 @@ impl EventFilter {
 
     /// A property that only packets have is filtered on.
     fn asks_for_packets(&self) -> bool {
-        self.pod.is_some() || self.outcome.is_some()
+        self.outcome.is_some()
     }
 }
 
@@ -160,6 +163,7 @@ pub(super) fn event(event: &Event) -> v1::Event {
         EventKind::Fault(change) => Kind::Fault(fault_event(change)),
         EventKind::Drop(drop) => Kind::Drop(drop_event(drop)),
         EventKind::Dns(query) => Kind::Dns(dns_event(query)),
+        EventKind::Tcp(tcp) => Kind::Tcp(tcp_event(tcp)),
         EventKind::Lost { stream, count } => Kind::Lost(v1::Lost {
             stream: (*stream).to_owned(),
             count: *count,
@@ -201,54 +205,6 @@ fn syscall_event(syscall: &SyscallEvent) -> v1::SyscallEvent {
         duration: Some(duration_to_proto(syscall.duration)),
         result: syscall.result,
         errno: syscall.errno.map(str::to_owned),
-    }
-}
-
-fn drop_event(drop: &DropEvent) -> v1::DropEvent {
-    v1::DropEvent {
-        pod: owner(&drop.owner),
-        direction: direction(drop.egress).into(),
-        reason: drop.reason.clone(),
-        source: drop.source.to_string(),
-        destination: drop.destination.to_string(),
-        source_port: drop.source_port.into(),
-        destination_port: drop.destination_port.into(),
-        protocol: drop.protocol.into(),
-        wire_packets: drop.wire_packets,
-        wire_bytes: drop.wire_bytes,
-    }
-}
-
-fn dns_event(query: &DnsEvent) -> v1::DnsEvent {
-    let outcome = match query.outcome {
-        DnsOutcome::Unanswered => v1::DnsOutcome::Unanswered,
-        DnsOutcome::Slow => v1::DnsOutcome::Slow,
-        DnsOutcome::Failed => v1::DnsOutcome::Failed,
-    };
-    v1::DnsEvent {
-        pod: owner(&query.owner),
-        outcome: outcome.into(),
-        name: query.name.clone(),
-        r#type: query.kind.clone(),
-        server: query.server.to_string(),
-        rcode: query.rcode.map(str::to_owned),
-        latency: Some(duration_to_proto(query.latency)),
-    }
-}
-
-/// `None` for the node itself.
-pub(super) fn owner(identity: &Identity) -> Option<v1::PodRef> {
-    (*identity != Identity::Node).then(|| v1::PodRef {
-        namespace: identity.namespace().to_owned(),
-        name: identity.label(),
-    })
-}
-
-pub(super) fn direction(egress: bool) -> v1::Direction {
-    if egress {
-        v1::Direction::Egress
-    } else {
-        v1::Direction::Ingress
     }
 }
 

@@ -187,7 +187,7 @@ fn definition(
     Ok((metadata, spec))
 }
 
-fn fault_name(namespace: String, name: String) -> Result<FaultName, Status> {
+pub(super) fn fault_name(namespace: String, name: String) -> Result<FaultName, Status> {
     if name.is_empty() {
         return Err(invalid_field("name", "is required"));
     }

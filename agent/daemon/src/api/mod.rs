@@ -12,6 +12,9 @@ mod socket;
 mod status;
 mod stream;
 mod targets;
+mod tcp;
+mod timeline;
+mod traffic;
 mod view;
 
 pub use events::WatchLoss;
@@ -25,6 +28,7 @@ use crate::engine::handle::Handle;
 use crate::kernel::features::Features;
 use crate::observe::event::EventHub;
 use crate::observe::source::ObserveSource;
+use crate::observe::timeline::TimelineSource;
 
 /// What the services are made of.
 #[derive(Clone)]
@@ -32,6 +36,7 @@ pub struct Services {
     pub engine: Handle,
     pub events: EventHub,
     pub observe: Arc<dyn ObserveSource>,
+    pub timelines: Arc<dyn TimelineSource>,
     pub node: Arc<NodeInfo>,
     /// Counts the events that slow readers of streams lost.
     pub watch_loss: WatchLoss,

@@ -1,9 +1,8 @@
 //! `sabot.v1.ObserveService`.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use sabot_abi::{HISTOGRAM_BUCKETS, log_linear_bound};
 use sabot_proto::convert::{duration_to_proto, timestamp_to_proto};
 use sabot_proto::sabot::v1;
 use sabot_proto::sabot::v1::observe_service_server::ObserveService;
@@ -12,13 +11,13 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::events::{EventFilter, WATCH_STREAM, WatchLoss, direction, event, owner};
+use super::events::{EventFilter, WATCH_STREAM, WatchLoss, event};
+use super::fault::fault_name;
+use super::status::not_found;
 use super::stream::{Ended, Sink, Stopped, produce};
-use super::{Services, view};
-use crate::observe::drops::{DropClass, Dropped};
+use super::timeline::timeline;
+use super::{Services, tcp, traffic, view};
 use crate::observe::event::{Event, EventKind};
-use crate::observe::identity::Identity;
-use crate::observe::queries::QueryStats;
 use crate::observe::source::SyscallSummary;
 
 pub(super) struct ObserveApi {
@@ -78,20 +77,42 @@ impl ObserveService for ObserveApi {
                 .collect(),
             events_lost,
             incidents: counts(services.observe.incidents()),
-            drops: services
-                .observe
-                .drops()
-                .drops
-                .into_iter()
-                .map(drop_summary)
-                .collect(),
-            dns: services
-                .observe
-                .queries()
-                .owners
-                .into_iter()
-                .map(|(identity, stats)| dns_summary(&identity, stats))
-                .collect(),
+            drops: traffic::drop_summaries(services.observe.drops()),
+            dns: traffic::dns_summaries(services.observe.queries()),
+            tcp: services.observe.tcp().iter().flat_map(tcp::summaries).collect(),
+        }))
+    }
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Result<Response<v1::ListFlowsResponse>, Status> {
+        let query = tcp::query(request.into_inner())?;
+        let observe = Arc::clone(&self.services.observe);
+        // Thousands of system calls where there are many connections: not on a thread that others wait for.
+        let flows = tokio::task::spawn_blocking(move || observe.flows(&query)).await;
+        let flows = flows.map_err(|panic| Status::internal(panic.to_string()))??;
+        Ok(Response::new(v1::ListFlowsResponse {
+            time: Some(timestamp_to_proto(SystemTime::now())),
+            flows: flows.iter().map(tcp::flow).collect(),
+        }))
+    }
+
+    async fn get_timeline(
+        &self,
+        request: Request<v1::GetTimelineRequest>,
+    ) -> Result<Response<v1::GetTimelineResponse>, Status> {
+        let request = request.into_inner();
+        let fault = fault_name(request.namespace, request.name)?;
+        let timelines = Arc::clone(&self.services.timelines);
+        let asked = fault.clone();
+        // The kernel's counters are read for it.
+        let found = tokio::task::spawn_blocking(move || timelines.timeline(&asked)).await;
+        let found =
+            found.map_err(|error| Status::internal(format!("the timeline can't be read: {error}")))?;
+        let found = found.ok_or_else(|| not_found(&fault))?;
+        Ok(Response::new(v1::GetTimelineResponse {
+            timeline: Some(timeline(&fault, &found)),
         }))
     }
 }
@@ -138,46 +159,6 @@ fn syscall_summary(summary: SyscallSummary) -> v1::SyscallSummary {
         calls: summary.calls,
         total: Some(duration_to_proto(summary.total)),
         errors: counts(summary.errors),
-    }
-}
-
-fn drop_summary((class, dropped): (DropClass, Dropped)) -> v1::DropSummary {
-    v1::DropSummary {
-        pod: owner(&class.owner),
-        direction: direction(class.egress).into(),
-        reason: class.reason,
-        injected: class.injected,
-        packets: dropped.packets,
-        bytes: dropped.bytes,
-    }
-}
-
-fn dns_summary(identity: &Identity, stats: QueryStats) -> v1::DnsSummary {
-    let responses = stats.responses.into_iter();
-    let buckets = stats.latency.buckets.iter().enumerate();
-    v1::DnsSummary {
-        pod: owner(identity),
-        queries: stats.queries,
-        retries: stats.retries,
-        responses: responses
-            .map(|(rcode, count)| v1::NamedCount {
-                name: rcode.to_owned(),
-                count,
-            })
-            .collect(),
-        unanswered: stats.unanswered,
-        late: stats.late,
-        unmatched: stats.unmatched,
-        replaced: stats.replaced,
-        total_latency: Some(duration_to_proto(Duration::from_nanos(stats.latency.sum))),
-        latencies: buckets
-            .filter(|&(_, &count)| count != 0)
-            .map(|(bucket, &count)| v1::DnsLatency {
-                below: (bucket + 1 < HISTOGRAM_BUCKETS)
-                    .then(|| duration_to_proto(Duration::from_nanos(log_linear_bound(bucket)))),
-                count,
-            })
-            .collect(),
     }
 }
 

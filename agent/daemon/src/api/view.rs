@@ -11,6 +11,7 @@ use tonic::Status;
 use crate::engine::handle::{
     FaultView, Ledger, LedgerDirection, LedgerEntry, Phase, Preview, Tally, TargetPhase, TargetView,
 };
+use crate::observe::clock::system_time;
 
 /// Counters by fault.
 pub(super) type Ledgers = BTreeMap<FaultName, Vec<v1::LedgerEntry>>;
@@ -71,6 +72,10 @@ pub(super) fn ledgers(entries: Vec<LedgerEntry>) -> Ledgers {
             }
             .into(),
             ledger: Some(ledger(&entry.ledger)),
+            first_match_at: entry
+                .ledger
+                .first_match
+                .map(|at| timestamp_to_proto(system_time(at))),
         };
         by_fault.entry(entry.fault).or_default().push(converted);
     }
@@ -138,6 +143,8 @@ fn ledger(ledger: &Ledger) -> v1::Ledger {
         lost_bound,
         lost_write,
         lost_late,
+        // Beside the tallies, in the entry.
+        first_match: _,
     } = *ledger;
     v1::Ledger {
         matched: tally(matched),

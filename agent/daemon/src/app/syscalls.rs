@@ -1,25 +1,16 @@
 //! The syscall observer, as the operator wants it.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::task;
-
-use crate::config::{Config, SyscallMode};
-use crate::engine::handle::{Handle, Phase, Snapshot};
+use crate::config::{Config, ObserveMode};
 use crate::kernel::features::Feature;
 use crate::observe::event::EventHub;
-use crate::observe::observers::Observers;
 use crate::observe::syscalls::{self, DEFAULT_PROCESSES, SyscallObserver, SyscallsConfig};
 
 /// The feature's name, as GetNode and the metrics say it.
 const FEATURE: &str = "raw_tracepoints";
-/// Faults often follow each other; programs that come and go with each would cost more than they spare.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Begins to observe unless told never to, and says how that went; a machine that can't do it does without.
 pub(super) fn start(config: &Config, hub: &EventHub) -> (Option<SyscallObserver>, Option<Feature>) {
-    if config.syscalls == SyscallMode::Never {
+    if config.syscalls == ObserveMode::Never {
         return (None, None);
     }
     let processes = DEFAULT_PROCESSES.map(str::to_owned).into_iter();
@@ -32,7 +23,7 @@ pub(super) fn start(config: &Config, hub: &EventHub) -> (Option<SyscallObserver>
     };
     match syscalls::start(&settings, hub.clone()) {
         Ok(observer) => {
-            if config.syscalls == SyscallMode::Active {
+            if config.syscalls == ObserveMode::Active {
                 set_attached(&observer, false);
             }
             (Some(observer), Some(feature(Ok(()))))
@@ -60,48 +51,11 @@ fn feature(result: Result<(), String>) -> Feature {
     }
 }
 
-/// Observes while a fault is active, and not otherwise; ends with the engine.
-pub(super) async fn follow_faults(engine: Handle, observers: Arc<Observers>) {
-    let mut snapshots = engine.watch();
-    let mut attached = false;
-    loop {
-        let wanted = is_active(&snapshots.borrow_and_update());
-        if wanted != attached {
-            if !wanted {
-                tokio::time::sleep(LINGER).await;
-                if is_active(&snapshots.borrow_and_update()) {
-                    continue;
-                }
-            }
-            let observers = Arc::clone(&observers);
-            let change = move || {
-                if let Some(observer) = observers.syscall_observer() {
-                    set_attached(observer, wanted);
-                }
-            };
-            if let Err(error) = task::spawn_blocking(change).await {
-                tracing::error!(%error, "the syscall observer could not be told");
-            }
-            attached = wanted;
-        }
-        if snapshots.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-fn set_attached(observer: &SyscallObserver, wanted: bool) {
+pub(super) fn set_attached(observer: &SyscallObserver, wanted: bool) {
     match observer.set_attached(wanted) {
         Ok(()) => tracing::debug!(observing = wanted, "syscalls"),
         Err(error) => {
             tracing::warn!(%error, observing = wanted, "the syscall observer could not be changed");
         }
     }
-}
-
-fn is_active(snapshot: &Snapshot) -> bool {
-    snapshot
-        .faults
-        .values()
-        .any(|view| !matches!(view.phase, Phase::Expired | Phase::Deleted))
 }

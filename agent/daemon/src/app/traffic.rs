@@ -6,16 +6,22 @@ use crate::kernel::features::Feature;
 use crate::observe::drops::{self, DropObserver, DropsConfig};
 use crate::observe::event::EventHub;
 use crate::observe::identity::Identities;
+use crate::observe::observers::Observers;
 use crate::observe::queries::{self, QueriesConfig, QueryObserver};
 
-/// What was started, and how that went.
 pub(super) struct Traffic {
-    pub(super) drops: Option<DropObserver>,
-    pub(super) queries: Option<QueryObserver>,
-    pub(super) features: Vec<Feature>,
+    drops: Option<DropObserver>,
+    queries: Option<QueryObserver>,
 }
 
-pub(super) fn start(identities: &Identities, hub: &EventHub) -> Traffic {
+impl Traffic {
+    pub(super) fn join(self, observers: Observers) -> Observers {
+        observers.with_drops(self.drops).with_queries(self.queries)
+    }
+}
+
+/// Begins to observe, and says how that went.
+pub(super) fn start(identities: &Identities, hub: &EventHub) -> (Traffic, [Feature; 2]) {
     let (drops, drops_feature) = tried(
         "drop_reasons",
         drops::start(&DropsConfig::default(), identities, hub.clone()),
@@ -33,11 +39,7 @@ pub(super) fn start(identities: &Identities, hub: &EventHub) -> Traffic {
         },
         "DNS queries are not observed",
     );
-    Traffic {
-        drops,
-        queries,
-        features: vec![drops_feature, queries_feature],
-    }
+    (Traffic { drops, queries }, [drops_feature, queries_feature])
 }
 
 fn describe_drops(observer: &DropObserver) -> (String, String) {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::targets::{EndpointError, RuntimeEndpoint};
 
-use super::{Attach, Config, ConfigError, Hook, LogConfig, LogFormat, SyscallMode};
+use super::{Attach, Config, ConfigError, Hook, LogConfig, LogFormat, ObserveMode};
 
 const MIB: u64 = 1 << 20;
 
@@ -89,7 +89,7 @@ pub(super) struct Settings {
 
     /// When the kubelet's and the runtime's syscalls are traced: `active` is only while faults are active [default: always]
     #[arg(long, env = "SABOT_SYSCALLS", value_enum)]
-    syscalls: Option<SyscallMode>,
+    syscalls: Option<ObserveMode>,
 
     /// A process name whose syscalls are traced too; repeatable, in the environment separated by commas
     #[arg(
@@ -105,6 +105,10 @@ pub(super) struct Settings {
     #[arg(long, env = "SABOT_SLOW_SYSCALL", value_name = "DURATION", value_parser = duration)]
     #[serde(deserialize_with = "with_parser::<_, _, DurationParser>")]
     slow_syscall: Option<Duration>,
+
+    /// When TCP connections are observed: `active` is only while faults are active [default: always]
+    #[arg(long, env = "SABOT_TCP", value_enum)]
+    tcp: Option<ObserveMode>,
 
     /// Report one in N decided packets as an event, where the fault doesn't say; 0 reports none [default: 100]
     #[arg(long, env = "SABOT_SAMPLE_EVERY", value_name = "N")]
@@ -145,6 +149,7 @@ impl Settings {
             syscalls: self.syscalls.or(lower.syscalls),
             syscall_process,
             slow_syscall: self.slow_syscall.or(lower.slow_syscall),
+            tcp: self.tcp.or(lower.tcp),
             sample_every: self.sample_every.or(lower.sample_every),
             event_buffer: self.event_buffer.or(lower.event_buffer),
         }
@@ -178,9 +183,10 @@ impl Settings {
             delay_line_total_bytes: self.delay_line_total_bytes.unwrap_or(512 * MIB),
             delay_line_real_time: self.delay_line_real_time.unwrap_or(true),
             keep_ended: self.keep_ended.unwrap_or(Duration::from_secs(600)),
-            syscalls: self.syscalls.unwrap_or(SyscallMode::Always),
+            syscalls: self.syscalls.unwrap_or(ObserveMode::Always),
             syscall_processes: self.syscall_process.unwrap_or_default(),
             slow_syscall: self.slow_syscall.unwrap_or(Duration::from_millis(100)),
+            tcp: self.tcp.unwrap_or(ObserveMode::Always),
             sample_every: self.sample_every.unwrap_or(100),
             event_buffer: self.event_buffer.unwrap_or(4096),
         };

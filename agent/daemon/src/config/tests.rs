@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::targets::RuntimeEndpoint;
 
-use super::{Attach, Config, ConfigError, Hook, LogFormat, SyscallMode};
+use super::{Attach, Config, ConfigError, Hook, LogFormat, ObserveMode};
 
 fn load(arguments: &[&str]) -> Result<Config, ConfigError> {
     Config::load(std::iter::once("sabotd").chain(arguments.iter().copied()))
@@ -39,7 +39,8 @@ fn defaults_are_complete() {
     assert_eq!(config.max_duration, Duration::from_secs(3600));
     assert_eq!(config.keep_warm, Duration::from_secs(60));
     assert_eq!((config.attach, config.hook), (Attach::Recent, Hook::Auto));
-    assert_eq!(config.syscalls, SyscallMode::Always);
+    assert_eq!(config.syscalls, ObserveMode::Always);
+    assert_eq!(config.tcp, ObserveMode::Always);
     assert_eq!(config.log.format, LogFormat::Text);
     assert!(!config.node_name.is_empty());
     assert_eq!(config.runtime_endpoint, RuntimeEndpoint::Auto);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sabot_core::model::{Fault, FaultName, TargetKey, World};
+use sabot_core::model::{BootTime, Fault, FaultName, TargetKey, World};
 use sabot_core::plan::{Slot, TargetId};
 use sabot_core::spec::{FaultSpec, Metadata};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -130,6 +130,8 @@ pub struct Ledger {
     pub lost_write: Tally,
     /// Held past its time by a stopped daemon.
     pub lost_late: Tally,
+    /// When the first packet was matched.
+    pub first_match: Option<BootTime>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,6 +53,7 @@ impl AddAssign for Ledger {
             lost_bound,
             lost_write,
             lost_late,
+            first_match,
         } = other;
         self.matched += matched;
         self.passed += passed;
@@ -70,5 +71,6 @@ impl AddAssign for Ledger {
         self.lost_bound += lost_bound;
         self.lost_write += lost_write;
         self.lost_late += lost_late;
+        self.first_match = self.first_match.into_iter().chain(first_match).min();
     }
 }

@@ -3,7 +3,8 @@
 /// One thing that the daemon needs from the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// From a closed set: `bpf`, `tcx`, `clsact`, `tun`, `veth`, `ringbuf`, `boot_clock`, `raw_tracepoints`.
+    /// From a closed set: `bpf`, `tcx`, `clsact`, `tun`, `veth`, `ringbuf`, `boot_clock`, `raw_tracepoints`,
+    /// `tcp_tracepoints`.
     pub name: &'static str,
     pub available: bool,
     /// What was found, or why it is missing.

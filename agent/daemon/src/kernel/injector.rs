@@ -330,6 +330,7 @@ fn ledger(counted: &Counted, held: &LineTallies) -> Ledger {
         lost_bound: held.lost_bound,
         lost_write: held.lost_write,
         lost_late: held.lost_late,
+        first_match: (counted.first_match != 0).then_some(BootTime(counted.first_match)),
     }
 }
 

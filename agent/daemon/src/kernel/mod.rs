@@ -33,6 +33,7 @@ mod sys;
 pub mod syscalls;
 mod tables;
 mod tables_encode;
+pub mod tcp;
 pub mod trial;
 mod watches;
 

@@ -230,9 +230,19 @@ impl Trial {
         Ok(self.gate.close()?)
     }
 
-    /// Summed over the CPUs; zero where there are none.
+    /// Summed over the CPUs; zero where there are none. Without the moment of the first match, so that whoever knows the
+    /// packets knows what to expect.
     pub fn counters(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> abi::Counters {
-        self.tables.counters(slot, target, direction)
+        abi::Counters {
+            first_match: 0,
+            ..self.tables.counters(slot, target, direction)
+        }
+    }
+
+    /// When the first packet was matched; `None`: none was.
+    pub fn first_match(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> Option<BootTime> {
+        let first = self.tables.counters(slot, target, direction).first_match;
+        (first != 0).then_some(BootTime(first))
     }
 
     /// The next DNS answer that was copied at a watched target; `None` when there is none.

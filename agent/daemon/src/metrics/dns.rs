@@ -13,6 +13,22 @@ const MERGED: usize = 1 << SUB_BITS;
 const _: () = assert!((HISTOGRAM_BUCKETS - 2).is_multiple_of(MERGED));
 
 pub(super) fn register(registry: &mut Registry, snapshot: &QuerySnapshot) {
+    register_counts(registry, snapshot);
+    register_answers(registry, snapshot);
+    let mut unrecorded = Family::new(
+        "dns_unrecorded",
+        "DNS queries whose answers a full table keeps from being recognised (open), and messages that could not be read \
+         (unread).",
+        ["table"],
+    );
+    for (table, count) in snapshot.unrecorded {
+        unrecorded.push([table], Count(count));
+    }
+    unrecorded.register(registry);
+}
+
+/// What is one number of each owner.
+fn register_counts(registry: &mut Registry, snapshot: &QuerySnapshot) {
     type Number = fn(&QueryStats) -> u64;
     let families: [(&str, &str, Number); 5] = [
         (
@@ -48,7 +64,9 @@ pub(super) fn register(registry: &mut Registry, snapshot: &QuerySnapshot) {
         }
         family.register(registry);
     }
+}
 
+fn register_answers(registry: &mut Registry, snapshot: &QuerySnapshot) {
     let mut responses = Family::new(
         "dns_responses",
         "DNS queries that were answered in time, by response code.",
@@ -70,17 +88,6 @@ pub(super) fn register(registry: &mut Registry, snapshot: &QuerySnapshot) {
     }
     responses.register(registry);
     durations.register(registry);
-
-    let mut unrecorded = Family::new(
-        "dns_unrecorded",
-        "DNS queries whose answers a full table keeps from being recognised (open), and messages that could not be read \
-         (unread).",
-        ["table"],
-    );
-    for (table, count) in snapshot.unrecorded {
-        unrecorded.push([table], Count(count));
-    }
-    unrecorded.register(registry);
 }
 
 fn distribution(histogram: &Histogram) -> Distribution {

@@ -10,6 +10,7 @@ mod faults;
 mod http;
 mod node;
 mod syscalls;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -31,6 +32,7 @@ use crate::observe::drops::{DropObserver, DropSnapshot};
 use crate::observe::observers::Observers;
 use crate::observe::queries::{QueryObserver, QuerySnapshot};
 use crate::observe::syscalls::{SyscallObserver, SyscallSnapshot};
+use crate::observe::tcp::{TcpObserver, TcpSnapshot};
 
 /// How long a scrape waits for the engine; scrapers give up after ten seconds.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(3);
@@ -57,6 +59,7 @@ pub struct Metrics {
     syscall_errors: AtomicU64,
     drop_errors: AtomicU64,
     query_errors: AtomicU64,
+    tcp_errors: AtomicU64,
 }
 
 impl Metrics {
@@ -72,6 +75,7 @@ impl Metrics {
             syscall_errors: AtomicU64::new(0),
             drop_errors: AtomicU64::new(0),
             query_errors: AtomicU64::new(0),
+            tcp_errors: AtomicU64::new(0),
         }
     }
 
@@ -84,21 +88,23 @@ impl Metrics {
         let mut registry = Registry::with_prefix(self.prefix);
         self.gather_faults(&mut registry).await;
         self.gather_syscalls(&mut registry).await;
-        let unresolved = self.gather_traffic(&mut registry).await;
-        let mut lost = self.sources.observers.lost().to_vec();
+        self.gather_tcp(&mut registry).await;
+        self.gather_traffic(&mut registry).await;
+        let mut lost = self.sources.observers.lost();
         lost.push(("subscribers", (self.sources.subscribers_lost)()));
         node::register_losses(
             &mut registry,
             &lost,
             &self.sources.observers.incident_counts(),
+            &self.sources.observers.unresolved(),
             &[
                 ("engine", self.engine_errors.load(Ordering::Relaxed)),
                 ("syscalls", self.syscall_errors.load(Ordering::Relaxed)),
                 ("drops", self.drop_errors.load(Ordering::Relaxed)),
                 ("queries", self.query_errors.load(Ordering::Relaxed)),
+                ("tcp", self.tcp_errors.load(Ordering::Relaxed)),
             ],
         );
-        node::register_unresolved(&mut registry, &unresolved);
         format.encode(&[&self.lasting, &registry])
     }
 
@@ -141,8 +147,25 @@ impl Metrics {
         tracing::warn!(error, "the syscalls' counters are missing from a scrape");
     }
 
-    /// Drops and DNS queries; returns what nobody could be found for, by stream.
-    async fn gather_traffic(&self, registry: &mut Registry) -> [(&'static str, u64); 2] {
+    async fn gather_tcp(&self, registry: &mut Registry) {
+        let observers = Arc::clone(&self.sources.observers);
+        // A system call for each pod.
+        let snapshot = tokio::task::spawn_blocking(move || {
+            observers
+                .tcp_observer()
+                .map_or_else(|| Ok(TcpSnapshot::default()), TcpObserver::snapshot)
+        })
+        .await;
+        let error = match snapshot {
+            Ok(Ok(snapshot)) => return tcp::register(registry, &snapshot),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.tcp_errors.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(error, "the counters of TCP are missing from a scrape");
+    }
+
+    async fn gather_traffic(&self, registry: &mut Registry) {
         let observers = Arc::clone(&self.sources.observers);
         let read = tokio::task::spawn_blocking(move || {
             let drops = observers.drop_observer().map(DropObserver::snapshot);
@@ -159,22 +182,14 @@ impl Metrics {
             ),
             Err(panic) => (Err(panic.to_string()), Err(panic.to_string())),
         };
-        let mut unresolved = [("drops", 0), ("queries", 0)];
         match drops {
-            Ok(snapshot) => {
-                unresolved[0].1 = snapshot.unresolved;
-                drops::register(registry, &snapshot);
-            }
+            Ok(snapshot) => drops::register(registry, &snapshot),
             Err(error) => missing(&self.drop_errors, "drops", &error),
         }
         match queries {
-            Ok(snapshot) => {
-                unresolved[1].1 = snapshot.unresolved;
-                dns::register(registry, &snapshot);
-            }
+            Ok(snapshot) => dns::register(registry, &snapshot),
             Err(error) => missing(&self.query_errors, "queries", &error),
         }
-        unresolved
     }
 }
 

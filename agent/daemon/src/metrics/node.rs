@@ -59,6 +59,7 @@ pub(super) fn register_losses(
     registry: &mut Registry,
     events_lost: &[(&str, u64)],
     incidents: &[(&str, u64)],
+    unresolved: &[(&str, u64)],
     scrape_errors: &[(&str, u64)],
 ) {
     let families = [
@@ -75,6 +76,12 @@ pub(super) fn register_losses(
             incidents,
         ),
         (
+            "unresolved",
+            "Things seen in the kernel whose pod is not known.",
+            "stream",
+            unresolved,
+        ),
+        (
             "scrape_errors",
             "Scrapes from which a source's families are missing, for it could not be read.",
             "source",
@@ -88,17 +95,4 @@ pub(super) fn register_losses(
         }
         family.register(registry);
     }
-}
-
-/// What happened in network namespaces that nobody owns, by stream.
-pub(super) fn register_unresolved(registry: &mut Registry, unresolved: &[(&str, u64)]) {
-    let mut family = Family::new(
-        "unresolved",
-        "What was seen and left out of the streams' counts, since nobody could be found whose it was.",
-        ["stream"],
-    );
-    for &(stream, count) in unresolved {
-        family.push([stream], Count(count));
-    }
-    family.register(registry);
 }

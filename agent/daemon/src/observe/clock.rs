@@ -19,6 +19,13 @@ pub fn system_time(instant: BootTime) -> SystemTime {
     .unwrap_or(wall)
 }
 
+/// The instant since boot of a past wall-clock time.
+pub fn instant(time: SystemTime) -> BootTime {
+    let ago = SystemTime::now().duration_since(time).unwrap_or_default();
+    let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
+    BootTime(boot_time().0.saturating_sub(ago))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +39,7 @@ mod tests {
         assert!(system_time(past) < system_time(boot));
         assert!(system_time(future) > SystemTime::now());
         assert!(system_time(boot) <= SystemTime::now());
+        let back = instant(system_time(past));
+        assert!(back.0.abs_diff(past.0) < Duration::from_secs(1).as_nanos() as u64);
     }
 }

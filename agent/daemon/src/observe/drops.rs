@@ -72,8 +72,6 @@ pub struct Dropped {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DropSnapshot {
     pub drops: BTreeMap<DropClass, Dropped>,
-    /// Drops that nobody could be found for.
-    pub unresolved: u64,
     /// Drops that are in no count for want of room.
     pub uncounted: u64,
     /// Events that the bound on their rate kept back.
@@ -139,7 +137,6 @@ impl DropObserver {
         let owners = self.identities.current();
         let losses = self.program.losses()?;
         let mut snapshot = DropSnapshot {
-            unresolved: self.program.unresolved()?,
             uncounted: losses[DROP_LOSS_COUNT_TABLE as usize],
             suppressed: losses[DROP_LOSS_SUPPRESSED as usize],
             ..DropSnapshot::default()
@@ -174,6 +171,11 @@ impl DropObserver {
     /// Entries in the kernel's tables: bounded by the owners that live.
     pub fn entries(&self) -> usize {
         self.program.entries()
+    }
+
+    /// What nobody could be found for; 0 where the kernel can't be asked now.
+    pub fn unresolved(&self) -> u64 {
+        self.program.unresolved().unwrap_or_default()
     }
 
     /// Events that never reached the hub.

@@ -15,6 +15,7 @@ pub const STREAM_DROPS: &str = "drops";
 pub const STREAM_PACKETS: &str = "packets";
 pub const STREAM_QUERIES: &str = "queries";
 pub const STREAM_SYSCALLS: &str = "syscalls";
+pub const STREAM_TCP: &str = "tcp";
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -29,6 +30,7 @@ pub enum EventKind {
     Fault(FaultEvent),
     Dns(DnsEvent),
     Drop(DropEvent),
+    Tcp(TcpEvent),
     /// The receiver was too slow, or a ring was full: this many events of the stream are missing here.
     Lost {
         stream: &'static str,
@@ -116,6 +118,33 @@ pub enum DnsOutcome {
     Slow,
     /// The answer says that something failed.
     Failed,
+}
+
+/// Something that happened to a TCP connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TcpEvent {
+    pub owner: Arc<Identity>,
+    pub change: TcpChange,
+    /// Both ends are unspecified, with port 0, for a reset that answers a segment of no connection.
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    /// 0 where the kernel had none yet, or no longer.
+    pub local_port: u16,
+    pub remote_port: u16,
+    /// As `ETIMEDOUT`.
+    pub errno: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpChange {
+    /// A connection that the owner asked for was never established; without an error the application gave it up.
+    ConnectFailed,
+    /// An error ended an established connection.
+    Lost,
+    ResetSent,
+    ResetReceived,
+    /// The retransmission timer ran out.
+    Rto,
 }
 
 /// Where events are published; slow subscribers lose events and are told how many.

@@ -7,9 +7,9 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,8 @@ pub struct Owner {
     pub identity: Arc<Identity>,
     /// What the kernel knows it by.
     pub keys: Vec<OwnerKey>,
+    /// Paths by which faults name its network namespace.
+    pub paths: Vec<PathBuf>,
 }
 
 /// Everybody who is there now, by number.
@@ -102,6 +104,13 @@ impl Owners {
     pub fn find(&self, identity: &Identity) -> Option<u32> {
         self.iter()
             .find(|owner| *owner.identity == *identity)
+            .map(|owner| owner.number)
+    }
+
+    /// The number of the owner of the network namespace that a fault names by this path.
+    pub fn find_netns(&self, path: &Path) -> Option<u32> {
+        self.iter()
+            .find(|owner| owner.paths.iter().any(|known| known == path))
             .map(|owner| owner.number)
     }
 
@@ -192,8 +201,25 @@ enum Subject {
     Node,
     /// A sandbox's id is never used again.
     Sandbox(String),
-    /// The namespace behind a path may become another one.
-    Namespace(PathBuf, u64),
+    /// By its cookie, for the namespace behind a path may become another one.
+    Namespace(u64),
+}
+
+/// What is known of a subject.
+struct Found {
+    identity: Identity,
+    keys: Vec<OwnerKey>,
+    paths: Vec<PathBuf>,
+}
+
+impl Found {
+    fn new(identity: Identity, keys: Vec<OwnerKey>) -> Self {
+        Self {
+            identity,
+            keys,
+            paths: Vec::new(),
+        }
+    }
 }
 
 /// What is kept from one look to the next.
@@ -259,11 +285,11 @@ fn needs_looks(world: &World) -> bool {
 impl Registry {
     /// Blocks for a fraction of a millisecond for each namespace that is new.
     fn owners(&mut self, world: &World) -> Owners {
-        let mut found: BTreeMap<Subject, (Identity, Vec<OwnerKey>)> = BTreeMap::new();
+        let mut found: BTreeMap<Subject, Found> = BTreeMap::new();
         let node = self.cookies.of_path(OWN_NETNS.as_ref());
         if let Some(cookie) = node {
             let key = OwnerKey { cookie, cgroup: 0 };
-            found.insert(Subject::Node, (Identity::Node, vec![key]));
+            found.insert(Subject::Node, Found::new(Identity::Node, vec![key]));
         }
         for (sandbox, pod) in &world.pods {
             let keys = self.pod_keys(sandbox, pod, node);
@@ -272,23 +298,30 @@ impl Registry {
                 name: pod.name.clone(),
             };
             if !keys.is_empty() {
-                found.insert(Subject::Sandbox(sandbox.clone()), (identity, keys));
+                found.insert(Subject::Sandbox(sandbox.clone()), Found::new(identity, keys));
             }
         }
-        let taken: BTreeSet<u64> = found
-            .values()
-            .flat_map(|(_, keys)| keys.iter().map(|key| key.cookie))
+        let taken: BTreeMap<u64, Subject> = found
+            .iter()
+            .flat_map(|(subject, found)| found.keys.iter().map(|key| (key.cookie, subject.clone())))
             .collect();
         for path in world.namespaces.keys() {
-            // A path that leads to a pod's or to the node's own namespace names nobody new.
-            let cookie = self.cookies.of_path(path);
-            if let Some(cookie) = cookie.filter(|cookie| !taken.contains(cookie)) {
-                let key = OwnerKey { cookie, cgroup: 0 };
-                found.insert(
-                    Subject::Namespace(path.clone(), cookie),
-                    (Identity::Netns(path.clone()), vec![key]),
-                );
-            }
+            let Some(cookie) = self.cookies.of_path(path) else {
+                continue;
+            };
+            // A path that leads to a pod's or to the node's own namespace names nobody new; the node's is its own before it
+            // is that of pods on its network.
+            let subject = match taken.get(&cookie) {
+                Some(_) if Some(cookie) == node => Subject::Node,
+                Some(subject) => subject.clone(),
+                None => Subject::Namespace(cookie),
+            };
+            let owner = found.entry(subject).or_insert_with(|| Found {
+                identity: Identity::Netns(path.clone()),
+                keys: vec![OwnerKey { cookie, cgroup: 0 }],
+                paths: Vec::new(),
+            });
+            owner.paths.push(path.clone());
         }
         self.cookies.keep(|sandbox| world.pods.contains_key(sandbox));
         self.numbered(found)
@@ -309,12 +342,13 @@ impl Registry {
             .collect()
     }
 
-    fn numbered(&mut self, found: BTreeMap<Subject, (Identity, Vec<OwnerKey>)>) -> Owners {
+    fn numbered(&mut self, found: BTreeMap<Subject, Found>) -> Owners {
         self.numbers.retain(|subject, _| found.contains_key(subject));
-        Owners::new(found.into_iter().map(|(subject, (identity, keys))| Owner {
+        Owners::new(found.into_iter().map(|(subject, found)| Owner {
             number: self.number(subject),
-            identity: Arc::new(identity),
-            keys,
+            identity: Arc::new(found.identity),
+            keys: found.keys,
+            paths: found.paths,
         }))
     }
 

@@ -3,9 +3,12 @@
 pub mod clock;
 pub mod dns;
 pub mod drops;
+pub mod durations;
 pub mod event;
+pub mod flows;
 mod follow;
 pub mod identity;
+pub mod measures;
 pub mod names;
 pub mod observers;
 pub mod packets;
@@ -13,5 +16,7 @@ pub mod queries;
 pub mod ring;
 pub mod source;
 pub mod syscalls;
+pub mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod timeline;

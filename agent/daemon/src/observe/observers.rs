@@ -8,11 +8,13 @@ use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
 
 use super::dns::DnsObserver;
 use super::drops::{DropObserver, DropSnapshot};
-use super::event::{STREAM_DNS, STREAM_DROPS, STREAM_PACKETS, STREAM_QUERIES, STREAM_SYSCALLS};
+use super::event::{STREAM_DNS, STREAM_DROPS, STREAM_PACKETS, STREAM_QUERIES, STREAM_SYSCALLS, STREAM_TCP};
+use super::flows::{Flow, FlowQuery};
 use super::packets::PacketObserver;
 use super::queries::{QueryObserver, QuerySnapshot};
-use super::source::{ObserveSource, SyscallSummary};
+use super::source::{FlowsError, ObserveSource, SyscallSummary};
 use super::syscalls::{CallKey, SyscallObserver};
+use super::tcp::{TcpObserver, TcpSnapshot};
 
 /// Reads what went wrong inside the fault programs, by [`INCIDENT_NAMES`].
 pub type Incidents = Box<dyn Fn() -> [u64; INCIDENT_COUNT as usize] + Send + Sync>;
@@ -24,6 +26,7 @@ pub struct Observers {
     dns: Option<DnsObserver>,
     drops: Option<DropObserver>,
     queries: Option<QueryObserver>,
+    tcp: Option<TcpObserver>,
     incidents: Incidents,
 }
 
@@ -40,6 +43,7 @@ impl Observers {
             dns,
             drops: None,
             queries: None,
+            tcp: None,
             incidents,
         }
     }
@@ -62,13 +66,22 @@ impl Observers {
         self.queries.as_ref()
     }
 
+    pub fn with_tcp(mut self, tcp: Option<TcpObserver>) -> Self {
+        self.tcp = tcp;
+        self
+    }
+
+    pub fn tcp_observer(&self) -> Option<&TcpObserver> {
+        self.tcp.as_ref()
+    }
+
     pub fn syscall_observer(&self) -> Option<&SyscallObserver> {
         self.syscalls.as_ref()
     }
 
     /// Events lost since the start, by stream; every stream is named, even one whose observer is absent.
-    pub fn lost(&self) -> [(&'static str, u64); 5] {
-        [
+    pub fn lost(&self) -> Vec<(&'static str, u64)> {
+        vec![
             (STREAM_DNS, self.dns.as_ref().map_or(0, DnsObserver::lost_answers)),
             (
                 STREAM_DROPS,
@@ -86,6 +99,22 @@ impl Observers {
                 STREAM_SYSCALLS,
                 self.syscalls.as_ref().map_or(0, SyscallObserver::lost_events),
             ),
+            (STREAM_TCP, self.tcp.as_ref().map_or(0, TcpObserver::lost_events)),
+        ]
+    }
+
+    /// Things that happened to nobody who is known, since the start, by stream.
+    pub fn unresolved(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            (
+                STREAM_DROPS,
+                self.drops.as_ref().map_or(0, DropObserver::unresolved),
+            ),
+            (
+                STREAM_QUERIES,
+                self.queries.as_ref().map_or(0, QueryObserver::unresolved),
+            ),
+            (STREAM_TCP, self.tcp.as_ref().map_or(0, TcpObserver::unresolved)),
         ]
     }
 
@@ -104,12 +133,14 @@ impl Observers {
         let dns = self.dns.as_ref().is_none_or(DnsObserver::is_running);
         let drops = self.drops.as_ref().is_none_or(DropObserver::is_running);
         let queries = self.queries.as_ref().is_none_or(QueryObserver::is_running);
+        let tcp = self.tcp.as_ref().is_none_or(TcpObserver::is_running);
         let stopped: Vec<_> = [
             (STREAM_DNS, dns),
             (STREAM_DROPS, drops),
             (STREAM_PACKETS, packets),
             (STREAM_QUERIES, queries),
             (STREAM_SYSCALLS, syscalls),
+            (STREAM_TCP, tcp),
         ]
         .iter()
         .filter(|(_, running)| !running)
@@ -162,6 +193,20 @@ impl ObserveSource for Observers {
         read("queries", snapshot)
     }
 
+    fn tcp(&self) -> Option<TcpSnapshot> {
+        let snapshot = self.tcp.as_ref()?.snapshot();
+        snapshot
+            .inspect_err(|error| tracing::warn!(%error, "the TCP counters can't be read"))
+            .ok()
+    }
+
+    fn flows(&self, query: &FlowQuery) -> Result<Vec<Flow>, FlowsError> {
+        let observer = self.tcp.as_ref().ok_or(FlowsError::NotObserved)?;
+        observer
+            .flows(query)
+            .map_err(|error| FlowsError::Unreadable(error.to_string()))
+    }
+
     fn events_lost(&self) -> Vec<(String, u64)> {
         named(&self.lost())
     }
@@ -199,9 +244,15 @@ mod tests {
         let incidents = || std::array::from_fn(|which| which as u64);
         let observers = Observers::new(None, None, None, Box::new(incidents));
         assert_eq!(
-            observers.lost().map(|(stream, lost)| (stream, lost == 0)),
-            ["dns", "drops", "packets", "queries", "syscalls"].map(|stream| (stream, true))
+            observers
+                .lost()
+                .into_iter()
+                .map(|(stream, _)| stream)
+                .collect::<Vec<_>>(),
+            ["dns", "drops", "packets", "queries", "syscalls", "tcp"]
         );
+        assert!(observers.lost().iter().all(|&(_, lost)| lost == 0));
+        assert_eq!(observers.unresolved(), [("drops", 0), ("queries", 0), ("tcp", 0)]);
         assert_eq!(observers.incident_counts()[2], ("no_counters", 2));
         assert!(observers.syscalls().is_empty());
         assert_eq!(observers.alive(), Ok(()));

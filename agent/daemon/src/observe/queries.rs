@@ -106,8 +106,6 @@ pub struct QueryStats {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QuerySnapshot {
     pub owners: BTreeMap<Arc<Identity>, QueryStats>,
-    /// Messages that nobody could be found for.
-    pub unresolved: u64,
     /// Queries whose answers can't be recognised for want of room, and messages that could not be read.
     pub unrecorded: [(&'static str, u64); 2],
 }
@@ -193,7 +191,6 @@ impl QueryObserver {
         let owners = self.identities.current();
         let losses = self.programs.losses()?;
         let mut snapshot = QuerySnapshot {
-            unresolved: self.programs.unresolved()?,
             unrecorded: [
                 ("open", losses[QUERY_LOSS_OPEN as usize]),
                 ("unread", losses[QUERY_LOSS_UNREAD as usize]),
@@ -229,6 +226,11 @@ impl QueryObserver {
     /// When the kernel refuses to read a map.
     pub fn entries(&self) -> Result<usize, ObjectError> {
         Ok(self.programs.entries()? + self.unanswered.lock().len())
+    }
+
+    /// What nobody could be found for; 0 where the kernel can't be asked now.
+    pub fn unresolved(&self) -> u64 {
+        self.programs.unresolved().unwrap_or_default()
     }
 
     /// Events that never reached the hub.

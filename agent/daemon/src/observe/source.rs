@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::drops::DropSnapshot;
+use super::flows::{Flow, FlowQuery};
 use super::queries::QuerySnapshot;
+use super::tcp::TcpSnapshot;
 
 /// The calls of one (process name, syscall) pair since the daemon's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,17 @@ pub struct SyscallSummary {
     pub total: Duration,
     /// Failed calls by errno, as `ENOENT`.
     pub errors: Vec<(String, u64)>,
+}
+
+/// Why there is no answer about flows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlowsError {
+    #[error(
+        "TCP connections are not observed here; `sabot node` says why, unless it was turned off by --tcp"
+    )]
+    NotObserved,
+    #[error("the open connections can't be read: {0}")]
+    Unreadable(String),
 }
 
 /// Counters that observers hold, read at the time of the call.
@@ -31,6 +44,20 @@ pub trait ObserveSource: Send + Sync + 'static {
     /// What the owners that live asked DNS servers.
     fn queries(&self) -> QuerySnapshot {
         QuerySnapshot::default()
+    }
+
+    /// What TCP connections did, by owner; `None` where they aren't observed.
+    fn tcp(&self) -> Option<TcpSnapshot> {
+        None
+    }
+
+    /// The busiest of the open TCP connections.
+    ///
+    /// # Errors
+    ///
+    /// When they aren't observed here, or can't be read now.
+    fn flows(&self, _query: &FlowQuery) -> Result<Vec<Flow>, FlowsError> {
+        Err(FlowsError::NotObserved)
     }
 
     /// Events lost since the daemon's start, by stream.

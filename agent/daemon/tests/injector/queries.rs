@@ -100,6 +100,7 @@ pub(crate) fn owner(of: &NetnsRef, number: u32, name: &str) -> Owner {
             cookie: netns::cookie(file.as_fd()).expect("Linux 5.14"),
             cgroup: 0,
         }],
+        paths: Default::default(),
     }
 }
 

@@ -32,6 +32,15 @@ pub fn add(tally: &mut Tally, more: &Tally) {
     tally.bytes += more.bytes;
 }
 
+/// Counts what a slot matched at this moment.
+#[inline(always)]
+pub fn add_matched(counters: &mut Counters, more: &Tally, now: u64) {
+    add(&mut counters.matched, more);
+    if counters.first_match == 0 {
+        counters.first_match = now;
+    }
+}
+
 /// Adds the packet to some of a slot's tallies.
 #[inline(always)]
 pub fn count(slot: u32, target: u32, direction: u32, to: impl FnOnce(&mut Counters)) {

@@ -165,7 +165,7 @@ fn meet(ctx: &TcContext, journey: &Journey<'_>, slot: u32, rule: &Rule) -> Step 
     if portion != Portion::Whole {
         return split(ctx, journey, slot, portion, counters);
     }
-    add(&mut counters.matched, &journey.packet.wire);
+    counters::add_matched(counters, &journey.packet.wire, journey.now);
     let visit = Visit {
         slot,
         rule,
@@ -187,7 +187,7 @@ fn split(
     let outcome = journey.take(ctx, slot, Detour::Segmenter, Role::Chosen);
     if outcome == Outcome::Bypassed {
         let named = filter::weight(journey.packet, portion);
-        add(&mut counters.matched, &named);
+        counters::add_matched(counters, &named, journey.now);
         add(&mut counters.bypassed, &named);
     }
     outcome.step()
@@ -209,7 +209,7 @@ fn resume(ctx: &TcContext, journey: &Journey<'_>, slot: u32, is_counted: bool) -
         if !is_named {
             return Step::Continue;
         }
-        add(&mut counters.matched, &journey.packet.wire);
+        counters::add_matched(counters, &journey.packet.wire, journey.now);
     }
     let Some(rule) = rule else {
         add(&mut counters.passed, &journey.packet.wire);

@@ -52,6 +52,18 @@ fn syscall() -> v1::SyscallEvent {
     }
 }
 
+fn refused() -> v1::TcpEvent {
+    v1::TcpEvent {
+        pod: packet().pod,
+        change: v1::TcpChange::ConnectFailed.into(),
+        local: "10.0.0.1".into(),
+        remote: "fd00::2".into(),
+        local_port: 40_000,
+        remote_port: 80,
+        errno: Some("ECONNREFUSED".into()),
+    }
+}
+
 fn lost() -> v1::Lost {
     v1::Lost {
         stream: "watch".into(),
@@ -77,6 +89,48 @@ fn events_are_one_line_each() {
         (
             Kind::Syscall(syscall()),
             "syscall kubelet[11/12] openat = -2 ENOENT in 2ms 500us",
+        ),
+        (
+            Kind::Tcp(refused()),
+            "tcp connect-failed ECONNREFUSED at team-a/web-0 10.0.0.1:40000 -> [fd00::2]:80",
+        ),
+        (
+            Kind::Tcp(v1::TcpEvent {
+                pod: None,
+                change: v1::TcpChange::ResetSent.into(),
+                ..v1::TcpEvent::default()
+            }),
+            "tcp reset-sent at node",
+        ),
+        (
+            Kind::Drop(v1::DropEvent {
+                pod: packet().pod,
+                direction: v1::Direction::Ingress.into(),
+                reason: "NO_SOCKET".into(),
+                source: "10.0.0.1".into(),
+                destination: "10.0.0.2".into(),
+                source_port: 40_000,
+                destination_port: 53,
+                protocol: 17,
+                wire_packets: 1,
+                wire_bytes: 142,
+            }),
+            "drop NO_SOCKET at team-a/web-0 ingress UDP 10.0.0.1:40000 -> 10.0.0.2:53 (142 B)",
+        ),
+        (
+            Kind::Dns(v1::DnsEvent {
+                pod: None,
+                outcome: v1::DnsOutcome::Failed.into(),
+                name: "db.test".into(),
+                r#type: "AAAA".into(),
+                server: "10.0.0.2".into(),
+                rcode: Some("SERVFAIL".into()),
+                latency: Some(prost_types::Duration {
+                    seconds: 0,
+                    nanos: 2_000_000,
+                }),
+            }),
+            "dns failed SERVFAIL db.test AAAA from node to 10.0.0.2 after 2ms",
         ),
         (Kind::Fault(expired), "fault team-a/cut expired"),
         (Kind::Lost(lost()), "lost 7 events of watch"),
@@ -108,6 +162,13 @@ fn the_json_of_an_event_names_its_type() {
         json!({
             "time": time, "type": "syscall", "process": "kubelet", "pid": 11, "tid": 12, "syscall": "openat",
             "duration": "2ms 500us", "result": -2, "errno": "ENOENT",
+        })
+    );
+    assert_eq!(
+        value(Kind::Tcp(refused())),
+        json!({
+            "time": time, "type": "tcp", "pod": {"namespace": "team-a", "name": "web-0"}, "change": "connect-failed",
+            "local": "10.0.0.1", "remote": "fd00::2", "localPort": 40_000, "remotePort": 80, "errno": "ECONNREFUSED",
         })
     );
     assert_eq!(

@@ -323,3 +323,49 @@ async fn a_snapshot_holds_every_counter() {
     };
     assert_eq!(snapshot.incidents, [unparsed]);
 }
+
+#[tokio::test]
+async fn a_timeline_says_what_happened_and_how_long_after_what() {
+    let fixture = Fixture::start().await;
+    let request = |name: &str| v1::GetTimelineRequest {
+        namespace: "team-a".into(),
+        name: name.into(),
+    };
+    let answer = fixture.observe().get_timeline(request("cut")).await;
+    let told = answer
+        .expect("it is known")
+        .into_inner()
+        .timeline
+        .expect("with it");
+    assert_eq!(told.fault, Some(metadata("cut")));
+    let [target] = told.targets.as_slice() else {
+        panic!("one target: {told:?}");
+    };
+    assert_eq!(
+        (target.namespace.as_str(), target.name.as_str()),
+        ("team-a", "web")
+    );
+    assert_eq!(target.recovery(), v1::Recovery::NoTraffic);
+    let kinds: Vec<_> = target.moments.iter().map(v1::Moment::kind).collect();
+    assert_eq!(kinds, [v1::MomentKind::Applied, v1::MomentKind::FirstRto]);
+    let since: Vec<_> = target
+        .moments
+        .iter()
+        .map(|moment| moment.since_previous.map(|since| since.seconds))
+        .collect();
+    assert_eq!(since, [None, Some(2)]);
+    let retransmits = |window: &Option<v1::Aggregate>| window.as_ref().map(|window| window.retransmits);
+    assert_eq!(
+        [&target.before, &target.during, &target.after].map(retransmits),
+        [None, Some(4), Some(1)]
+    );
+
+    let unknown = fixture
+        .observe()
+        .get_timeline(request("other"))
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    let unnamed = fixture.observe().get_timeline(request("")).await.unwrap_err();
+    assert_eq!(unnamed.code(), Code::InvalidArgument);
+}

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use hyper_util::rt::TokioIo;
+use sabot_core::model::{BootTime, FaultName};
 use sabot_proto::sabot::v1;
 use sabot_proto::sabot::v1::fault_service_client::FaultServiceClient;
 use sabot_proto::sabot::v1::node_service_client::NodeServiceClient;
@@ -28,7 +29,11 @@ use tower::service_fn;
 use super::{Limits, NodeInfo, ServeError, Services, SocketGuard, WatchLoss, bind_socket, serve};
 use crate::kernel::features::{Feature, Features};
 use crate::observe::event::EventHub;
+use crate::observe::identity::Identity;
 use crate::observe::source::{ObserveSource, SyscallSummary};
+use crate::observe::timeline::{
+    Moment, Recovery, TargetTimeline, Timeline, TimelineSource, Totals, What, Window,
+};
 use engine::FakeEngine;
 
 /// Longer than anything here takes on a busy machine; reaching it means that it hangs.
@@ -58,6 +63,42 @@ impl ObserveSource for Observers {
     }
 }
 
+/// Tells of one fault only, `team-a/cut`.
+struct OneTimeline;
+
+impl TimelineSource for OneTimeline {
+    fn timeline(&self, fault: &FaultName) -> Option<Timeline> {
+        let at = |seconds: u64| BootTime(seconds * 1_000_000_000);
+        let window = |from, to| Window {
+            from: at(from),
+            to: at(to),
+            totals: Totals {
+                retransmits: to - from,
+                ..Totals::default()
+            },
+        };
+        let moment = |seconds, what| Moment {
+            at: at(seconds),
+            what,
+            detail: String::new(),
+        };
+        (*fault == engine::fault_name("cut")).then(|| Timeline {
+            applied: at(1),
+            targets: vec![TargetTimeline {
+                identity: Arc::new(Identity::Pod {
+                    namespace: "team-a".into(),
+                    name: "web".into(),
+                }),
+                moments: vec![moment(1, What::Applied), moment(3, What::FirstRto)],
+                recovery: Some(Recovery::NoTraffic),
+                before: None,
+                during: window(1, 5),
+                after: Some(window(5, 6)),
+            }],
+        })
+    }
+}
+
 /// A server on a socket of its own.
 struct Fixture {
     engine: FakeEngine,
@@ -83,6 +124,7 @@ impl Fixture {
             engine: handle,
             events: events.clone(),
             observe: Arc::new(Observers),
+            timelines: Arc::new(OneTimeline),
             node: Arc::new(node_info()),
             watch_loss: watch_loss.clone(),
         };

@@ -94,6 +94,14 @@ fn a_path_that_leads_to_a_pod_or_to_the_node_names_nobody_new() {
     );
     let found = owners.find(&Identity::Netns(other.path().to_owned()));
     assert_eq!(found, Some(number(&owners, &netns)));
+    for (path, name) in [
+        (of_pod.path(), "shop/a"),
+        (other.path(), netns.as_str()),
+        (OWN_NETNS.as_ref(), "node"),
+    ] {
+        assert_eq!(owners.find_netns(path), Some(number(&owners, name)), "{name}");
+    }
+    assert_eq!(owners.find_netns("/run/netns/missing".as_ref()), None);
     assert_eq!(owners.keys().count(), 3);
 }
 
@@ -140,6 +148,7 @@ fn what_went_long_ago_is_forgotten() {
         number,
         identity: Arc::new(Identity::Node),
         keys: Vec::new(),
+        paths: Vec::new(),
     };
     let (nobody, start) = (Owners::default(), Instant::now());
     let mut gone = Gone::default();

@@ -1,0 +1,27 @@
+//! What a fault did to its targets.
+
+use sabot_proto::sabot::v1;
+
+use crate::client::Client;
+use crate::error::CliError;
+use crate::name::FaultRef;
+use crate::output::Output;
+use crate::render;
+use crate::view::TimelineDoc;
+
+pub(super) async fn run(
+    client: &Client,
+    output: Output,
+    name: &str,
+    namespace: Option<&str>,
+) -> Result<(), CliError> {
+    let fault = FaultRef::parse(name, namespace)?;
+    let what = format!("reading the timeline of {fault}");
+    let FaultRef { namespace, name } = fault;
+    let request = v1::GetTimelineRequest { namespace, name };
+    let answer = client
+        .answer(what, client.observe().get_timeline(request))
+        .await?;
+    let timeline = TimelineDoc::try_from(answer.timeline.unwrap_or_default())?;
+    output.document(&timeline, render::timeline)
+}

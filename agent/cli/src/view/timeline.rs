@@ -1,0 +1,176 @@
+//! What a fault did to its targets, as `sabot timeline` prints it.
+
+use sabot_core::spec::Metadata;
+use sabot_proto::sabot::v1;
+use serde::Serialize;
+
+use super::{Span, Time, metadata, span, time};
+use crate::error::CliError;
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TimelineDoc {
+    pub(crate) fault: Metadata,
+    pub(crate) applied_at: Option<Time>,
+    pub(crate) targets: Vec<TargetTimelineDoc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TargetTimelineDoc {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) moments: Vec<MomentDoc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) recovery: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) before: Option<AggregateDoc>,
+    pub(crate) during: Option<AggregateDoc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) after: Option<AggregateDoc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MomentDoc {
+    pub(crate) kind: &'static str,
+    pub(crate) time: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) since_previous: Option<Span>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) detail: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AggregateDoc {
+    pub(crate) from: Option<Time>,
+    pub(crate) length: Option<Span>,
+    pub(crate) connections_opened: u64,
+    pub(crate) connections_accepted: u64,
+    pub(crate) connections_failed: u64,
+    pub(crate) connections_lost: u64,
+    pub(crate) retransmits: u64,
+    pub(crate) rtos: u64,
+    pub(crate) resets_sent: u64,
+    pub(crate) resets_received: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) drops_injected: u64,
+    pub(crate) drops_other: u64,
+    pub(crate) dns_queries: u64,
+    pub(crate) dns_failed: u64,
+    pub(crate) dns_unanswered: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rtt: Option<LatenciesDoc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) handshake: Option<LatenciesDoc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dns: Option<LatenciesDoc>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct LatenciesDoc {
+    pub(crate) count: u64,
+    pub(crate) mean: Option<Span>,
+    pub(crate) p50: Option<Span>,
+    pub(crate) p90: Option<Span>,
+    pub(crate) p99: Option<Span>,
+}
+
+impl TryFrom<v1::Timeline> for TimelineDoc {
+    type Error = CliError;
+
+    fn try_from(timeline: v1::Timeline) -> Result<Self, CliError> {
+        Ok(Self {
+            fault: metadata(timeline.fault),
+            applied_at: time("timeline.appliedAt", timeline.applied_at)?,
+            targets: timeline
+                .targets
+                .into_iter()
+                .map(target)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn target(target: v1::TargetTimeline) -> Result<TargetTimelineDoc, CliError> {
+    let recovery = match target.recovery() {
+        v1::Recovery::Unspecified => None,
+        v1::Recovery::Watching => Some("watching"),
+        v1::Recovery::Recovered => Some("recovered"),
+        v1::Recovery::TooSlow => Some("notWithinAMinute"),
+        v1::Recovery::NoTraffic => Some("noTraffic"),
+    };
+    Ok(TargetTimelineDoc {
+        namespace: target.namespace,
+        name: target.name,
+        moments: target.moments.into_iter().map(moment).collect::<Result<_, _>>()?,
+        recovery,
+        before: target.before.map(aggregate).transpose()?,
+        during: target.during.map(aggregate).transpose()?,
+        after: target.after.map(aggregate).transpose()?,
+    })
+}
+
+fn moment(moment: v1::Moment) -> Result<MomentDoc, CliError> {
+    Ok(MomentDoc {
+        kind: kind(moment.kind()),
+        time: time("moment.time", moment.time)?,
+        since_previous: span("moment.sincePrevious", moment.since_previous)?,
+        detail: moment.detail,
+    })
+}
+
+fn kind(kind: v1::MomentKind) -> &'static str {
+    match kind {
+        v1::MomentKind::Unspecified => "unknown",
+        v1::MomentKind::Applied => "applied",
+        v1::MomentKind::Injected => "injected",
+        v1::MomentKind::FirstMatch => "firstMatch",
+        v1::MomentKind::FirstRetransmit => "firstRetransmit",
+        v1::MomentKind::FirstRto => "firstRto",
+        v1::MomentKind::FirstReset => "firstReset",
+        v1::MomentKind::FirstConnectFailure => "firstConnectFailure",
+        v1::MomentKind::FirstConnectionLost => "firstConnectionLost",
+        v1::MomentKind::RuntimeReaction => "runtimeReaction",
+        v1::MomentKind::Ended => "ended",
+        v1::MomentKind::Recovered => "recovered",
+    }
+}
+
+fn aggregate(aggregate: v1::Aggregate) -> Result<AggregateDoc, CliError> {
+    Ok(AggregateDoc {
+        from: time("aggregate.from", aggregate.from)?,
+        length: span("aggregate.length", aggregate.length)?,
+        connections_opened: aggregate.connections_opened,
+        connections_accepted: aggregate.connections_accepted,
+        connections_failed: aggregate.connections_failed,
+        connections_lost: aggregate.connections_lost,
+        retransmits: aggregate.retransmits,
+        rtos: aggregate.rtos,
+        resets_sent: aggregate.resets_sent,
+        resets_received: aggregate.resets_received,
+        bytes_sent: aggregate.bytes_sent,
+        bytes_received: aggregate.bytes_received,
+        drops_injected: aggregate.drops_injected,
+        drops_other: aggregate.drops_other,
+        dns_queries: aggregate.dns_queries,
+        dns_failed: aggregate.dns_failed,
+        dns_unanswered: aggregate.dns_unanswered,
+        rtt: aggregate.rtt.map(latencies).transpose()?,
+        handshake: aggregate.handshake.map(latencies).transpose()?,
+        dns: aggregate.dns.map(latencies).transpose()?,
+    })
+}
+
+fn latencies(latencies: v1::Latencies) -> Result<LatenciesDoc, CliError> {
+    Ok(LatenciesDoc {
+        count: latencies.count,
+        mean: span("latencies.mean", latencies.mean)?,
+        p50: span("latencies.p50", latencies.p50)?,
+        p90: span("latencies.p90", latencies.p90)?,
+        p99: span("latencies.p99", latencies.p99)?,
+    })
+}

@@ -1,0 +1,116 @@
+//! Timelines, as the API says them.
+
+use std::time::Duration;
+
+use sabot_abi::Histogram;
+use sabot_core::model::FaultName;
+use sabot_proto::convert::{duration_to_proto, timestamp_to_proto};
+use sabot_proto::sabot::v1;
+
+use crate::observe::clock::system_time;
+use crate::observe::durations::{mean, quantile};
+use crate::observe::timeline::{Recovery, TargetTimeline, Timeline, What, Window};
+
+pub(super) fn timeline(fault: &FaultName, timeline: &Timeline) -> v1::Timeline {
+    v1::Timeline {
+        fault: Some(v1::Metadata {
+            name: fault.name.clone(),
+            namespace: fault.namespace.clone(),
+        }),
+        applied_at: Some(timestamp_to_proto(system_time(timeline.applied))),
+        targets: timeline.targets.iter().map(target).collect(),
+    }
+}
+
+fn target(target: &TargetTimeline) -> v1::TargetTimeline {
+    v1::TargetTimeline {
+        namespace: target.identity.namespace().to_owned(),
+        name: target.identity.label(),
+        moments: moments(target),
+        recovery: target.recovery.map_or(v1::Recovery::Unspecified, recovery).into(),
+        before: target.before.as_ref().map(aggregate),
+        during: Some(aggregate(&target.during)),
+        after: target.after.as_ref().map(aggregate),
+    }
+}
+
+fn moments(target: &TargetTimeline) -> Vec<v1::Moment> {
+    let mut previous = None;
+    target
+        .moments
+        .iter()
+        .map(|moment| {
+            let since = previous.replace(moment.at).map(|before| moment.at.0 - before.0);
+            v1::Moment {
+                kind: kind(moment.what).into(),
+                time: Some(timestamp_to_proto(system_time(moment.at))),
+                since_previous: since.map(|ns| duration_to_proto(Duration::from_nanos(ns))),
+                detail: moment.detail.clone(),
+            }
+        })
+        .collect()
+}
+
+fn kind(what: What) -> v1::MomentKind {
+    match what {
+        What::Applied => v1::MomentKind::Applied,
+        What::Injected => v1::MomentKind::Injected,
+        What::FirstMatch => v1::MomentKind::FirstMatch,
+        What::FirstRetransmit => v1::MomentKind::FirstRetransmit,
+        What::FirstRto => v1::MomentKind::FirstRto,
+        What::FirstReset => v1::MomentKind::FirstReset,
+        What::FirstConnectFailure => v1::MomentKind::FirstConnectFailure,
+        What::FirstConnectionLost => v1::MomentKind::FirstConnectionLost,
+        What::RuntimeReaction => v1::MomentKind::RuntimeReaction,
+        What::Ended => v1::MomentKind::Ended,
+        What::Recovered => v1::MomentKind::Recovered,
+    }
+}
+
+fn recovery(recovery: Recovery) -> v1::Recovery {
+    match recovery {
+        Recovery::Watching => v1::Recovery::Watching,
+        Recovery::Recovered(_) => v1::Recovery::Recovered,
+        Recovery::TooSlow => v1::Recovery::TooSlow,
+        Recovery::NoTraffic => v1::Recovery::NoTraffic,
+    }
+}
+
+fn aggregate(window: &Window) -> v1::Aggregate {
+    let totals = &window.totals;
+    v1::Aggregate {
+        from: Some(timestamp_to_proto(system_time(window.from))),
+        length: Some(duration_to_proto(window.length())),
+        connections_opened: totals.opened,
+        connections_accepted: totals.accepted,
+        connections_failed: totals.failed,
+        connections_lost: totals.lost,
+        retransmits: totals.retransmits,
+        rtos: totals.rtos,
+        resets_sent: totals.resets_sent,
+        resets_received: totals.resets_received,
+        bytes_sent: totals.bytes_sent,
+        bytes_received: totals.bytes_received,
+        drops_injected: totals.drops_injected,
+        drops_other: totals.drops_other,
+        dns_queries: totals.dns_queries,
+        dns_failed: totals.dns_failed,
+        dns_unanswered: totals.dns_unanswered,
+        rtt: latencies(&totals.rtts),
+        handshake: latencies(&totals.handshakes),
+        dns: latencies(&totals.dns),
+    }
+}
+
+/// `None` without any.
+pub(super) fn latencies(histogram: &Histogram) -> Option<v1::Latencies> {
+    let mean = mean(histogram)?;
+    let at = |share| quantile(histogram, share).map(duration_to_proto);
+    Some(v1::Latencies {
+        count: histogram.count(),
+        mean: Some(duration_to_proto(mean)),
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+    })
+}

@@ -1,0 +1,99 @@
+//! The TCP observer, as the operator wants it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sabot_abi::{PEER_NODE, PEER_POD};
+use sabot_core::model::World;
+
+use crate::config::{Config, ObserveMode};
+use crate::engine::handle::Handle;
+use crate::kernel::features::Feature;
+use crate::kernel::tcp::PeerPrefix;
+use crate::observe::event::EventHub;
+use crate::observe::identity::Identities;
+use crate::observe::observers::Observers;
+use crate::observe::tcp::{self, DEFAULT_RING_BYTES, TcpObserver};
+
+/// The feature's name, as GetNode and the metrics say it.
+const FEATURE: &str = "tcp_tracepoints";
+
+/// Begins to observe unless told never to, and says how that went; a machine that can't do it does without.
+pub(super) fn start(
+    config: &Config,
+    identities: Identities,
+    hub: &EventHub,
+) -> (Option<TcpObserver>, Option<Feature>) {
+    if config.tcp == ObserveMode::Never {
+        return (None, None);
+    }
+    match tcp::start(identities, hub.clone(), DEFAULT_RING_BYTES) {
+        Ok(observer) => {
+            if config.tcp == ObserveMode::Active {
+                set_attached(&observer, false);
+            }
+            (Some(observer), Some(feature(Ok(()))))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "TCP connections are not observed");
+            (None, Some(feature(Err(error.to_string()))))
+        }
+    }
+}
+
+fn feature(result: Result<(), String>) -> Feature {
+    let available = result.is_ok();
+    Feature {
+        name: FEATURE,
+        available,
+        detail: result
+            .err()
+            .unwrap_or_else(|| "TCP connections can be observed".to_owned()),
+        consequence: if available {
+            String::new()
+        } else {
+            "TCP connections of pods are not observed: no round-trip times, retransmits, resets and flows"
+                .to_owned()
+        },
+    }
+}
+
+/// Keeps the observer informed of whose addresses are whose; ends with the engine.
+pub(super) async fn follow_world(engine: Handle, observers: Arc<Observers>) {
+    let mut snapshots = engine.watch();
+    let mut last = Vec::new();
+    loop {
+        let peers = peers(&snapshots.borrow_and_update().world);
+        if peers != last
+            && let Some(observer) = observers.tcp_observer()
+        {
+            match observer.set_peers(peers.iter().copied()) {
+                Ok(()) => last = peers,
+                Err(error) => tracing::warn!(%error, "the TCP observer doesn't know all addresses"),
+            }
+        }
+        if snapshots.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn peers(world: &World) -> Vec<(PeerPrefix, u32)> {
+    let pods = world.pods.values().filter(|pod| !pod.host_network);
+    let pods = pods.flat_map(|pod| pod.addresses.iter().map(|&address| (address, PEER_POD)));
+    let node = world.node_addresses.iter().map(|&address| (address, PEER_NODE));
+    pods.chain(node)
+        // Loopback is loopback, also where it is the node's.
+        .filter(|(address, _)| !address.is_loopback())
+        .map(|(address, class): (IpAddr, u32)| (PeerPrefix::host(address), class))
+        .collect()
+}
+
+pub(super) fn set_attached(observer: &TcpObserver, wanted: bool) {
+    match observer.set_attached(wanted) {
+        Ok(()) => tracing::debug!(observing = wanted, "TCP"),
+        Err(error) => {
+            tracing::warn!(%error, observing = wanted, "the TCP observer could not be changed");
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Loads the `tcp` object and reads and writes its maps.
+
+mod layout;
+mod tables;
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::raw_trace_point::RawTracePointLinkId;
+use aya::programs::{ProgramError, RawTracePoint};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use sabot_abi::{OwnerKey, TCP_LOSS_COUNT, TcpFirsts, TcpSocket, TcpStats};
+
+use self::tables::Tables;
+use super::btf::BtfError;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcp"));
+
+/// What the observer can't do without. The end of sockets comes first, so that none is kept that has gone.
+const PROGRAMS: [&str; 7] = [
+    "tcp_destroy_sock",
+    "inet_sock_set_state",
+    "tcp_send_reset",
+    "tcp_receive_reset",
+    "tcp_retransmit_synack",
+    "tcp_probe",
+    "tcp_cong_state_set",
+];
+/// Since 5.18; without it a timer that ran out is seen when the segment is sent again.
+const OPTIONAL: &str = "tcp_cong_state_set";
+/// The tracepoint of retransmissions, and its programs: the first one needs an argument that it has since 6.17.
+const RETRANSMIT: &str = "tcp_retransmit_skb";
+const RETRANSMIT_PROGRAMS: [&str; 2] = ["tcp_retransmit_skb_result", "tcp_retransmit_skb"];
+
+#[derive(Debug, thiserror::Error)]
+pub enum TcpProgramError {
+    #[error(transparent)]
+    Layout(#[from] BtfError),
+    #[error("the tcp object can't be loaded: {0}")]
+    Load(#[source] Box<EbpfError>),
+    #[error("the tcp object has no map {0}")]
+    NoMap(&'static str),
+    #[error("map {map} of the tcp object: {source}")]
+    Map {
+        map: &'static str,
+        source: Box<MapError>,
+    },
+    #[error("the tcp object has no program {0}")]
+    NoProgram(&'static str),
+    #[error("program {program} of the tcp object: {source}")]
+    Program {
+        program: &'static str,
+        source: Box<ProgramError>,
+    },
+}
+
+/// Addresses that stand for one class of peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerPrefix {
+    address: [u8; 16],
+    /// Of the IPv6 address, or of the IPv4-mapped one.
+    length: u32,
+}
+
+impl PeerPrefix {
+    /// `length` is the address family's own: 0 to 32, or to 128.
+    pub fn new(address: IpAddr, length: u8) -> Self {
+        let (address, offset) = match address {
+            IpAddr::V4(address) => (address.to_ipv6_mapped(), 96),
+            IpAddr::V6(address) => (address, 0),
+        };
+        Self {
+            address: address.octets(),
+            length: offset + u32::from(length),
+        }
+    }
+
+    /// One address.
+    pub fn host(address: IpAddr) -> Self {
+        Self {
+            address: octets(address),
+            length: 128,
+        }
+    }
+}
+
+/// An address as the programs have it.
+pub fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// The other way round.
+pub fn address(octets: [u8; 16]) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
+}
+
+/// The programs, until this is dropped.
+pub struct TcpPrograms {
+    losses: PerCpuArray<MapData, u64>,
+    changing: Mutex<Changing>,
+}
+
+/// What is written after the start.
+struct Changing {
+    tables: Tables,
+    sockets: HashMap<MapData, u64, TcpSocket>,
+    object: Ebpf,
+    links: Vec<(&'static str, RawTracePointLinkId)>,
+}
+
+impl TcpPrograms {
+    /// Loads the programs, which are not yet attached; returns them and the ring of [`sabot_abi::TcpEvent`], whose size is
+    /// a power of two, at least a page.
+    ///
+    /// # Errors
+    ///
+    /// When this kernel doesn't describe its sockets, or refuses the object (no privilege, no raw tracepoints).
+    pub fn load(ring_bytes: u32) -> Result<(Self, RingBuf<MapData>), TcpProgramError> {
+        let offsets = layout::offsets()?;
+        let mut object = EbpfLoader::new()
+            .override_global("OFFSETS", &offsets, true)
+            .map_max_entries("EVENTS", ring_bytes)
+            .load(OBJECT)
+            .map_err(|source| TcpProgramError::Load(Box::new(source)))?;
+        let events = take(&mut object, "EVENTS")?;
+        let programs = Self {
+            losses: take(&mut object, "LOSSES")?,
+            changing: Mutex::new(Changing {
+                tables: Tables::take(&mut object)?,
+                sockets: take(&mut object, "SOCKETS")?,
+                object: load_all(object)?,
+                links: Vec::new(),
+            }),
+        };
+        Ok((programs, events))
+    }
+
+    /// Puts the programs on their tracepoints, or takes them off; what they have counted stays. Waits for the kernel for
+    /// some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; some of the programs may have changed their state then.
+    pub fn set_attached(&self, wanted: bool) -> Result<(), TcpProgramError> {
+        let mut changing = self.changing();
+        if wanted {
+            changing.attach()
+        } else {
+            changing.detach()
+        }
+    }
+
+    /// Whose what is from now on. The counters of an owner that is no longer among them go.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; the next call tries what is missing again.
+    pub fn set_owners(
+        &self,
+        owners: impl IntoIterator<Item = (OwnerKey, u32)>,
+    ) -> Result<(), TcpProgramError> {
+        self.changing().tables.set_owners(owners.into_iter().collect())
+    }
+
+    /// What class, `PEER_*`, each prefix is of from now on; the longest one decides.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; the next call tries what is missing again.
+    pub fn set_peers(
+        &self,
+        peers: impl IntoIterator<Item = (PeerPrefix, u32)>,
+    ) -> Result<(), TcpProgramError> {
+        self.changing().tables.set_peers(peers.into_iter().collect())
+    }
+
+    /// An owner's counters, summed over the CPUs; `None` for an owner that there isn't.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read the map.
+    pub fn stats(&self, owner: u32) -> Result<Option<TcpStats>, TcpProgramError> {
+        self.changing().tables.stats(owner)
+    }
+
+    /// # Errors
+    ///
+    /// When the kernel refuses to read the map.
+    pub fn firsts(&self, owner: u32) -> Result<Option<TcpFirsts>, TcpProgramError> {
+        self.changing().tables.firsts(owner)
+    }
+
+    /// From now on the first of everything is looked for again.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to write the map.
+    pub fn reset_firsts(&self, owner: u32) -> Result<(), TcpProgramError> {
+        self.changing().tables.reset_firsts(owner)
+    }
+
+    /// The connections that are followed. One that ends meanwhile may be missing, or another one seen twice.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read the map.
+    pub fn sockets(&self) -> Result<Vec<TcpSocket>, TcpProgramError> {
+        let changing = self.changing();
+        let sockets = changing
+            .sockets
+            .iter()
+            .map(|entry| entry.map(|(_, socket)| socket));
+        sockets
+            .collect::<Result<_, _>>()
+            .map_err(|source| TcpProgramError::map("SOCKETS", source))
+    }
+
+    /// Entries in the tables of owners: by which they are known, of counters, of first times.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read a map.
+    pub fn entries(&self) -> Result<[usize; 3], TcpProgramError> {
+        self.changing().tables.entries()
+    }
+
+    /// What could not be recorded so far, by `sabot_abi::TCP_LOSS_*`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read the map.
+    pub fn losses(&self) -> Result<[u64; TCP_LOSS_COUNT as usize], TcpProgramError> {
+        let mut losses = [0; TCP_LOSS_COUNT as usize];
+        for (index, loss) in (0u32..).zip(&mut losses) {
+            let values = self.losses.get(&index, 0);
+            *loss = values
+                .map_err(|source| TcpProgramError::map("LOSSES", source))?
+                .iter()
+                .sum();
+        }
+        Ok(losses)
+    }
+
+    fn changing(&self) -> MutexGuard<'_, Changing> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TcpProgramError {
+    fn map(map: &'static str, source: MapError) -> Self {
+        Self::Map {
+            map,
+            source: Box::new(source),
+        }
+    }
+
+    fn program(program: &'static str, source: ProgramError) -> Self {
+        Self::Program {
+            program,
+            source: Box::new(source),
+        }
+    }
+}
+
+impl Changing {
+    fn attach(&mut self) -> Result<(), TcpProgramError> {
+        if self.links.is_empty() {
+            self.forget_sockets()?;
+        }
+        for name in PROGRAMS {
+            match self.attach_one(name, name) {
+                Err(error) if name == OPTIONAL => {
+                    tracing::debug!(%error, "timers are seen by what they make go out again");
+                }
+                result => result?,
+            }
+        }
+        let [with_result, without] = RETRANSMIT_PROGRAMS;
+        if self.is_attached(without) {
+            return Ok(());
+        }
+        match self.attach_one(with_result, RETRANSMIT) {
+            Ok(()) => Ok(()),
+            Err(_) => self.attach_one(without, RETRANSMIT),
+        }
+    }
+
+    fn is_attached(&self, name: &str) -> bool {
+        self.links.iter().any(|(known, _)| *known == name)
+    }
+
+    fn attach_one(&mut self, name: &'static str, tracepoint: &str) -> Result<(), TcpProgramError> {
+        if self.is_attached(name) {
+            return Ok(());
+        }
+        let link = program(&mut self.object, name)?
+            .attach(tracepoint)
+            .map_err(|source| TcpProgramError::program(name, source))?;
+        self.links.push((name, link));
+        Ok(())
+    }
+
+    fn detach(&mut self) -> Result<(), TcpProgramError> {
+        while let Some((name, link)) = self.links.pop() {
+            program(&mut self.object, name)?
+                .detach(link)
+                .map_err(|source| TcpProgramError::program(name, source))?;
+        }
+        Ok(())
+    }
+
+    /// Sockets may have gone while nobody looked, and others may have come in their places.
+    fn forget_sockets(&mut self) -> Result<(), TcpProgramError> {
+        let stale: Vec<u64> = self.sockets.keys().filter_map(Result::ok).collect();
+        for socket in stale {
+            match self.sockets.remove(&socket) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(source) => return Err(TcpProgramError::map("SOCKETS", source)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn load_all(mut object: Ebpf) -> Result<Ebpf, TcpProgramError> {
+    for name in PROGRAMS.into_iter().chain(RETRANSMIT_PROGRAMS) {
+        program(&mut object, name)?
+            .load()
+            .map_err(|source| TcpProgramError::program(name, source))?;
+    }
+    Ok(object)
+}
+
+fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut RawTracePoint, TcpProgramError> {
+    object
+        .program_mut(name)
+        .ok_or(TcpProgramError::NoProgram(name))?
+        .try_into()
+        .map_err(|source| TcpProgramError::program(name, source))
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(
+    object: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, TcpProgramError> {
+    object
+        .take_map(name)
+        .ok_or(TcpProgramError::NoMap(name))?
+        .try_into()
+        .map_err(|source| TcpProgramError::map(name, source))
+}

@@ -1,0 +1,235 @@
+//! The book of all timelines; does no I/O but through what measures.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sabot_core::model::{BootTime, FaultName, TargetSelector};
+
+use super::record::{Reaction, Record};
+use super::totals::Sample;
+use super::{Measure, Timeline};
+use crate::engine::handle::{FaultView, LedgerEntry, Phase, Snapshot, TargetPhase, TargetView};
+use crate::observe::clock::instant;
+use crate::observe::identity::{Identity, Owners};
+
+/// How far back the time before a fault reaches at most.
+const BEFORE: Duration = Duration::from_secs(30);
+
+pub(super) struct Recorder {
+    measure: Arc<dyn Measure>,
+    /// The last samples of each owner, the oldest first.
+    history: HashMap<u32, VecDeque<Sample>>,
+    faults: BTreeMap<FaultName, FaultRecord>,
+}
+
+struct FaultRecord {
+    /// When it was applied; tells a fault from a former one of the same name.
+    created: SystemTime,
+    applied: BootTime,
+    is_over: bool,
+    /// By owner.
+    targets: BTreeMap<u32, Record>,
+}
+
+impl Recorder {
+    pub(super) fn new(measure: Arc<dyn Measure>) -> Self {
+        Self {
+            measure,
+            history: HashMap::new(),
+            faults: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in which faults are in force on whom.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot, owners: &Owners, now: BootTime) {
+        self.faults.retain(|name, record| {
+            let view = snapshot.faults.get(name);
+            view.is_some_and(|view| view.fault.created == record.created)
+        });
+        for (name, view) in &snapshot.faults {
+            let record = self.faults.entry(name.clone()).or_insert_with(|| FaultRecord {
+                created: view.fault.created,
+                applied: instant(view.fault.created),
+                is_over: false,
+                targets: BTreeMap::new(),
+            });
+            if record.is_over {
+                continue;
+            }
+            record.is_over = matches!(view.phase, Phase::Expired | Phase::Deleted);
+            let in_force = in_force(view, owners);
+            for (&owner, target) in &mut record.targets {
+                if !in_force.contains(&owner) {
+                    target.see(self.measure.firsts(owner));
+                    target.end(sample(&*self.measure, owner, now));
+                }
+            }
+            let new: Vec<u32> = in_force
+                .into_iter()
+                .filter(|owner| !record.targets.contains_key(owner))
+                .collect();
+            for owner in new {
+                self.begin(name, owner, owners, now);
+            }
+        }
+    }
+
+    fn begin(&mut self, fault: &FaultName, owner: u32, owners: &Owners, now: BootTime) {
+        let Some(known) = owners.get(owner) else { return };
+        // Only what comes first since anybody asked is kept: others take theirs, and the place is free again.
+        let firsts = self.measure.firsts(owner);
+        self.each_open(|number, target| {
+            if number == owner {
+                target.see(firsts);
+            }
+        });
+        if firsts.is_older_than(now) {
+            self.measure.forget_firsts(owner);
+        }
+        let samples = self.history.get(&owner).into_iter().flatten();
+        let before = samples.into_iter().find(|sample| is_within(sample.at, now));
+        let start = sample(&*self.measure, owner, now);
+        let mut new = Record::new(Arc::clone(&known.identity), before, start);
+        new.see(self.measure.firsts(owner));
+        if let Some(record) = self.faults.get_mut(fault) {
+            record.targets.insert(owner, new);
+        }
+    }
+
+    /// Keeps what every owner has been through, for the time before the next fault.
+    pub(super) fn sample(&mut self, owners: &Owners, now: BootTime) {
+        let mut open = BTreeSet::new();
+        self.each_open(|owner, _| {
+            open.insert(owner);
+        });
+        self.history.retain(|owner, _| owners.get(*owner).is_some());
+        for owner in owners.iter().map(|owner| owner.number) {
+            if !open.contains(&owner) && self.measure.firsts(owner).is_older_than(now) {
+                self.measure.forget_firsts(owner);
+            }
+            let samples = self.history.entry(owner).or_default();
+            samples.push_back(sample(&*self.measure, owner, now));
+            while samples.front().is_some_and(|oldest| !is_within(oldest.at, now)) {
+                samples.pop_front();
+            }
+        }
+    }
+
+    /// Looks at everybody whom a fault hurts, or did a moment ago.
+    pub(super) fn look(&mut self, now: BootTime) {
+        let measure = Arc::clone(&self.measure);
+        self.each_open(|owner, target| {
+            target.see(measure.firsts(owner));
+            target.take(sample(&*measure, owner, now));
+        });
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        let mut targets = self.faults.values().flat_map(|fault| fault.targets.values());
+        targets.any(Record::is_open)
+    }
+
+    /// Faults in force of which a target has met no packet yet, as far as is known here.
+    pub(super) fn unmatched(&self) -> Vec<FaultName> {
+        let faults = self.faults.iter().filter(|(_, fault)| {
+            let mut targets = fault.targets.values();
+            targets.any(|target| target.is_open() && target.needs_match())
+        });
+        faults.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Takes the moments of first matches from a fault's counters.
+    pub(super) fn matched(&mut self, fault: &FaultName, ledgers: &[LedgerEntry]) {
+        let Some(record) = self.faults.get_mut(fault) else {
+            return;
+        };
+        for target in record.targets.values_mut() {
+            let first = ledgers
+                .iter()
+                .filter(|entry| is_of(&entry.target, target.identity()))
+                .filter_map(|entry| entry.ledger.first_match)
+                .min();
+            if let Some(first) = first {
+                target.matched(first);
+            }
+        }
+    }
+
+    pub(super) fn react(&mut self, identity: &Identity, reaction: &Reaction) {
+        self.each_open(|_, target| {
+            if target.identity() == identity {
+                target.react(reaction.clone());
+            }
+        });
+    }
+
+    pub(super) fn timeline(&self, fault: &FaultName) -> Option<Timeline> {
+        let record = self.faults.get(fault)?;
+        Some(Timeline {
+            applied: record.applied,
+            targets: record
+                .targets
+                .values()
+                .map(|target| target.tell(record.applied))
+                .collect(),
+        })
+    }
+
+    /// Owners of whom samples are kept.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.history.len()
+    }
+
+    fn each_open(&mut self, mut work: impl FnMut(u32, &mut Record)) {
+        for fault in self.faults.values_mut() {
+            for (&owner, target) in &mut fault.targets {
+                if target.is_open() {
+                    work(owner, target);
+                }
+            }
+        }
+    }
+}
+
+fn sample(measure: &dyn Measure, owner: u32, now: BootTime) -> Sample {
+    Sample {
+        at: now,
+        totals: measure.totals(owner),
+    }
+}
+
+fn is_within(at: BootTime, now: BootTime) -> bool {
+    now.0.saturating_sub(at.0) <= BEFORE.as_nanos() as u64
+}
+
+/// The owners on whose devices the fault is in force.
+fn in_force(view: &FaultView, owners: &Owners) -> BTreeSet<u32> {
+    if !matches!(view.phase, Phase::Injected | Phase::Partial) {
+        return BTreeSet::new();
+    }
+    let targets = view
+        .targets
+        .iter()
+        .filter(|target| target.phase == TargetPhase::Injected);
+    targets
+        .filter_map(|target| match &view.fault.target {
+            _ if !target.pod_name.is_empty() => owners.find(&pod(target)),
+            TargetSelector::Netns(path) => owners.find_netns(path),
+            TargetSelector::Interface(_) | TargetSelector::Pods { .. } => owners.find(&Identity::Node),
+        })
+        .collect()
+}
+
+fn pod(target: &TargetView) -> Identity {
+    Identity::Pod {
+        namespace: target.pod_namespace.clone(),
+        name: target.pod_name.clone(),
+    }
+}
+
+/// A fault on a namespace or on a device of the node has no other owners.
+fn is_of(target: &TargetView, identity: &Identity) -> bool {
+    target.pod_name.is_empty() || pod(target) == *identity
+}

@@ -1,0 +1,191 @@
+//! Whose a connection is, and that nothing of those who went stays.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use sabot_abi::{CONNECTION_OPENED, NODE_OWNER};
+use sabot_testkit::{Netns, NetnsRef};
+use sabotd::observe::flows::{FlowOrder, FlowQuery};
+use sabotd::observe::identity::Owners;
+use sabotd::observe::tcp::DEFAULT_RING_BYTES;
+
+use crate::scene::{Scene, Sink, connect, key, owner, pod, send};
+
+const ROUNDS: u32 = 200;
+
+/// One connection inside a namespace.
+fn connect_within(netns: &NetnsRef) {
+    netns.run(|| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("an address");
+        let address = listener.local_addr().expect("an address");
+        let mut connection = TcpStream::connect(address).expect("it is accepted");
+        let (accepted, _) = listener.accept().expect("a connection");
+        send(&mut connection, 100);
+        drop(connection);
+        drop(accepted);
+    });
+}
+
+#[test]
+fn an_owner_that_comes_and_goes_leaves_nothing() {
+    let lasting = Netns::new("sabot-lasting").expect("root is needed");
+    let scene = Scene::new(&[&lasting]);
+    for round in 0..ROUNDS {
+        let netns = Netns::new("sabot-passing").expect("a namespace can be made");
+        let number = round + 2;
+        scene.tell(vec![pod(1, &lasting), pod(number, &netns)]);
+        connect_within(&netns);
+        assert_eq!(scene.totals(number).connections(CONNECTION_OPENED), 1);
+        scene.tell(vec![pod(1, &lasting)]);
+        assert!(
+            scene
+                .observer
+                .totals(number)
+                .expect("the maps can be read")
+                .is_none()
+        );
+    }
+    assert_eq!(scene.observer.entries().expect("the maps can be read"), [1, 1, 1]);
+    assert_eq!(scene.observer.followed().expect("the maps can be read"), 0);
+    assert_eq!(
+        scene
+            .observer
+            .snapshot()
+            .expect("the maps can be read")
+            .owners
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn what_happens_before_an_owner_is_known_is_counted_as_nobodys() {
+    let netns = Netns::new("sabot-late").expect("root is needed");
+    let scene = Scene::with(Owners::default(), DEFAULT_RING_BYTES);
+    let before = scene.observer.unresolved();
+    let listener = netns
+        .run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .expect("an address");
+    let address = listener.local_addr().expect("an address");
+    let mut connection = connect(&netns, address);
+    let (accepted, _) = listener.accept().expect("a connection");
+    assert!(scene.observer.unresolved() >= before + 2);
+    // The connection goes on as the owner's once it is known; what was sent meanwhile is not lost.
+    send(&mut connection, 1000);
+    scene.tell(vec![pod(9, &netns)]);
+    send(&mut connection, 1000);
+    drop((connection, accepted));
+    let totals = scene.settled(9);
+    assert_eq!(totals.connections(CONNECTION_OPENED), 0);
+    assert!(totals.bytes_sent >= 2000, "{}", totals.bytes_sent);
+}
+
+/// A cgroup of our own, for a process that is to start in it.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+        let root = mounts.lines().find_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            let (path, kind) = (words.next()?, words.next()?);
+            (kind == "cgroup2").then(|| path.to_owned())
+        });
+        let root = root.expect("the unified hierarchy is mounted");
+        let path = PathBuf::from(root).join(format!("sabot-test-{}", std::process::id()));
+        fs::create_dir(&path).expect("a cgroup can be made");
+        Self(path)
+    }
+
+    fn id(&self) -> u64 {
+        fs::metadata(&self.0).expect("it is there").ino()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("{} can't be removed: {error}", self.0.display());
+        }
+    }
+}
+
+#[test]
+fn pods_on_the_nodes_network_are_told_apart_by_their_cgroup() {
+    let node = Netns::new("sabot-node").expect("root is needed");
+    let group = Cgroup::new();
+    let owners = [
+        owner(NODE_OWNER, vec![key(&node, 0)]),
+        owner(5, vec![key(&node, group.id())]),
+    ];
+    let scene = Scene::with(Owners::new(owners), DEFAULT_RING_BYTES);
+    let listener = node
+        .run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .expect("an address");
+    let port = listener.local_addr().expect("an address").port();
+    let procs = group.0.join("cgroup.procs").display().to_string();
+    let script = format!("echo $$ > {procs}; exec 3<>/dev/tcp/127.0.0.1/{port}; exec 3>&-");
+    let status = node
+        .command("bash")
+        .args(["-c", &script])
+        .status()
+        .expect("bash starts");
+    assert!(status.success());
+    drop(listener.accept().expect("a connection"));
+    connect_within(&node);
+    let (pods, nodes) = (scene.settled(5), scene.settled(NODE_OWNER));
+    assert_eq!(pods.connections(CONNECTION_OPENED), 1);
+    assert_eq!(nodes.connections(CONNECTION_OPENED), 1);
+}
+
+#[test]
+fn the_busiest_connection_comes_first() {
+    let namespaces = [1, 2].map(|_| Netns::new("sabot-flows").expect("root is needed"));
+    let scene = Scene::new(&[&namespaces[0], &namespaces[1]]);
+    let sinks = [0, 1].map(|which| Sink::start(&namespaces[which], Ipv4Addr::LOCALHOST.into(), 2));
+    let open = |which: usize, bytes| {
+        let mut connection = connect(&namespaces[which], sinks[which].address);
+        send(&mut connection, bytes);
+        connection
+    };
+    let mut connections = [open(0, 400_000), open(0, 5_000), open(1, 90_000), open(1, 100)];
+    for number in [1, 2] {
+        scene.settled(number);
+    }
+    // A connection is known as of the segment before the last one.
+    for connection in &mut connections {
+        send(connection, 1);
+    }
+    for number in [1, 2] {
+        scene.settled(number);
+    }
+    let ask = |owner: Option<u32>, limit| {
+        let owners = scene.observer.snapshot().expect("the maps can be read").owners;
+        let query = FlowQuery {
+            owner: owner.map(|number| (*owners[number as usize - 1].0).clone()),
+            order: FlowOrder::Bytes,
+            limit,
+        };
+        scene.observer.flows(&query).expect("the maps can be read")
+    };
+    let both_ends: Vec<u16> = ask(None, 2).iter().map(|flow| flow.local_port).collect();
+    let busiest = connections[0].local_addr().expect("an address").port();
+    assert!(both_ends.contains(&busiest) && both_ends.contains(&sinks[0].address.port()));
+    let seconds = ask(Some(2), 100);
+    assert_eq!(seconds.len(), 4);
+    assert!(seconds.iter().all(|flow| &*flow.owner.label() == "pod-2"));
+    let top = seconds
+        .iter()
+        .find(|flow| flow.bytes_sent > 0)
+        .expect("the sender's end");
+    assert!((90_000..=90_001).contains(&top.bytes_sent), "{top:?}");
+    assert_eq!(SocketAddr::new(top.remote, top.remote_port), sinks[1].address);
+    assert_eq!(top.peer, "loopback");
+    drop(connections);
+    for sink in sinks {
+        sink.finish();
+    }
+    assert!(ask(None, 100).is_empty());
+}
