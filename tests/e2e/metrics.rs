@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const QUIET: Duration = Duration::from_millis(300);
 
 /// Families with their types: the contract with dashboards and alerts.
-const FAMILIES: [(&str, &str); 17] = [
+const FAMILIES: [(&str, &str); 26] = [
     ("sabot_build_info", "gauge"),
     ("sabot_datapath_incidents_total", "counter"),
     ("sabot_delay_seconds", "histogram"),
@@ -36,6 +36,15 @@ const FAMILIES: [(&str, &str); 17] = [
     ("sabot_syscall_duration_seconds", "histogram"),
     ("sabot_syscall_errors_total", "counter"),
     ("sabot_syscalls_in_flight", "gauge"),
+    ("sabot_tcp_bytes_total", "counter"),
+    ("sabot_tcp_connections_lost_total", "counter"),
+    ("sabot_tcp_handshake_seconds", "histogram"),
+    ("sabot_tcp_resets_total", "counter"),
+    ("sabot_tcp_retransmits_total", "counter"),
+    ("sabot_tcp_rtos_total", "counter"),
+    ("sabot_tcp_rtt_seconds", "histogram"),
+    ("sabot_tcp_untracked_total", "counter"),
+    ("sabot_unresolved_total", "counter"),
 ];
 
 /// Outcomes in metrics, and in a fault's ledgers.
@@ -380,7 +389,7 @@ fn assert_node(scene: &Scene) {
             "{name}"
         );
     }
-    for stream in ["dns", "packets", "syscalls", "subscribers"] {
+    for stream in ["dns", "packets", "syscalls", "tcp", "subscribers"] {
         assert_eq!(
             scrape.value("sabot_events_lost_total", &[("stream", stream)]),
             Some(0.0),

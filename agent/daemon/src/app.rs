@@ -27,6 +27,7 @@ use crate::api::{self, BindError, Limits, NodeInfo, ServeError, Services, WatchL
 use crate::config::{Attach, Config, ConfigError, ObserveMode};
 use crate::engine::handle::{Handle, RuntimeState};
 use crate::engine::{Control, Engine, Heartbeat, LeftBehind, Options, Parts};
+use crate::kernel::cost::Measuring;
 use crate::kernel::features::Features;
 use crate::kernel::{Injector, Taps};
 use crate::logging::{self, LoggingError};
@@ -212,6 +213,7 @@ impl Daemon {
             subscribers_lost: Box::new(move || lost.get()),
             features: Arc::clone(&features),
             reconcile,
+            costs: measuring(config),
         };
         let state = Arc::new(HttpState {
             metrics: Metrics::new("sabot", sources),
@@ -402,6 +404,16 @@ fn start_readers(
     let dns = dns::start(taps.dns_answers, names, hub.clone(), lost(abi::INCIDENT_DNS_LOST))
         .map_err(started("the reader of DNS answers"))?;
     Ok((packets, dns))
+}
+
+/// A kernel that can't measure programs has them run unmeasured.
+fn measuring(config: &Config) -> Option<Measuring> {
+    if !config.measure_programs {
+        return None;
+    }
+    Measuring::start()
+        .inspect_err(|error| tracing::warn!(%error, "what the programs cost is not measured"))
+        .ok()
 }
 
 async fn serve_http(

@@ -58,6 +58,8 @@ pub struct Config {
     pub slow_syscall: Duration,
     /// When TCP connections are observed.
     pub tcp: ObserveMode,
+    /// Whether the kernel measures how long the programs run.
+    pub measure_programs: bool,
     /// For faults that don't say: one in this many decided packets is reported as an event; 0: none.
     pub sample_every: u32,
     /// Events that a slow subscriber may lag behind before it loses some.

@@ -228,6 +228,7 @@ async fn what_was_traced_is_scraped() {
         subscribers_lost: Box::new(|| 0),
         features: Arc::default(),
         reconcile: ReconcileDuration::default(),
+        costs: None,
     };
     let text = Metrics::new("sabot", sources).render(Format::Text).await.unwrap();
     for line in [

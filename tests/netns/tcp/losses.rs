@@ -1,5 +1,6 @@
 //! Segments that are sent again, and the timers behind them.
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::snmp::{netstat, snmp};
 use sabot_testkit::wait::wait_until;
 use sabot_testkit::{LabPod, NetnsRef, Rig, Spec};
+use sabotd::observe::tcp::TcpMoments;
 
 use crate::scene::{Scene, Sink, connect, send};
 
@@ -46,15 +48,7 @@ fn retransmits_are_those_that_the_kernel_counts_on_old_and_on_new_connections() 
     send(&mut old, BULK);
     let mut new = connect(client.netns(), bulk.address);
     send(&mut new, BULK);
-    let threads: Vec<_> = (0..SHORT)
-        .map(|_| {
-            let (netns, address) = (NetnsRef::clone(client.netns()), short.address);
-            thread::spawn(move || send(&mut connect(&netns, address), 3000))
-        })
-        .collect();
-    for thread in threads {
-        thread.join().expect("it is sent in the end");
-    }
+    connect_often(client.netns(), short.address);
     drop((old, new));
     assert_eq!(bulk.finish(), (BULK / 4 + 2 * BULK) as u64);
     assert_eq!(short.finish(), 3000 * SHORT as u64);
@@ -79,19 +73,23 @@ fn retransmits_are_those_that_the_kernel_counts_on_old_and_on_new_connections() 
             assert_eq!(totals.rtos, now.1 - before.1, "{totals:?}");
         }
     }
-    let firsts = scene
-        .observer
-        .firsts(1)
-        .expect("the maps can be read")
-        .expect("it is known");
-    assert!(firsts.retransmit.is_some());
+    let firsts = || scene.observer.firsts(1).expect("the maps can be read");
+    assert!(firsts().is_some_and(|firsts| firsts.retransmit.is_some()));
     scene.observer.reset_firsts(1).expect("the maps can be written");
-    let firsts = scene
-        .observer
-        .firsts(1)
-        .expect("the maps can be read")
-        .expect("it is known");
-    assert_eq!(firsts, Default::default());
+    assert_eq!(firsts(), Some(TcpMoments::default()));
+}
+
+/// Short connections, all at once.
+fn connect_often(from: &NetnsRef, to: SocketAddr) {
+    let threads: Vec<_> = (0..SHORT)
+        .map(|_| {
+            let netns = from.clone();
+            thread::spawn(move || send(&mut connect(&netns, to), 3000))
+        })
+        .collect();
+    for thread in threads {
+        thread.join().expect("it is sent in the end");
+    }
 }
 
 /// Until the pod sends nothing again any more.

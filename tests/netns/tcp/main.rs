@@ -1,6 +1,7 @@
 //! The TCP observer on the running kernel, against the kernel's own counters and what applications saw. They need root.
 
 mod connections;
+mod daemon;
 mod losses;
 mod owners;
 mod scene;

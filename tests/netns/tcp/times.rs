@@ -13,6 +13,7 @@ use sabot_testkit::{Rig, Spec};
 use crate::scene::{Scene, connect};
 
 const DELAY: Duration = Duration::from_millis(40);
+const TICK: Duration = Duration::from_millis(12);
 /// Round trips between two looks: enough for the smoothed time to have followed for most of them.
 const EXCHANGES: usize = 60;
 
@@ -43,6 +44,8 @@ fn exchange(connection: &mut TcpStream) {
     for _ in 0..EXCHANGES {
         connection.write_all(b"?").expect("it can be sent");
         connection.read_exact(&mut [0]).expect("it is answered");
+        // Longer than a tick of the kernel, in each of which there is one sample.
+        thread::sleep(TICK);
     }
 }
 

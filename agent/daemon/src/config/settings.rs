@@ -110,6 +110,11 @@ pub(super) struct Settings {
     #[arg(long, env = "SABOT_TCP", value_enum)]
     tcp: Option<ObserveMode>,
 
+    /// Whether the kernel measures how long our programs run, for the metrics; it measures everybody's then, at some 20 ns a
+    /// run [default: false]
+    #[arg(long, env = "SABOT_MEASURE_PROGRAMS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    measure_programs: Option<bool>,
+
     /// Report one in N decided packets as an event, where the fault doesn't say; 0 reports none [default: 100]
     #[arg(long, env = "SABOT_SAMPLE_EVERY", value_name = "N")]
     sample_every: Option<u32>,
@@ -150,6 +155,7 @@ impl Settings {
             syscall_process,
             slow_syscall: self.slow_syscall.or(lower.slow_syscall),
             tcp: self.tcp.or(lower.tcp),
+            measure_programs: self.measure_programs.or(lower.measure_programs),
             sample_every: self.sample_every.or(lower.sample_every),
             event_buffer: self.event_buffer.or(lower.event_buffer),
         }
@@ -187,6 +193,7 @@ impl Settings {
             syscall_processes: self.syscall_process.unwrap_or_default(),
             slow_syscall: self.slow_syscall.unwrap_or(Duration::from_millis(100)),
             tcp: self.tcp.unwrap_or(ObserveMode::Always),
+            measure_programs: self.measure_programs.unwrap_or(false),
             sample_every: self.sample_every.unwrap_or(100),
             event_buffer: self.event_buffer.unwrap_or(4096),
         };

@@ -8,6 +8,7 @@
 mod accounts;
 pub mod btf;
 pub mod cgroups;
+pub mod cost;
 mod devices;
 pub mod drops;
 mod entry;

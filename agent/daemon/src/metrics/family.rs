@@ -21,6 +21,10 @@ pub(super) struct Family<const LABELS: usize, Value> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Count(pub(super) u64);
 
+/// A monotonic sum of time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seconds(pub(super) Duration);
+
 /// A value that goes up and down.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Level(pub(super) f64);
@@ -83,6 +87,16 @@ impl Value for Count {
         family
             .encode_family(labels)?
             .encode_counter::<NoLabelSet, u64, u64>(&self.0, None)
+    }
+}
+
+impl Value for Seconds {
+    const TYPE: MetricType = MetricType::Counter;
+
+    fn encode(&self, labels: &impl EncodeLabelSet, family: &mut MetricEncoder<'_>) -> fmt::Result {
+        family
+            .encode_family(labels)?
+            .encode_counter::<NoLabelSet, f64, f64>(&self.0.as_secs_f64(), None)
     }
 }
 

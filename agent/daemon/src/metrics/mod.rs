@@ -3,6 +3,7 @@
 //! Counters live where things happen: in the kernel, the delay line, the engine. A scrape gathers them first, since some must
 //! be asked for, and then encodes them; a source that doesn't answer costs its own families, and that is counted.
 
+mod cost;
 mod dns;
 mod drops;
 mod family;
@@ -27,6 +28,7 @@ pub use self::http::{HttpState, Probe, serve};
 pub use self::node::ReconcileDuration;
 pub use self::text::Format;
 use crate::engine::handle::Handle;
+use crate::kernel::cost::Measuring;
 use crate::kernel::features::Features;
 use crate::observe::drops::{DropObserver, DropSnapshot};
 use crate::observe::observers::Observers;
@@ -47,6 +49,8 @@ pub struct Sources {
     pub subscribers_lost: Box<dyn Fn() -> u64 + Send + Sync>,
     pub features: Arc<Features>,
     pub reconcile: ReconcileDuration,
+    /// `None` unless the programs' runs are to be measured.
+    pub costs: Option<Measuring>,
 }
 
 /// Everything that is measured, under one prefix.
@@ -60,6 +64,7 @@ pub struct Metrics {
     drop_errors: AtomicU64,
     query_errors: AtomicU64,
     tcp_errors: AtomicU64,
+    cost_errors: AtomicU64,
 }
 
 impl Metrics {
@@ -76,6 +81,7 @@ impl Metrics {
             drop_errors: AtomicU64::new(0),
             query_errors: AtomicU64::new(0),
             tcp_errors: AtomicU64::new(0),
+            cost_errors: AtomicU64::new(0),
         }
     }
 
@@ -90,6 +96,7 @@ impl Metrics {
         self.gather_syscalls(&mut registry).await;
         self.gather_tcp(&mut registry).await;
         self.gather_traffic(&mut registry).await;
+        self.gather_costs(&mut registry);
         let mut lost = self.sources.observers.lost();
         lost.push(("subscribers", (self.sources.subscribers_lost)()));
         node::register_losses(
@@ -98,6 +105,7 @@ impl Metrics {
             &self.sources.observers.incident_counts(),
             &self.sources.observers.unresolved(),
             &[
+                ("costs", self.cost_errors.load(Ordering::Relaxed)),
                 ("engine", self.engine_errors.load(Ordering::Relaxed)),
                 ("syscalls", self.syscall_errors.load(Ordering::Relaxed)),
                 ("drops", self.drop_errors.load(Ordering::Relaxed)),
@@ -127,6 +135,19 @@ impl Metrics {
         let delays = self.sources.delays.as_ref();
         let delays = delays.map_or_else(Vec::new, |delays| delays.histograms());
         faults::register_delays(registry, &snapshot, &delays);
+    }
+
+    fn gather_costs(&self, registry: &mut Registry) {
+        cost::register_time(registry);
+        if let Some(measuring) = &self.sources.costs {
+            match measuring.costs() {
+                Ok(costs) => cost::register_programs(registry, &costs),
+                Err(error) => {
+                    self.cost_errors.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "the programs' costs are missing from a scrape");
+                }
+            }
+        }
     }
 
     async fn gather_syscalls(&self, registry: &mut Registry) {

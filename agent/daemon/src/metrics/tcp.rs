@@ -66,7 +66,7 @@ fn register_times(registry: &mut Registry, snapshot: &TcpSnapshot) {
         ),
         (
             "tcp_rtt_seconds",
-            "The smoothed round-trip time at each segment that arrived after new data was acknowledged.",
+            "The smoothed round-trip time of each connection, at most once in each tick of the kernel.",
             |totals| &totals.rtts,
         ),
     ];

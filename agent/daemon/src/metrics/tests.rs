@@ -45,6 +45,7 @@ fn sources(engine: Handle) -> Sources {
         subscribers_lost: Box::new(|| 4),
         features: Arc::new(features),
         reconcile: ReconcileDuration::default(),
+        costs: None,
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! The counters are those of the kernel's sockets: segments that were sent again are those of `nstat`'s `TcpRetransSegs`.
 //! Three things are counted differently from `nstat`. Retransmission timers (`TcpExtTCPTimeouts`): those of sockets are
-//! counted, whether of data or of a SYN, and those of SYN-ACKs are not. Bytes: a stream's end counts as one, as in `ss`.
+//! counted, whether of data or of a SYN, and those of SYN-ACKs are not. Bytes: a stream's end counts as one, as in `ss`, and
+//! what a connection did in the last tick of the kernel (a millisecond or some) is added with its next segment or its end.
 //! A passive handshake's time is that from the last SYN-ACK to its acknowledgement, and unknown if it was sent repeatedly.
 
 use std::io;

@@ -2,6 +2,7 @@
 //!
 //! A socket's own lock is held wherever these run, so that one socket is never looked at twice at once.
 
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use sabot_abi::{
@@ -77,7 +78,7 @@ pub fn owner(entry: &mut TcpSocket, sock: Sock) -> Result<&'static mut TcpStats,
     Err(Loss::Unresolved)
 }
 
-/// Adds what the socket's counters have grown by to its owner's: the quick part, for every segment that arrives.
+/// Adds what the socket's counters have grown by to its owner's: the part that changes with every segment.
 #[inline(always)]
 fn settle_traffic(entry: &mut TcpSocket, sock: Sock, stats: &mut TcpStats) {
     let acked = sock.bytes_acked();
@@ -140,9 +141,20 @@ pub fn ends(entry: &TcpSocket) -> Ends {
     }
 }
 
+/// Looks at a connection once in each tick: that is all that most segments of a fast one pay. What the rest of a tick brings
+/// is added with the next segment, or at the connection's end.
+///
+/// Measured on kernel 6.18, between two namespaces on two CPUs at some 10 Gbit/s: looking at every segment took 2.7 % of the
+/// time that both ends spent in all.
 #[inline(always)]
 pub fn try_arrival(sock: Sock) -> Result<(), Loss> {
     let entry = sighted(sock)?;
+    // SAFETY: the helper takes nothing and only reads a counter.
+    let tick = unsafe { bpf_jiffies64() };
+    if entry.tick == tick {
+        return Ok(());
+    }
+    entry.tick = tick;
     let stats = owner(entry, sock)?;
     settle_traffic(entry, sock, stats);
     Ok(())
@@ -253,6 +265,7 @@ fn described(sock: Sock) -> TcpSocket {
         asked: 0,
         bytes_acked: 0,
         bytes_received: 0,
+        tick: 0,
         local: ends.local,
         remote: ends.remote,
         owner: owners::of(sock).unwrap_or(NO_OWNER),
