@@ -260,7 +260,10 @@ fn syscalls(
                 calls: rate.of(before.calls, now.calls),
                 errors: rate.of(errors(before), errors(now)),
                 mean: Some(Span(spent / u32::try_from(calls).unwrap_or(u32::MAX))),
-                p99: None,
+                p99: now
+                    .p99
+                    .and_then(|p99| duration_from_proto("p99", p99).ok())
+                    .map(Span),
             };
             Some((spent, row))
         })

@@ -18,7 +18,7 @@ use super::stream::{Ended, Sink, Stopped, produce};
 use super::timeline::timeline;
 use super::{Services, tcp, traffic, view};
 use crate::observe::event::{Event, EventKind};
-use crate::observe::source::{CriSummary, SetTracingError, SyscallSummary};
+use crate::observe::source::{Audit, CriSummary, SetTracingError, SyscallSummary};
 use crate::observe::syscalls::{SyscallsError, Tracing};
 
 pub(super) struct ObserveApi {
@@ -78,6 +78,7 @@ impl ObserveService for ObserveApi {
                 .collect(),
             events_lost,
             incidents: counts(services.observe.incidents()),
+            audit: Some(audit(services.observe.audit())),
             cri: services.observe.cri().into_iter().map(cri_summary).collect(),
             drops: traffic::drop_summaries(services.observe.drops()),
             dns: traffic::dns_summaries(services.observe.queries()),
@@ -230,6 +231,14 @@ fn cri_summary(summary: CriSummary) -> v1::CriSummary {
         total: Some(duration_to_proto(summary.total)),
         outcomes: counts(summary.outcomes),
         in_flight: summary.in_flight,
+    }
+}
+
+fn audit(audit: Audit) -> v1::Audit {
+    v1::Audit {
+        complete: audit.missing.is_empty(),
+        missing: audit.missing,
+        unresolved: counts(audit.unresolved),
     }
 }
 

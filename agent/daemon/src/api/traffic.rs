@@ -1,12 +1,9 @@
 //! Drops and DNS queries as the API says them.
 
-use std::time::Duration;
-
-use sabot_abi::{HISTOGRAM_BUCKETS, Histogram, log_linear_bound};
 use sabot_proto::convert::duration_to_proto;
 use sabot_proto::sabot::v1;
 
-use super::tcp::owner_ref;
+use super::tcp::{durations, owner_ref};
 use crate::observe::drops::DropSnapshot;
 use crate::observe::event::{DnsEvent, DnsOutcome, DropEvent};
 use crate::observe::identity::Identity;
@@ -89,19 +86,6 @@ fn dns_summary(identity: &Identity, stats: QueryStats) -> v1::DnsSummary {
         late: stats.late,
         unmatched: stats.unmatched,
         replaced: stats.replaced,
-        total_latency: Some(duration_to_proto(Duration::from_nanos(stats.latency.sum))),
-        latencies: latencies(&stats.latency),
+        latency: Some(durations(&stats.latency)),
     }
-}
-
-fn latencies(histogram: &Histogram) -> Vec<v1::DnsLatency> {
-    let buckets = histogram.buckets.iter().enumerate();
-    buckets
-        .filter(|&(_, &count)| count != 0)
-        .map(|(bucket, &count)| v1::DnsLatency {
-            below: (bucket + 1 < HISTOGRAM_BUCKETS)
-                .then(|| duration_to_proto(Duration::from_nanos(log_linear_bound(bucket)))),
-            count,
-        })
-        .collect()
 }

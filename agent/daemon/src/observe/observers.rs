@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
+use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES, SYSCALL_LOSS_EVENT};
 
 use super::cri::CriObserver;
 use super::dns::DnsObserver;
@@ -15,7 +15,7 @@ use super::event::{
 use super::flows::{Flow, FlowQuery};
 use super::packets::PacketObserver;
 use super::queries::{QueryObserver, QuerySnapshot};
-use super::source::{CriSummary, FlowsError, ObserveSource, SetTracingError, SyscallSummary};
+use super::source::{Audit, CriSummary, FlowsError, ObserveSource, SetTracingError, SyscallSummary};
 use super::syscalls::{CallKey, SyscallObserver, Tracing};
 use super::tcp::{TcpObserver, TcpSnapshot};
 
@@ -131,6 +131,53 @@ impl Observers {
             .collect()
     }
 
+    /// What is in no counter, in words.
+    fn missing(&self) -> Vec<String> {
+        let absent = [
+            ("syscalls", self.syscalls.is_none()),
+            ("calls of the container runtime", self.cri.is_none()),
+            ("drops", self.drops.is_none()),
+            ("DNS queries", self.queries.is_none()),
+            ("TCP connections", self.tcp.is_none()),
+        ];
+        let absent = absent.iter().filter(|(_, is_absent)| *is_absent);
+        let mut missing: Vec<_> = absent
+            .map(|(what, _)| format!("{what} are not observed"))
+            .collect();
+        let mut uncounted = |count: u64, what: &str| {
+            if count > 0 {
+                missing.push(format!("{count} {what}"));
+            }
+        };
+        if let Some(observer) = &self.syscalls {
+            let losses = read("syscalls", Some(observer.snapshot())).losses;
+            // Lost events are in no counter's way.
+            let of_tables = losses.iter().enumerate();
+            let of_tables = of_tables.filter(|(index, _)| *index != SYSCALL_LOSS_EVENT as usize);
+            uncounted(
+                of_tables.map(|(_, count)| count).sum(),
+                "syscalls that a full table kept out",
+            );
+        }
+        let drops = self.drops.as_ref().map(DropObserver::snapshot);
+        uncounted(read("drops", drops).uncounted, "drops that a full table kept out");
+        let queries = self.queries.as_ref().map(QueryObserver::snapshot);
+        for (table, count) in read("queries", queries).unrecorded {
+            uncounted(count, &format!("DNS messages that are not counted ({table})"));
+        }
+        let tcp = self.tcp.as_ref().map(TcpObserver::snapshot);
+        uncounted(
+            read("tcp", tcp).untracked,
+            "sightings of TCP connections that a full table kept out",
+        );
+        let out_of_sync = self.cri.as_ref().map_or(0, |cri| cri.snapshot().out_of_sync);
+        uncounted(
+            out_of_sync,
+            "times that a connection of the container runtime was not followed",
+        );
+        missing
+    }
+
     /// What went wrong inside the fault programs since the start.
     pub fn incident_counts(&self) -> [(&'static str, u64); INCIDENT_COUNT as usize] {
         let nothing = [0; INCIDENT_COUNT as usize];
@@ -237,6 +284,13 @@ impl ObserveSource for Observers {
         observer
             .flows(query)
             .map_err(|error| FlowsError::Unreadable(error.to_string()))
+    }
+
+    fn audit(&self) -> Audit {
+        Audit {
+            missing: self.missing(),
+            unresolved: named(&self.unresolved()),
+        }
     }
 
     fn events_lost(&self) -> Vec<(String, u64)> {

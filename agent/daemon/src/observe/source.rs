@@ -46,6 +46,15 @@ pub enum SetTracingError {
     Syscalls(#[from] SyscallsError),
 }
 
+/// What the counters don't hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// For people; empty: nothing is.
+    pub missing: Vec<String>,
+    /// What happened to nobody who is known, by stream.
+    pub unresolved: Vec<(String, u64)>,
+}
+
 /// Why there is no answer about flows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FlowsError {
@@ -105,6 +114,11 @@ pub trait ObserveSource: Send + Sync + 'static {
     /// When they aren't observed here, or can't be read now.
     fn flows(&self, _query: &FlowQuery) -> Result<Vec<Flow>, FlowsError> {
         Err(FlowsError::NotObserved)
+    }
+
+    /// What the counters don't hold. The default is for sources that know nothing of it.
+    fn audit(&self) -> Audit {
+        Audit::default()
     }
 
     /// Events lost since the daemon's start, by stream.

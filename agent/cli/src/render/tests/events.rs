@@ -88,11 +88,48 @@ fn refused() -> v1::TcpEvent {
     }
 }
 
+fn drop() -> v1::DropEvent {
+    v1::DropEvent {
+        pod: packet().pod,
+        direction: v1::Direction::Ingress.into(),
+        reason: "NO_SOCKET".into(),
+        source: "10.0.0.1".into(),
+        destination: "10.0.0.2".into(),
+        source_port: 40_000,
+        destination_port: 53,
+        protocol: 17,
+        wire_packets: 1,
+        wire_bytes: 142,
+    }
+}
+
+fn query() -> v1::DnsEvent {
+    v1::DnsEvent {
+        pod: None,
+        outcome: v1::DnsOutcome::Failed.into(),
+        name: "db.test".into(),
+        r#type: "AAAA".into(),
+        server: "10.0.0.2".into(),
+        rcode: Some("SERVFAIL".into()),
+        latency: Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 2_000_000,
+        }),
+    }
+}
+
 fn lost() -> v1::Lost {
     v1::Lost {
         stream: "watch".into(),
         count: 7,
     }
+}
+
+fn assert_line(kind: v1::event::Kind, line: &str) {
+    assert_eq!(
+        event_line(&event(kind)),
+        format!("2030-03-17T17:46:40.000Z {line}")
+    );
 }
 
 #[test]
@@ -126,18 +163,6 @@ fn events_are_one_line_each() {
             }),
             "syscall /kubepods.slice etcd[11/12] getpid() = 7 in 2ms 500us",
         ),
-        (
-            Kind::Tcp(refused()),
-            "tcp connect-failed ECONNREFUSED at team-a/web-0 10.0.0.1:40000 -> [fd00::2]:80",
-        ),
-        (
-            Kind::Tcp(v1::TcpEvent {
-                pod: None,
-                change: v1::TcpChange::ResetSent.into(),
-                ..v1::TcpEvent::default()
-            }),
-            "tcp reset-sent at node",
-        ),
         (Kind::Fault(expired), "fault team-a/cut expired"),
         (
             Kind::Cri(call()),
@@ -154,10 +179,37 @@ fn events_are_one_line_each() {
         ),
         (Kind::Lost(lost()), "lost 7 events of watch"),
     ] {
-        assert_eq!(
-            event_line(&event(kind)),
-            format!("2030-03-17T17:46:40.000Z {line}")
-        );
+        assert_line(kind, line);
+    }
+}
+
+#[test]
+fn what_happens_to_traffic_is_one_line_each() {
+    use v1::event::Kind;
+
+    for (kind, line) in [
+        (
+            Kind::Tcp(refused()),
+            "tcp connect-failed ECONNREFUSED at team-a/web-0 10.0.0.1:40000 -> [fd00::2]:80",
+        ),
+        (
+            Kind::Tcp(v1::TcpEvent {
+                pod: None,
+                change: v1::TcpChange::ResetSent.into(),
+                ..v1::TcpEvent::default()
+            }),
+            "tcp reset-sent at node",
+        ),
+        (
+            Kind::Drop(drop()),
+            "drop NO_SOCKET at team-a/web-0 ingress UDP 10.0.0.1:40000 -> 10.0.0.2:53 (142 B)",
+        ),
+        (
+            Kind::Dns(query()),
+            "dns failed SERVFAIL db.test AAAA from node to 10.0.0.2 after 2ms",
+        ),
+    ] {
+        assert_line(kind, line);
     }
 }
 
