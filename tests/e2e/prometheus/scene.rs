@@ -56,7 +56,9 @@ impl Scene {
         // It is known by its name, and does what etcd is judged by.
         fs::copy("/bin/dd", folder.path().join("etcd")).expect("dd can be copied");
         let socket = socket_in(&folder);
-        let runtime = FakeRuntime::start(&socket, "1.6.20", Events::Unimplemented);
+        // A daemon and its runtime share a network namespace, by which the kernel lists unix sockets.
+        let start = || FakeRuntime::start(&socket, "1.6.20", Events::Unimplemented);
+        let runtime = lab.node().run(start);
         for (pod, name) in lab.pods().iter().zip(PODS) {
             let sandbox = FakeSandbox {
                 addresses: vec![pod.ipv4().to_string(), pod.ipv6().to_string()],
