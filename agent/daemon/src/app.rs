@@ -173,11 +173,7 @@ impl Daemon {
         http: Option<TcpListener>,
     ) -> Result<Self, AppError> {
         let hub = EventHub::new(config.event_buffer);
-        let source = targets::start(TargetsConfig {
-            runtime_endpoint: config.runtime_endpoint.clone(),
-            runtime_poll: config.runtime_poll,
-            ..TargetsConfig::default()
-        });
+        let source = watch_world(config);
         let identities = identity::start(source.watch());
         let (syscall_observer, feature) = syscalls::start(config, &hub);
         let (cri_observer, cri_feature) = cri::start(config, source.clone(), &hub);
@@ -312,6 +308,15 @@ fn ended_early(result: Result<Result<(), LeftBehind>, oneshot::error::RecvError>
 async fn until(mut stopped: watch::Receiver<bool>) {
     // An error means that the daemon is gone.
     let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Begins to watch who a selector means.
+fn watch_world(config: &Config) -> targets::TargetsHandle {
+    targets::start(TargetsConfig {
+        runtime_endpoint: config.runtime_endpoint.clone(),
+        runtime_poll: config.runtime_poll,
+        ..TargetsConfig::default()
+    })
 }
 
 /// What the engine works with, and what learns names for it.
