@@ -311,7 +311,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 }
 
 /// Begins to watch who a selector means.
-fn watch_world(config: &Config) -> targets::TargetsHandle {
+fn watch_world(config: &Config) -> TargetsHandle {
     targets::start(TargetsConfig {
         runtime_endpoint: config.runtime_endpoint.clone(),
         runtime_poll: config.runtime_poll,
