@@ -1,8 +1,8 @@
 //! Calls that fail.
 
 use sabot_proto::runtime::v1::{
-    ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, PodSandboxStatusRequest,
-    StartContainerRequest,
+    ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, PodSandboxConfig,
+    PodSandboxMetadata, PodSandboxStatusRequest, StartContainerRequest,
 };
 use sabot_testkit::cri::{Cri, Pod, PodSpec};
 use tonic::Status;
@@ -66,7 +66,16 @@ fn a_container_without_an_image_fails_in_its_pod() {
             }),
             ..ContainerConfig::default()
         }),
-        sandbox_config: None,
+        // The runtime takes it for granted.
+        sandbox_config: Some(PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: pod.spec.name.clone(),
+                uid: pod.uid.clone(),
+                namespace: pod.spec.namespace.clone(),
+                attempt: pod.attempt,
+            }),
+            ..PodSandboxConfig::default()
+        }),
     };
     let refused = scene
         .containerd
@@ -77,7 +86,6 @@ fn a_container_without_an_image_fails_in_its_pod() {
     let event = scene.events.of("CreateContainer");
     assert_ne!(event["outcome"], "OK", "{event}");
     assert_eq!(event["image"], "sabot.test/none:latest", "{event}");
-    // The request doesn't name the pod: its sandbox does.
     assert_eq!(
         (&event["sandbox"], &event["pod"]["name"]),
         (&pod.sandbox.as_str().into(), &"web".into()),

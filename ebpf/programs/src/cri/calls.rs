@@ -42,7 +42,9 @@ static NUMBER_SENDMSG: Global<u32> = Global::new(0);
 /// When it can't be recorded.
 #[inline(always)]
 pub fn try_transfer(sock: u64, result: i32, kind: u32) -> Result<(), Lost> {
-    let is_end = result == 0 && kind == CRI_ANSWER;
+    /// The runtime has closed the connection before it read everything.
+    const ECONNRESET: i32 = 104;
+    let is_end = kind == CRI_ANSWER && (result == 0 || result == -ECONNRESET);
     if result <= 0 && !is_end {
         return Ok(());
     }
@@ -53,7 +55,7 @@ pub fn try_transfer(sock: u64, result: i32, kind: u32) -> Result<(), Lost> {
         time: now(),
         connection,
         kind: if is_end { CRI_CLOSED } else { kind },
-        total: result as u32,
+        total: if is_end { 0 } else { result as u32 },
     };
     let data = if is_end { None } else { data() };
     chunks::record(&transfer, data.unwrap_or(Data::Unknown))
