@@ -102,6 +102,21 @@ fn events_are_one_line_each() {
             }),
             "tcp reset-sent at node",
         ),
+        (Kind::Fault(expired), "fault team-a/cut expired"),
+        (Kind::Lost(lost()), "lost 7 events of watch"),
+    ] {
+        assert_eq!(
+            event_line(&event(kind)),
+            format!("2030-03-17T17:46:40.000Z {line}")
+        );
+    }
+}
+
+#[test]
+fn drops_and_dns_queries_are_one_line_each() {
+    use v1::event::Kind;
+
+    for (kind, line) in [
         (
             Kind::Drop(v1::DropEvent {
                 pod: packet().pod,
@@ -132,8 +147,6 @@ fn events_are_one_line_each() {
             }),
             "dns failed SERVFAIL db.test AAAA from node to 10.0.0.2 after 2ms",
         ),
-        (Kind::Fault(expired), "fault team-a/cut expired"),
-        (Kind::Lost(lost()), "lost 7 events of watch"),
     ] {
         assert_eq!(
             event_line(&event(kind)),
