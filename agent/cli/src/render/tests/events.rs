@@ -200,6 +200,21 @@ fn what_happens_to_traffic_is_one_line_each() {
             }),
             "tcp reset-sent at node",
         ),
+        (Kind::Fault(expired), "fault team-a/cut expired"),
+        (Kind::Lost(lost()), "lost 7 events of watch"),
+    ] {
+        assert_eq!(
+            event_line(&event(kind)),
+            format!("2030-03-17T17:46:40.000Z {line}")
+        );
+    }
+}
+
+#[test]
+fn drops_and_dns_queries_are_one_line_each() {
+    use v1::event::Kind;
+
+    for (kind, line) in [
         (
             Kind::Drop(drop()),
             "drop NO_SOCKET at team-a/web-0 ingress UDP 10.0.0.1:40000 -> 10.0.0.2:53 (142 B)",
