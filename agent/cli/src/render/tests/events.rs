@@ -200,13 +200,8 @@ fn what_happens_to_traffic_is_one_line_each() {
             }),
             "tcp reset-sent at node",
         ),
-        (Kind::Fault(expired), "fault team-a/cut expired"),
-        (Kind::Lost(lost()), "lost 7 events of watch"),
     ] {
-        assert_eq!(
-            event_line(&event(kind)),
-            format!("2030-03-17T17:46:40.000Z {line}")
-        );
+        assert_line(kind, line);
     }
 }
 
