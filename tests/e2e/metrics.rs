@@ -318,8 +318,52 @@ fn every_family_is_there_and_promtool_accepts_the_page() {
     drop(prober);
 
     assert_syscalls(&scene, &reader);
+    assert_tracing(&scene, &reader);
     assert_families(&scene.scrape());
     assert_node(&scene);
+}
+
+/// Who is no longer traced has no series, and comes back with none of the old counts.
+fn assert_tracing(scene: &Scene, reader: &Path) {
+    let traced = |arguments: &[&str]| {
+        let document = scene.daemon.sabot_json(arguments).expect("sabot answers");
+        let names = document["processes"].as_array().expect("names").clone();
+        names.iter().any(|name| name == "sabot-reader")
+    };
+    let calls = || {
+        let labels = [("process", "sabot-reader")];
+        scene
+            .scrape()
+            .sum("sabot_syscall_duration_seconds_count", &labels)
+    };
+    let before = calls();
+    assert!(traced(&["trace"]) && before > 0.0);
+    assert!(!traced(&["trace", "remove", "--process", "sabot-reader"]));
+    assert_eq!(calls(), 0.0);
+    let wrong = [
+        "trace",
+        "add",
+        "--process",
+        "sabot-reader",
+        "--syscall",
+        "no_such_call",
+    ];
+    let refused = scene.daemon.sabot(&wrong).expect("sabot runs");
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("tracing.syscalls[0]") && message.contains("no_such_call"),
+        "{message}"
+    );
+    assert!(!traced(&["trace"]), "nothing of it is in force");
+    assert!(traced(&["trace", "add", "--process", "sabot-reader"]));
+    let read = Command::new(reader).arg("/dev/null").env("LC_ALL", "C").status();
+    assert!(read.expect("it runs").success());
+    let after = calls();
+    assert!(
+        after > 0.0 && after < before,
+        "{after} calls after, {before} before"
+    );
 }
 
 /// The calls of a process that reads a file in vain are counted, each time again.

@@ -96,8 +96,14 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
         interval: Duration,
     },
-    /// Follow events: sampled packets, slow and failed syscalls, what happens to TCP connections, changes of faults.
+    /// Follow events: sampled packets, slow and failed syscalls, what happens to TCP connections, drops, DNS queries that
+    /// went wrong, calls of the container runtime, changes of faults.
     Events(EventArgs),
+    /// Show whose syscalls are traced, or change that until sabotd ends.
+    Trace {
+        #[command(subcommand)]
+        change: Option<TraceCommand>,
+    },
     /// Show what a fault did to each of its targets, and when: from its application to the recovery.
     Timeline {
         /// NAME or NAMESPACE/NAME.
@@ -108,6 +114,17 @@ pub(crate) enum Command {
     },
     /// Show the busiest of the TCP connections that are open.
     Flows(FlowArgs),
+    /// Follow what pods and processes go through, as rates: round trips, retransmits, drops, syscalls, and the faults in force.
+    ///
+    /// With -o json one line for each interval.
+    Top {
+        /// Between two looks.
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+        interval: Duration,
+        /// End after so many intervals; without it, go on until Ctrl-C.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+    },
     /// Show what works on this node and what doesn't, and why.
     Node,
     /// Print a script that completes this command line in a shell.
@@ -137,6 +154,30 @@ pub(crate) struct ApplyArgs {
     pub(crate) how: HowArgs,
 }
 
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum TraceCommand {
+    /// Trace this and nothing else.
+    Set(TraceArgs),
+    /// Trace this too.
+    Add(TraceArgs),
+    /// No longer trace this; its counters go.
+    Remove(TraceArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct TraceArgs {
+    /// Processes of this name, as /proc/PID/comm has it; may be repeated.
+    #[arg(long = "process", value_name = "COMM")]
+    pub(crate) processes: Vec<String>,
+    /// Only this syscall and others that are given; may be repeated. Without any, all are measured.
+    #[arg(long = "syscall", value_name = "NAME")]
+    pub(crate) syscalls: Vec<String>,
+    /// Processes in this cgroup or below it: its path below the root of cgroup v2; may be repeated.
+    #[arg(long = "cgroup", value_name = "PATH")]
+    pub(crate) cgroups: Vec<String>,
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct EventArgs {
     /// Only events of this type; may be repeated.
@@ -148,19 +189,19 @@ pub(crate) struct EventArgs {
     /// The namespace of --fault.
     #[arg(short, long, requires = "fault")]
     pub(crate) namespace: Option<String>,
-    /// Only packets and TCP connections of this pod.
+    /// Only packets, TCP connections, drops and DNS queries of this pod, and calls of the runtime about it.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod)]
     pub(crate) pod: Option<PodArg>,
-    /// Only syscalls of processes of this name.
+    /// Only syscalls of processes of this name, and calls of the runtime by them.
     #[arg(long)]
     pub(crate) process: Option<String>,
     /// Only packets with this outcome.
     #[arg(long, value_enum)]
     pub(crate) outcome: Option<OutcomeArg>,
-    /// Only failed syscalls.
+    /// Only failed syscalls and calls of the runtime.
     #[arg(long)]
     pub(crate) failed: bool,
-    /// Only syscalls that took at least this long.
+    /// Only syscalls and calls of the runtime that took at least this long.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) min_duration: Option<Duration>,
 }
@@ -210,6 +251,9 @@ pub(crate) enum EventTypeArg {
     Packet,
     Syscall,
     Fault,
+    Cri,
+    Dns,
+    Drop,
     Tcp,
 }
 
@@ -219,6 +263,9 @@ impl From<EventTypeArg> for v1::EventType {
             EventTypeArg::Packet => Self::Packet,
             EventTypeArg::Syscall => Self::Syscall,
             EventTypeArg::Fault => Self::Fault,
+            EventTypeArg::Cri => Self::Cri,
+            EventTypeArg::Dns => Self::Dns,
+            EventTypeArg::Drop => Self::Drop,
             EventTypeArg::Tcp => Self::Tcp,
         }
     }

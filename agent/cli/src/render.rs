@@ -1,18 +1,25 @@
 //! Documents as people read them.
 
+mod cri;
+mod event;
+mod syscall;
 mod tcp;
 mod timeline;
+mod top;
 
 use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
 
+pub(crate) use self::event::event_line;
+pub(crate) use self::syscall::tracing;
 pub(crate) use self::tcp::flows;
 pub(crate) use self::timeline::timeline;
+pub(crate) use self::top::top;
 use crate::text;
 use crate::view::{
-    ChangeDoc, EventDoc, EventKindDoc, FaultDoc, FaultsDoc, NodeDoc, PacketDoc, PreviewDoc, SyscallDoc,
-    Tally, TargetDoc, TargetKind, TargetPhase, TargetStatusDoc, TargetsDoc, Time, WatchDoc, full_name,
+    ChangeDoc, FaultDoc, FaultsDoc, NodeDoc, PreviewDoc, Tally, TargetDoc, TargetKind, TargetPhase,
+    TargetStatusDoc, TargetsDoc, Time, WatchDoc, full_name,
 };
 
 /// Between columns.
@@ -410,64 +417,6 @@ pub(crate) fn watch_line(item: &WatchDoc, now: SystemTime) -> String {
         line.push_str(&format!(" ({})", fault.status.message));
     }
     line
-}
-
-pub(crate) fn event_line(event: &EventDoc) -> String {
-    let text = match &event.kind {
-        EventKindDoc::Packet(packet) => packet_line(packet),
-        EventKindDoc::Syscall(syscall) => syscall_line(syscall),
-        EventKindDoc::Tcp(event) => tcp::event_line(event),
-        EventKindDoc::Fault {
-            fault,
-            change,
-            message,
-        } => {
-            let message = if message.is_empty() {
-                String::new()
-            } else {
-                format!(": {message}")
-            };
-            format!("fault {} {change}{message}", full_name(fault))
-        }
-        EventKindDoc::Lost { stream, count } => format!("lost {count} events of {stream}"),
-        EventKindDoc::Unknown => "an event of a kind that this client doesn't know".to_owned(),
-    };
-    format!("{} {text}", or_dash(time(event.time)))
-}
-
-fn packet_line(packet: &PacketDoc) -> String {
-    let pod = packet.pod.as_ref();
-    let place = pod.map_or_else(
-        || packet.device.clone(),
-        |pod| format!("{}/{} {}", pod.namespace, pod.name, packet.device),
-    );
-    let several = if packet.wire_packets > 1 {
-        format!("{} packets, ", packet.wire_packets)
-    } else {
-        String::new()
-    };
-    format!(
-        "packet {} by {} at {place} {} {} {} -> {} ({several}{})",
-        packet.outcome,
-        full_name(&packet.fault),
-        packet.direction,
-        text::protocol(packet.protocol),
-        text::endpoint(&packet.source, packet.source_port),
-        text::endpoint(&packet.destination, packet.destination_port),
-        bytes(packet.wire_bytes.into()),
-    )
-}
-
-fn syscall_line(syscall: &SyscallDoc) -> String {
-    let result = match &syscall.errno {
-        Some(errno) => format!("{} {errno}", syscall.result),
-        None => syscall.result.to_string(),
-    };
-    let took = syscall.duration.map(|d| format!(" in {d}")).unwrap_or_default();
-    format!(
-        "syscall {}[{}/{}] {} = {result}{took}",
-        syscall.process, syscall.pid, syscall.tid, syscall.syscall
-    )
 }
 
 #[cfg(test)]

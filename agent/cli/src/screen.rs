@@ -6,6 +6,9 @@ use crossterm::cursor::{Hide, MoveToPreviousLine, Show};
 use crossterm::queue;
 use crossterm::terminal::{Clear, ClearType};
 
+/// Columns and rows of a terminal that doesn't tell.
+pub(crate) const FALLBACK_SIZE: (u16, u16) = (120, 40);
+
 /// Shows the cursor again when it goes.
 pub(crate) struct Screen<W: Write> {
     out: W,

@@ -1,12 +1,15 @@
 //! The one place where the parts are wired: checks, start, the order of the end.
 
+mod cri;
 mod following;
 mod kernel;
 mod notify;
+mod observers;
 mod privileges;
 mod signals;
 mod syscalls;
 mod tcp;
+mod traffic;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -23,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{self, JoinHandle};
 
 use crate::api::{self, BindError, Limits, NodeInfo, ServeError, Services, WatchLoss};
-use crate::config::{Attach, Config, ConfigError, ObserveMode};
+use crate::config::{Attach, Config, ConfigError};
 use crate::engine::handle::{Handle, RuntimeState};
 use crate::engine::{Control, Engine, Heartbeat, LeftBehind, Options, Parts};
 use crate::kernel::cost::Measuring;
@@ -173,34 +176,27 @@ impl Daemon {
         http: Option<TcpListener>,
     ) -> Result<Self, AppError> {
         let hub = EventHub::new(config.event_buffer);
-        let source = targets::start(TargetsConfig {
-            runtime_endpoint: config.runtime_endpoint.clone(),
-            runtime_poll: config.runtime_poll,
-            ..TargetsConfig::default()
-        });
+        let source = watch_targets(config);
         let identities = identity::start(source.watch());
-        let (syscall_observer, feature) = syscalls::start(config, &hub);
-        let (tcp_observer, tcp_feature) = tcp::start(config, identities.clone(), &hub);
+        let (mut observers, observed) = observers::start(config, &source, &identities, &hub);
         let mut features = kernel.features;
-        features.list.extend(feature.into_iter().chain(tcp_feature));
+        features.list.extend(observed);
         let features = Arc::new(features);
         let injector = kernel.injector;
 
         let reconcile = ReconcileDuration::default();
-        let (parts, names) = parts(source, injector.clone(), &features, &hub, &reconcile);
+        let names = source.names();
+        let parts = parts(source, injector.clone(), &features, &hub, &reconcile);
         let (engine, handle, control) = Engine::new(parts, options(config));
         let engine_ended = start_engine(engine)?;
 
         let (packets, dns) = start_readers(kernel.taps, &handle, names, &hub, &injector)?;
         let incidents = injector.clone();
-        let observers = Observers::new(
-            syscall_observer,
-            Some(packets),
-            Some(dns),
-            Box::new(move || incidents.incidents()),
-        );
-        let observers = Arc::new(observers.with_tcp(tcp_observer));
-        follow(config, &handle, &observers);
+        observers.packets = Some(packets);
+        observers.dns = Some(dns);
+        observers.incidents = Some(Box::new(move || incidents.incidents()));
+        let observers = Arc::new(observers);
+        observers::follow(config, &handle, &observers);
         let timelines = timeline::start(handle.clone(), identities, observers.clone(), &hub);
 
         let (stop, stopped) = watch::channel(false);
@@ -312,46 +308,30 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// What the engine works with, and what learns names for it.
+/// Begins to watch the world.
+fn watch_targets(config: &Config) -> TargetsHandle {
+    targets::start(TargetsConfig {
+        runtime_endpoint: config.runtime_endpoint.clone(),
+        runtime_poll: config.runtime_poll,
+        ..TargetsConfig::default()
+    })
+}
+
+/// What the engine works with.
 fn parts(
     source: TargetsHandle,
     datapath: Arc<Injector>,
     features: &Arc<Features>,
     hub: &EventHub,
     reconcile: &ReconcileDuration,
-) -> (Parts, Names) {
-    let names = source.names();
+) -> Parts {
     let reconcile = reconcile.clone();
-    let parts = Parts {
+    Parts {
         datapath,
         source: Arc::new(source),
         features: Arc::clone(features),
         events: hub.clone(),
         on_reconcile: Box::new(move |duration| reconcile.observe(duration)),
-    };
-    (parts, names)
-}
-
-/// Observers learn what the engine knows, and rest while there is no fault where that is wanted.
-fn follow(config: &Config, handle: &Handle, observers: &Arc<Observers>) {
-    tokio::spawn(tcp::follow_world(handle.clone(), Arc::clone(observers)));
-    if config.syscalls == ObserveMode::Active {
-        let observers = Arc::clone(observers);
-        let change = move |wanted| {
-            if let Some(observer) = observers.syscall_observer() {
-                syscalls::set_attached(observer, wanted);
-            }
-        };
-        tokio::spawn(following::follow_faults(handle.clone(), change));
-    }
-    if config.tcp == ObserveMode::Active {
-        let observers = Arc::clone(observers);
-        let change = move |wanted| {
-            if let Some(observer) = observers.tcp_observer() {
-                tcp::set_attached(observer, wanted);
-            }
-        };
-        tokio::spawn(following::follow_faults(handle.clone(), change));
     }
 }
 

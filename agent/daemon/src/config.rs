@@ -54,8 +54,12 @@ pub struct Config {
     pub syscalls: ObserveMode,
     /// Process names watched beside the built-in ones.
     pub syscall_processes: Vec<String>,
+    /// Cgroups whose processes are watched, by their paths below the v2 root.
+    pub syscall_cgroups: Vec<String>,
     /// Calls that take longer are reported as events.
     pub slow_syscall: Duration,
+    /// Whether the calls of the container runtime's clients are observed.
+    pub cri_calls: bool,
     /// When TCP connections are observed.
     pub tcp: ObserveMode,
     /// Whether the kernel measures how long the programs run.
@@ -237,6 +241,12 @@ impl Config {
             if name.is_empty() || name.len() > LONGEST_COMM {
                 let allowed = "the kernel's name of a process has 1 to 15 bytes (see /proc/PID/comm)";
                 return Err(invalid("syscall-process", name, allowed));
+            }
+        }
+        for path in &self.syscall_cgroups {
+            if !path.starts_with('/') || path.len() == 1 {
+                let allowed = "the path of a cgroup below the root of cgroup v2, as `/kubepods.slice`";
+                return Err(invalid("syscall-cgroup", path, allowed));
             }
         }
         Ok(())

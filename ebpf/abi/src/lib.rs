@@ -5,11 +5,15 @@
 #![no_std]
 
 mod counters;
+mod cri;
 mod dns;
+mod drops;
 mod event;
 mod histogram;
+mod offsets;
 mod owner;
 mod peer;
+mod queries;
 mod random;
 mod rule;
 mod syscalls;
@@ -18,11 +22,15 @@ mod target;
 mod tcp;
 
 pub use counters::*;
+pub use cri::*;
 pub use dns::*;
+pub use drops::*;
 pub use event::*;
 pub use histogram::*;
+pub use offsets::*;
 pub use owner::*;
 pub use peer::*;
+pub use queries::*;
 pub use random::*;
 pub use rule::*;
 pub use syscalls::*;

@@ -4,12 +4,42 @@ use crate::{assert_layout, pod};
 
 /// Processes (by name) that are told apart.
 pub const MAX_PROCESSES: u32 = 64;
+/// Cgroups that can be watched at once.
+pub const MAX_WATCHED_CGROUPS: u32 = 8;
 /// Bytes of a process name, NUL-padded, as the kernel's `comm`.
 pub const COMM_LENGTH: usize = 16;
-/// Buckets of a latency histogram; bucket `i` counts durations below `1 << (i + LATENCY_SHIFT)` ns, the last one all others.
-pub const LATENCY_BUCKETS: usize = 24;
-/// Log2 of the first bucket's bound in ns: 1.024 us.
-pub const LATENCY_SHIFT: u32 = 10;
+
+/// Whose calls are measured, and which: what the daemon may change while the programs run.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyscallSettings {
+    /// The bits of the watched names, by [`comm_filter_bit`].
+    pub comm_filter: [u64; COMM_FILTER_WORDS],
+    /// The numbers of the syscalls that are measured; one beyond the bitmap isn't.
+    pub measured: [u64; SYSCALL_BITMAP_WORDS],
+    /// The daemon's numbers for the watched cgroups, which stand in the array of cgroups at the same indices; 0: none.
+    pub cgroups: [u32; MAX_WATCHED_CGROUPS as usize],
+    /// One more than the last index with a number.
+    pub cgroup_count: u32,
+    /// Grows with each change, when everything else is written.
+    pub generation: u32,
+}
+assert_layout!(
+    SyscallSettings,
+    size = 8 * (COMM_FILTER_WORDS + SYSCALL_BITMAP_WORDS) + 40,
+    align = 8
+);
+
+impl SyscallSettings {
+    /// Nothing is measured.
+    pub const NONE: Self = Self {
+        comm_filter: [0; COMM_FILTER_WORDS],
+        measured: [0; SYSCALL_BITMAP_WORDS],
+        cgroups: [0; MAX_WATCHED_CGROUPS as usize],
+        cgroup_count: 0,
+        generation: 0,
+    };
+}
 
 /// Key of a (process name, syscall) pair.
 #[repr(C)]
@@ -22,15 +52,25 @@ pub struct SyscallKey {
 }
 assert_layout!(SyscallKey, size = 8, align = 4);
 
-/// Latencies of a (process name, syscall) pair.
+/// A thread whose calls are measured, and the call that it is in.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SyscallLatency {
-    pub calls: u64,
-    pub total_ns: u64,
-    pub buckets: [u64; LATENCY_BUCKETS],
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyscallThread {
+    /// When the call began, `CLOCK_BOOTTIME` in ns; 0: the thread is in none.
+    pub start: u64,
+    /// The name that the thread had then, in native byte order.
+    pub comm: [u64; COMM_LENGTH / 8],
+    pub process: u32,
+    pub syscall: u32,
+    /// As the event has them.
+    pub pid: u32,
+    pub tid: u32,
+    /// The settings' generation in which the thread was found to be watched.
+    pub generation: u32,
+    /// 1: by its name, which is all that has to be looked at in this generation; 0: by its cgroup, which may change.
+    pub by_name: u32,
 }
-assert_layout!(SyscallLatency, size = 16 + 8 * LATENCY_BUCKETS, align = 8);
+assert_layout!(SyscallThread, size = 48, align = 8);
 
 /// Key of an error count.
 #[repr(C)]
@@ -45,21 +85,121 @@ assert_layout!(ErrnoKey, size = 12, align = 4);
 
 /// A call that was slow or failed.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyscallEvent {
     /// `CLOCK_BOOTTIME` at its end, ns.
     pub time: u64,
     pub duration_ns: u64,
-    /// In the daemon's pid namespace.
+    /// In the daemon's pid namespace; 0 where that doesn't know the process.
     pub pid: u32,
     pub tid: u32,
     pub process: u32,
     pub syscall: u32,
     /// What the syscall returned.
     pub result: i64,
+    /// The thread's own name.
     pub comm: [u8; COMM_LENGTH],
+    /// As they are in the registers; zero where the call became another program.
+    pub arguments: [u64; SYSCALL_ARGUMENTS],
+    pub file: SyscallFile,
+    /// How much of each text is written, a string's NUL included; 0: it could not be read, or there is none.
+    pub text_lengths: [u32; 2],
+    /// What [`SyscallDetail`] says of the call.
+    pub texts: [[u8; SYSCALL_TEXT_LENGTH]; 2],
 }
-assert_layout!(SyscallEvent, size = 56, align = 8);
+assert_layout!(
+    SyscallEvent,
+    size = 56 + 8 * SYSCALL_ARGUMENTS + 48 + 8 + 2 * SYSCALL_TEXT_LENGTH,
+    align = 8
+);
+
+pub const SYSCALL_ARGUMENTS: usize = 6;
+/// Bytes of a text in an event; a path that is longer is cut.
+pub const SYSCALL_TEXT_LENGTH: usize = 224;
+
+/// What a descriptor stands for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyscallFile {
+    /// The inode's mode; 0: not known.
+    pub mode: u32,
+    /// A socket's type, as `SOCK_STREAM`; 0: no socket, or not known.
+    pub socket_type: u16,
+    /// A socket's address family, as `AF_INET`; 0: no socket, or not known.
+    pub family: u16,
+    pub local_port: u16,
+    pub peer_port: u16,
+    /// Whose path the second text holds: [`SYSCALL_UNIX_OWN`] or [`SYSCALL_UNIX_PEER`]; 0: no Unix socket's.
+    pub unix: u32,
+    /// In network order; IPv4 takes the first four bytes.
+    pub local: [u8; 16],
+    pub peer: [u8; 16],
+}
+assert_layout!(SyscallFile, size = 48, align = 4);
+
+/// The Unix socket's own address.
+pub const SYSCALL_UNIX_OWN: u32 = 1;
+/// The address of the socket at the other end.
+pub const SYSCALL_UNIX_PEER: u32 = 2;
+
+/// What is read of a call that becomes an event: places of arguments, one more than their index, so that 0 means none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyscallDetail {
+    /// A descriptor. It takes the second text for the file's name, or for the path of a Unix socket.
+    pub file: u8,
+    /// Strings, into the text of the same index.
+    pub texts: [u8; 2],
+    /// Memory, into the first text: a socket's address, with its length in the next argument, or, where
+    /// [`SYSCALL_DETAIL_CLONE`] is set, the flags of `clone3`.
+    pub memory: u8,
+}
+assert_layout!(SyscallDetail, size = 4, align = 1);
+
+/// In [`SyscallDetail::memory`]: only the first eight bytes, whatever the next argument says.
+pub const SYSCALL_DETAIL_CLONE: u8 = 0x80;
+/// Syscalls that can have a detail.
+pub const SYSCALL_DETAILS: usize = SYSCALL_BITMAP_WORDS * 64;
+
+/// Where the kernel that is running has what the programs follow from a descriptor; bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileOffsets {
+    /// Which groups below are known: [`FILE_OFFSETS_FILE`] and so on.
+    pub known: u32,
+    pub task_files: u32,
+    pub files_fdt: u32,
+    pub fdt_max_fds: u32,
+    pub fdt_fd: u32,
+    pub file_inode: u32,
+    pub inode_mode: u32,
+    pub file_dentry: u32,
+    pub dentry_name: u32,
+    pub file_private: u32,
+    pub socket_type: u32,
+    pub socket_sock: u32,
+    pub sock_family: u32,
+    pub sock_local_port: u32,
+    pub sock_peer_port: u32,
+    pub sock_local: u32,
+    pub sock_peer: u32,
+    pub sock_local6: u32,
+    pub sock_peer6: u32,
+    pub unix_address: u32,
+    pub unix_peer: u32,
+    pub unix_length: u32,
+    pub unix_name: u32,
+}
+assert_layout!(FileOffsets, size = 92, align = 4);
+
+/// From a descriptor to its file's type.
+pub const FILE_OFFSETS_FILE: u32 = 1;
+/// From a file to the last part of its path.
+pub const FILE_OFFSETS_NAME: u32 = 2;
+/// From a file to its socket's addresses.
+pub const FILE_OFFSETS_SOCKET: u32 = 4;
+/// From a socket to the paths of a Unix socket and its peer.
+pub const FILE_OFFSETS_UNIX: u32 = 8;
 
 /// Words of a bitmap over syscall numbers; numbers beyond it are in no such set.
 pub const SYSCALL_BITMAP_WORDS: usize = 8;
@@ -102,19 +242,13 @@ pub const fn comm_filter_bit(comm: [u64; 2]) -> u32 {
 const COMM_FILTER_BITS: u32 = (COMM_FILTER_WORDS as u32 * u64::BITS).ilog2();
 const _: () = assert!(1 << COMM_FILTER_BITS == COMM_FILTER_WORDS * u64::BITS as usize);
 
-/// The bucket of a duration.
-#[inline(always)]
-pub const fn latency_bucket(duration_ns: u64) -> usize {
-    // The number of significant bits is the first power of two above the duration.
-    let bits = u64::BITS - duration_ns.leading_zeros();
-    let bucket = bits.saturating_sub(LATENCY_SHIFT) as usize;
-    if bucket < LATENCY_BUCKETS {
-        bucket
-    } else {
-        LATENCY_BUCKETS - 1
-    }
-}
-const _: () = assert!(latency_bucket(0) == 0 && latency_bucket(1023) == 0 && latency_bucket(1024) == 1);
-const _: () = assert!(latency_bucket(u64::MAX) == LATENCY_BUCKETS - 1);
-
-pod!(SyscallKey, SyscallLatency, ErrnoKey, SyscallEvent);
+pod!(
+    SyscallSettings,
+    SyscallKey,
+    SyscallThread,
+    ErrnoKey,
+    SyscallEvent,
+    SyscallFile,
+    SyscallDetail,
+    FileOffsets
+);

@@ -237,7 +237,7 @@ pub struct TcpOffsets {
     pub bytes_acked: u32,
     pub bytes_received: u32,
     pub retransmits: u32,
-    /// [`NO_OFFSET`] where the kernel has no such counter.
+    /// [`crate::NO_OFFSET`] where the kernel has no such counter.
     pub rtos: u32,
     pub segments_sent: u32,
     pub segments_received: u32,
@@ -252,7 +252,5 @@ pub struct TcpOffsets {
     pub reserved: u32,
 }
 assert_layout!(TcpOffsets, size = 112, align = 4);
-
-pub const NO_OFFSET: u32 = u32::MAX;
 
 pod!(TcpStats, TcpFirsts, TcpSocket, TcpEvent, TcpOffsets);

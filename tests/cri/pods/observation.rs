@@ -19,7 +19,8 @@ const BUCKET: &str = "sabot_syscall_duration_seconds_bucket";
 /// Without an event for this long after a pod's end, none comes any more.
 const QUIET: Duration = Duration::from_secs(2);
 
-const PROCESSES: [&str; 2] = ["containerd", "containerd-shim"];
+/// The last ones live for some milliseconds at a time: they are known by their name when it is theirs.
+const PROCESSES: [&str; 5] = ["containerd", "containerd-shim", "runc", "bridge", "host-local"];
 /// Pods that are started, at most, until a failed call of each process was streamed.
 const PODS: usize = 5;
 
@@ -112,6 +113,10 @@ fn failed_syscalls_are_streamed_and_counted_while_pods_start_and_stop() {
             "{event}"
         );
         assert!(event["pid"].as_u64().is_some_and(|pid| pid > 0), "{event}");
+        assert!(
+            event["comm"].as_str().is_some_and(|comm| !comm.is_empty()),
+            "{event}"
+        );
         let (Some(syscall), Some(errno)) = (event["syscall"].as_str(), event["errno"].as_str()) else {
             panic!("a failed call has a name and an errno: {event}");
         };

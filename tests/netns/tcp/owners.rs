@@ -48,7 +48,7 @@ fn an_owner_that_comes_and_goes_leaves_nothing() {
         );
     }
     assert_eq!(scene.observer.entries().expect("the maps can be read"), [1, 1, 1]);
-    assert_eq!(scene.observer.followed().expect("the maps can be read"), 0);
+    assert_eq!(scene.followed(), [0; 0]);
     assert_eq!(
         scene
             .observer

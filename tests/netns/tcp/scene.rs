@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sabot_abi::OwnerKey;
+use sabot_abi::{NO_OWNER, OwnerKey};
 use sabot_testkit::NetnsRef;
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::wait::wait_for;
@@ -88,6 +88,13 @@ impl Scene {
             same.then(|| last.clone())
         });
         settled.unwrap_or_else(|| panic!("the counters of {owner} don't come to rest"))
+    }
+
+    /// Owners of connections that are followed, leaving out those of the rest of the machine.
+    pub(crate) fn followed(&self) -> Vec<u32> {
+        let mut owners = self.observer.followed().expect("the maps can be read");
+        owners.retain(|owner| *owner != NO_OWNER);
+        owners
     }
 
     /// Events that have come so far, and how many were lost.

@@ -24,11 +24,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sabot_proto::runtime::v1::ListPodSandboxRequest;
+use sabot_proto::runtime::v1::{ImageSpec, ListPodSandboxRequest, PullImageRequest};
 use tempfile::TempDir;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 pub use self::cleanup::mounts_below;
+pub use self::client::{CallRecord, Cri};
 pub use self::pod::{ExecResult, Pod, PodSpec};
 
 use self::client::Client;
@@ -127,6 +128,35 @@ impl Containerd {
         self.process.id()
     }
 
+    /// A call of the runtime's, by its name; it is recorded as all of the fixture's own are.
+    ///
+    /// # Errors
+    ///
+    /// The runtime's status.
+    pub fn call<T, F>(&self, name: &str, call: impl FnOnce(Cri) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.client.call(name, call)
+    }
+
+    /// Has an image pulled; there is no registry, so that it can only fail.
+    ///
+    /// # Errors
+    ///
+    /// The runtime's status.
+    pub fn pull(&self, image: &str) -> Result<String> {
+        self.client.pull(PullImageRequest {
+            image: Some(ImageSpec { image: image.into() }),
+            sandbox_config: None,
+        })
+    }
+
+    /// Every call to the runtime that was answered so far, but for those of `ctr`.
+    pub fn calls(&self) -> Vec<CallRecord> {
+        self.client.records()
+    }
+
     /// A command that runs on the node, in its network namespace.
     pub fn node_command(&self, program: &str) -> Command {
         self.node.command(program)
@@ -142,9 +172,7 @@ impl Containerd {
     }
 
     fn list_sandboxes(&self) -> Result<Vec<String>> {
-        let list = |mut cri: client::Cri| async move {
-            cri.list_pod_sandbox(ListPodSandboxRequest::default()).await
-        };
+        let list = |mut cri: Cri| async move { cri.list_pod_sandbox(ListPodSandboxRequest::default()).await };
         let list = self
             .client
             .call_within(TEARDOWN_TIMEOUT, "ListPodSandbox", list)?;

@@ -1,6 +1,7 @@
 //! Traffic between namespaces that knows exactly what was sent, what arrived, and when.
 
 mod bulk;
+mod dnsmasq;
 mod echo;
 mod names;
 mod ping;
@@ -10,6 +11,7 @@ mod stream;
 mod udp;
 
 pub use bulk::{Bulk, Received, Sent};
+pub use dnsmasq::{Dnsmasq, FOREIGN_NAME, KNOWN_NAME, Lookup, MISSING_NAME};
 pub use echo::{Echo, echo_once};
 pub use names::NameServer;
 pub use ping::{PingReport, ping};

@@ -6,6 +6,7 @@ mod apply;
 mod datapath;
 mod fidelity;
 mod measure;
+mod observe;
 mod report;
 mod spec;
 
@@ -37,6 +38,8 @@ enum Bench {
     Datapath,
     /// How near to what was asked each fault comes: loss, delay, rate, answers, and the delay line's throughput.
     Fidelity,
+    /// What it costs to be observed, beside bpftrace and strace.
+    Observe,
 }
 
 /// What all benches are given.
@@ -69,12 +72,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Bench::Apply => Report::begin("apply", plan.quick)?,
         Bench::Datapath => Report::begin("datapath", plan.quick)?,
         Bench::Fidelity => Report::begin("fidelity", plan.quick)?,
+        Bench::Observe => Report::begin("observe", plan.quick)?,
     };
     ui::heading(&format!("bench {}:", report.bench));
     match arguments.bench {
         Bench::Apply => apply::run(&plan, &mut report)?,
         Bench::Datapath => datapath::run(&plan, &mut report)?,
         Bench::Fidelity => fidelity::run(&plan, &mut report)?,
+        Bench::Observe => observe::run(&plan, &mut report)?,
     }
     report.end()?;
     if arguments.json {

@@ -78,6 +78,8 @@ pub(crate) const NEEDS: &[Need] = &[
     program(Purpose::Test, "iperf3", "iperf3"),
     program(Purpose::Test, "promtool", "prometheus"),
     program(Purpose::Test, "prometheus", "prometheus"),
+    program(Purpose::Test, "dnsmasq", "dnsmasq-base"),
+    program(Purpose::Test, "dig", "bind9-dnsutils"),
     Need {
         purpose: Purpose::Test,
         name: "Python's grpc",

@@ -6,6 +6,8 @@ mod events;
 mod flows;
 mod get;
 mod timeline;
+mod top;
+mod trace;
 mod watch;
 
 use std::io::{self, Write as _};
@@ -55,10 +57,12 @@ pub(crate) async fn run(cli: Cli, definition: clap::Command) -> Result<(), CliEr
             interval,
         } => watch::run(&connect().await?, output, name.as_deref(), namespace, interval).await,
         Command::Events(args) => events::run(&connect().await?, output, args).await,
+        Command::Trace { change } => trace::run(&connect().await?, output, change).await,
         Command::Timeline { name, namespace } => {
             timeline::run(&connect().await?, output, &name, namespace.as_deref()).await
         }
         Command::Flows(args) => flows::run(&connect().await?, output, args).await,
+        Command::Top { interval, count } => top::run(&connect().await?, output, interval, count).await,
         Command::Node => node(&connect().await?, output).await,
     }
 }

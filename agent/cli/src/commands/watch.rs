@@ -14,14 +14,12 @@ use crate::error::CliError;
 use crate::name::FaultRef;
 use crate::output::Output;
 use crate::render;
-use crate::screen::Screen;
+use crate::screen::{FALLBACK_SIZE, Screen};
 use crate::view::{ChangeDoc, FaultDoc, WatchDoc};
 
 const WHAT: &str = "watching faults";
 /// Between drawings, beside those for changes: the remaining time moves.
 const REDRAW: Duration = Duration::from_millis(500);
-/// Of a terminal that doesn't tell.
-const FALLBACK_SIZE: (u16, u16) = (120, 40);
 
 /// Whom to follow.
 #[derive(Clone, Debug, PartialEq, Eq)]

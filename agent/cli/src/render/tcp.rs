@@ -61,7 +61,7 @@ pub(super) fn event_line(event: &TcpDoc) -> String {
     )
 }
 
-fn owner(pod: Option<&PodDoc>) -> String {
+pub(super) fn owner(pod: Option<&PodDoc>) -> String {
     match pod {
         None => "node".to_owned(),
         Some(pod) if pod.namespace.is_empty() => pod.name.clone(),

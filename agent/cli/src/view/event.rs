@@ -1,5 +1,7 @@
 //! Events, one document each.
 
+use std::collections::BTreeMap;
+
 use sabot_core::spec::Metadata;
 use sabot_proto::sabot::v1;
 use serde::Serialize;
@@ -27,6 +29,9 @@ pub(crate) enum EventKindDoc {
         change: String,
         message: String,
     },
+    Cri(CriDoc),
+    Dns(DnsDoc),
+    Drop(DropDoc),
     Lost {
         stream: String,
         count: u64,
@@ -62,6 +67,7 @@ pub(crate) struct PodDoc {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct SyscallDoc {
     pub(crate) process: String,
+    pub(crate) comm: String,
     pub(crate) pid: u32,
     pub(crate) tid: u32,
     pub(crate) syscall: String,
@@ -69,6 +75,63 @@ pub(crate) struct SyscallDoc {
     pub(crate) result: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) errno: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) detail: BTreeMap<String, String>,
+}
+
+/// What isn't known is left out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct CriDoc {
+    pub(crate) operation: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) sandbox: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) container: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) image: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) process: String,
+    pub(crate) pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) duration: Option<Span>,
+    pub(crate) outcome: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) message: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DropDoc {
+    /// Absent for the node itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
+    pub(crate) direction: &'static str,
+    pub(crate) reason: String,
+    pub(crate) source: String,
+    pub(crate) destination: String,
+    pub(crate) source_port: u32,
+    pub(crate) destination_port: u32,
+    /// The IP protocol number.
+    pub(crate) protocol: u32,
+    pub(crate) wire_packets: u32,
+    pub(crate) wire_bytes: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DnsDoc {
+    /// Absent for the node itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
+    pub(crate) outcome: &'static str,
+    pub(crate) name: String,
+    pub(crate) query_type: String,
+    pub(crate) server: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rcode: Option<String>,
+    pub(crate) latency: Option<Span>,
 }
 
 impl From<v1::PodRef> for PodDoc {
@@ -95,12 +158,28 @@ impl TryFrom<v1::Event> for EventDoc {
                 syscall: syscall.syscall,
                 result: syscall.result,
                 errno: syscall.errno,
+                comm: syscall.comm,
+                detail: syscall.detail.into_iter().collect(),
             }),
             Some(Kind::Fault(change)) => EventKindDoc::Fault {
                 fault: metadata(change.fault),
                 change: change.change,
                 message: change.message,
             },
+            Some(Kind::Cri(call)) => EventKindDoc::Cri(CriDoc {
+                duration: span("cri.duration", call.duration)?,
+                operation: call.operation,
+                pod: call.pod.map(PodDoc::from),
+                sandbox: call.sandbox,
+                container: call.container,
+                image: call.image,
+                process: call.process,
+                pid: call.pid,
+                outcome: call.outcome,
+                message: call.message,
+            }),
+            Some(Kind::Drop(drop)) => EventKindDoc::Drop(drop_doc(drop)),
+            Some(Kind::Dns(query)) => EventKindDoc::Dns(dns_doc(query)?),
             Some(Kind::Tcp(tcp)) => EventKindDoc::Tcp(tcp_doc(tcp)),
             Some(Kind::Lost(lost)) => EventKindDoc::Lost {
                 stream: lost.stream,
@@ -130,6 +209,38 @@ fn packet_doc(packet: v1::PacketEvent) -> PacketDoc {
         wire_packets: packet.wire_packets,
         wire_bytes: packet.wire_bytes,
     }
+}
+
+fn drop_doc(drop: v1::DropEvent) -> DropDoc {
+    DropDoc {
+        direction: direction(drop.direction()),
+        pod: drop.pod.map(PodDoc::from),
+        reason: drop.reason,
+        source: drop.source,
+        destination: drop.destination,
+        source_port: drop.source_port,
+        destination_port: drop.destination_port,
+        protocol: drop.protocol,
+        wire_packets: drop.wire_packets,
+        wire_bytes: drop.wire_bytes,
+    }
+}
+
+fn dns_doc(query: v1::DnsEvent) -> Result<DnsDoc, CliError> {
+    Ok(DnsDoc {
+        outcome: match query.outcome() {
+            v1::DnsOutcome::Unspecified => "unknown",
+            v1::DnsOutcome::Unanswered => "unanswered",
+            v1::DnsOutcome::Slow => "slow",
+            v1::DnsOutcome::Failed => "failed",
+        },
+        pod: query.pod.map(PodDoc::from),
+        name: query.name,
+        query_type: query.r#type,
+        server: query.server,
+        rcode: query.rcode,
+        latency: span("dns.latency", query.latency)?,
+    })
 }
 
 pub(super) fn direction(direction: v1::Direction) -> &'static str {

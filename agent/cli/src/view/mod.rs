@@ -5,8 +5,10 @@ mod fault;
 mod node;
 mod tcp;
 mod timeline;
+mod top;
+mod trace;
 
-pub(crate) use event::{EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
+pub(crate) use event::{CriDoc, DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
 pub(crate) use fault::{
     ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,
     TargetStatusDoc, WatchDoc,
@@ -14,6 +16,8 @@ pub(crate) use fault::{
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
 pub(crate) use tcp::{FlowDoc, FlowsDoc, TcpDoc};
 pub(crate) use timeline::{AggregateDoc, LatenciesDoc, MomentDoc, TargetTimelineDoc, TimelineDoc};
+pub(crate) use top::{PodTopDoc, SyscallTopDoc, TopDoc};
+pub(crate) use trace::TracingDoc;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

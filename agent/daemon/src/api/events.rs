@@ -11,7 +11,9 @@ use tonic::Status;
 
 use super::status::{invalid_field, invalid_fields};
 use super::tcp::{owner_ref, tcp_event};
-use crate::observe::event::{Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
+use super::traffic::{direction, dns_event, drop_event};
+use crate::observe::event::{CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
+use crate::observe::identity::Identity;
 
 /// The stream's name where events get lost on their way to a slow reader.
 pub(super) const WATCH_STREAM: &str = "watch";
@@ -53,7 +55,9 @@ impl TryFrom<v1::WatchEventsRequest> for EventFilter {
             .map(|number| match v1::EventType::try_from(number) {
                 Ok(v1::EventType::Unspecified) | Err(_) => Err(invalid_field(
                     "types",
-                    format!("{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT and TCP"),
+                    format!(
+                        "{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT, CRI, TCP, DNS and DROP"
+                    ),
                 )),
                 Ok(kind) => Ok(kind),
             })
@@ -117,30 +121,49 @@ impl EventFilter {
                     && !self.asks_for_syscalls()
                     && self.fault.as_ref().is_none_or(|f| *f == change.fault)
             }
-            EventKind::Tcp(tcp) => {
-                self.wants(v1::EventType::Tcp)
+            EventKind::Cri(call) => {
+                self.wants(v1::EventType::Cri)
                     && self.fault.is_none()
-                    && !self.asks_for_packets()
-                    && !self.asks_for_syscalls()
+                    && self.outcome.is_none()
                     && self
                         .pod
                         .as_ref()
-                        .is_none_or(|pod| owner_ref(&tcp.owner).as_ref() == Some(pod))
+                        .is_none_or(|p| p.namespace == call.pod_namespace && p.name == call.pod_name)
+                    && self.process.as_ref().is_none_or(|p| *p == call.process)
+                    && (!self.failed_only || call.outcome != "OK")
+                    && self
+                        .min_duration
+                        .is_none_or(|d| call.duration.is_some_and(|took| d <= took))
             }
+            EventKind::Tcp(tcp) => self.passes_owned(v1::EventType::Tcp, &tcp.owner),
+            EventKind::Drop(drop) => self.passes_owned(v1::EventType::Drop, &drop.owner),
+            EventKind::Dns(query) => self.passes_owned(v1::EventType::Dns, &query.owner),
             EventKind::Lost { .. } => true,
         }
+    }
+
+    /// What has an owner, and nothing else that can be filtered on.
+    fn passes_owned(&self, kind: v1::EventType, owner: &Identity) -> bool {
+        self.wants(kind)
+            && self.fault.is_none()
+            && self.outcome.is_none()
+            && !self.asks_for_syscalls()
+            && self
+                .pod
+                .as_ref()
+                .is_none_or(|p| owner_ref(owner).as_ref() == Some(p))
     }
 
     fn wants(&self, kind: v1::EventType) -> bool {
         self.types.is_empty() || self.types.contains(&kind)
     }
 
-    /// A property that only syscalls have is filtered on.
+    /// A property that only syscalls and calls of the runtime have is filtered on.
     fn asks_for_syscalls(&self) -> bool {
         self.process.is_some() || self.failed_only || self.min_duration.is_some()
     }
 
-    /// A property that only packets have is filtered on.
+    /// A property that neither syscalls nor changes of faults have is filtered on.
     fn asks_for_packets(&self) -> bool {
         self.outcome.is_some()
     }
@@ -152,6 +175,9 @@ pub(super) fn event(event: &Event) -> v1::Event {
         EventKind::Packet(packet) => Kind::Packet(packet_event(packet)),
         EventKind::Syscall(syscall) => Kind::Syscall(syscall_event(syscall)),
         EventKind::Fault(change) => Kind::Fault(fault_event(change)),
+        EventKind::Cri(call) => Kind::Cri(cri_event(call)),
+        EventKind::Drop(drop) => Kind::Drop(drop_event(drop)),
+        EventKind::Dns(query) => Kind::Dns(dns_event(query)),
         EventKind::Tcp(tcp) => Kind::Tcp(tcp_event(tcp)),
         EventKind::Lost { stream, count } => Kind::Lost(v1::Lost {
             stream: (*stream).to_owned(),
@@ -165,20 +191,12 @@ pub(super) fn event(event: &Event) -> v1::Event {
 }
 
 fn packet_event(packet: &PacketEvent) -> v1::PacketEvent {
-    let pod = (!packet.pod_name.is_empty()).then(|| v1::PodRef {
-        namespace: packet.pod_namespace.clone(),
-        name: packet.pod_name.clone(),
-    });
-    let direction = if packet.egress {
-        v1::Direction::Egress
-    } else {
-        v1::Direction::Ingress
-    };
+    let pod = pod_ref(&packet.pod_namespace, &packet.pod_name);
     v1::PacketEvent {
         fault: Some(fault_ref(&packet.fault)),
         pod,
         device: packet.device.clone(),
-        direction: direction.into(),
+        direction: direction(packet.egress).into(),
         outcome: outcome(packet.outcome).into(),
         source: packet.source.to_string(),
         destination: packet.destination.to_string(),
@@ -199,6 +217,12 @@ fn syscall_event(syscall: &SyscallEvent) -> v1::SyscallEvent {
         duration: Some(duration_to_proto(syscall.duration)),
         result: syscall.result,
         errno: syscall.errno.map(str::to_owned),
+        comm: syscall.comm.clone(),
+        detail: syscall
+            .detail
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect(),
     }
 }
 
@@ -208,6 +232,29 @@ fn fault_event(change: &FaultEvent) -> v1::FaultEvent {
         change: change.change.to_owned(),
         message: change.message.clone(),
     }
+}
+
+fn cri_event(call: &CriEvent) -> v1::CriEvent {
+    v1::CriEvent {
+        operation: call.operation.to_owned(),
+        pod: pod_ref(&call.pod_namespace, &call.pod_name),
+        sandbox: call.sandbox.clone(),
+        container: call.container.clone(),
+        image: call.image.clone(),
+        process: call.process.clone(),
+        pid: call.pid,
+        duration: call.duration.map(duration_to_proto),
+        outcome: call.outcome.to_owned(),
+        message: call.message.clone(),
+    }
+}
+
+/// `None` where no pod is known.
+fn pod_ref(namespace: &str, name: &str) -> Option<v1::PodRef> {
+    (!name.is_empty()).then(|| v1::PodRef {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
 }
 
 fn fault_ref(name: &FaultName) -> v1::Metadata {

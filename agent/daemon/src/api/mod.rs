@@ -14,6 +14,7 @@ mod stream;
 mod targets;
 mod tcp;
 mod timeline;
+mod traffic;
 mod view;
 
 pub use events::WatchLoss;

@@ -13,12 +13,13 @@ use tonic::{Request, Response, Status};
 
 use super::events::{EventFilter, WATCH_STREAM, WatchLoss, event};
 use super::fault::fault_name;
-use super::status::not_found;
+use super::status::{invalid, invalid_field, not_found};
 use super::stream::{Ended, Sink, Stopped, produce};
 use super::timeline::timeline;
-use super::{Services, tcp, view};
+use super::{Services, tcp, traffic, view};
 use crate::observe::event::{Event, EventKind};
-use crate::observe::source::SyscallSummary;
+use crate::observe::source::{Audit, CriSummary, SetTracingError, SyscallSummary};
+use crate::observe::syscalls::{SyscallsError, Tracing};
 
 pub(super) struct ObserveApi {
     services: Services,
@@ -77,6 +78,10 @@ impl ObserveService for ObserveApi {
                 .collect(),
             events_lost,
             incidents: counts(services.observe.incidents()),
+            audit: Some(audit(services.observe.audit())),
+            cri: services.observe.cri().into_iter().map(cri_summary).collect(),
+            drops: traffic::drop_summaries(services.observe.drops()),
+            dns: traffic::dns_summaries(services.observe.queries()),
             tcp: services.observe.tcp().iter().flat_map(tcp::summaries).collect(),
         }))
     }
@@ -112,6 +117,63 @@ impl ObserveService for ObserveApi {
         Ok(Response::new(v1::GetTimelineResponse {
             timeline: Some(timeline(&fault, &found)),
         }))
+    }
+
+    async fn get_tracing(
+        &self,
+        _request: Request<v1::GetTracingRequest>,
+    ) -> Result<Response<v1::GetTracingResponse>, Status> {
+        let tracing = self
+            .services
+            .observe
+            .tracing()
+            .ok_or(SetTracingError::NotObserved)?;
+        Ok(Response::new(v1::GetTracingResponse {
+            tracing: Some(tracing_to_proto(tracing)),
+        }))
+    }
+
+    async fn set_tracing(
+        &self,
+        request: Request<v1::SetTracingRequest>,
+    ) -> Result<Response<v1::SetTracingResponse>, Status> {
+        let Some(tracing) = request.into_inner().tracing else {
+            let allowed = "nothing given; allowed: what is to be traced, as a whole";
+            return Err(invalid_field("tracing", allowed));
+        };
+        let observe = Arc::clone(&self.services.observe);
+        let tracing = Tracing {
+            processes: tracing.processes,
+            syscalls: tracing.syscalls,
+            cgroups: tracing.cgroups,
+        };
+        // It waits for the kernel's programs to end.
+        let set = tokio::task::spawn_blocking(move || observe.set_tracing(&tracing).map(|()| tracing));
+        let tracing = set.await.map_err(|error| Status::internal(error.to_string()))??;
+        Ok(Response::new(v1::SetTracingResponse {
+            tracing: Some(tracing_to_proto(tracing)),
+        }))
+    }
+}
+
+impl From<SetTracingError> for Status {
+    fn from(error: SetTracingError) -> Self {
+        let message = error.to_string();
+        match error {
+            SetTracingError::NotObserved => Self::failed_precondition(message),
+            SetTracingError::Syscalls(SyscallsError::Invalid(violations)) => {
+                invalid(violations.into_iter().map(|v| (v.field.clone(), v.description())))
+            }
+            SetTracingError::Syscalls(_) => Self::internal(message),
+        }
+    }
+}
+
+fn tracing_to_proto(tracing: Tracing) -> v1::Tracing {
+    v1::Tracing {
+        processes: tracing.processes,
+        syscalls: tracing.syscalls,
+        cgroups: tracing.cgroups,
     }
 }
 
@@ -157,6 +219,26 @@ fn syscall_summary(summary: SyscallSummary) -> v1::SyscallSummary {
         calls: summary.calls,
         total: Some(duration_to_proto(summary.total)),
         errors: counts(summary.errors),
+        p50: Some(duration_to_proto(summary.p50)),
+        p99: Some(duration_to_proto(summary.p99)),
+    }
+}
+
+fn cri_summary(summary: CriSummary) -> v1::CriSummary {
+    v1::CriSummary {
+        operation: summary.operation,
+        calls: summary.calls,
+        total: Some(duration_to_proto(summary.total)),
+        outcomes: counts(summary.outcomes),
+        in_flight: summary.in_flight,
+    }
+}
+
+fn audit(audit: Audit) -> v1::Audit {
+    v1::Audit {
+        complete: audit.missing.is_empty(),
+        missing: audit.missing,
+        unresolved: counts(audit.unresolved),
     }
 }
 

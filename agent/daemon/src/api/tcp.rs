@@ -98,7 +98,7 @@ fn summary(owner: &Identity, totals: &TcpTotals) -> v1::TcpSummary {
     }
 }
 
-fn durations(histogram: &Histogram) -> v1::Durations {
+pub(super) fn durations(histogram: &Histogram) -> v1::Durations {
     let buckets = histogram.buckets.iter().enumerate();
     v1::Durations {
         count: histogram.count(),

@@ -3,7 +3,7 @@
 use crate::config::{Config, ObserveMode};
 use crate::kernel::features::Feature;
 use crate::observe::event::EventHub;
-use crate::observe::syscalls::{self, DEFAULT_PROCESSES, SyscallObserver, SyscallsConfig};
+use crate::observe::syscalls::{self, DEFAULT_PROCESSES, SyscallObserver, SyscallsConfig, Tracing};
 
 /// The feature's name, as GetNode and the metrics say it.
 const FEATURE: &str = "raw_tracepoints";
@@ -15,9 +15,13 @@ pub(super) fn start(config: &Config, hub: &EventHub) -> (Option<SyscallObserver>
     }
     let processes = DEFAULT_PROCESSES.map(str::to_owned).into_iter();
     let settings = SyscallsConfig {
-        processes: processes
-            .chain(config.syscall_processes.iter().cloned())
-            .collect(),
+        tracing: Tracing {
+            processes: processes
+                .chain(config.syscall_processes.iter().cloned())
+                .collect(),
+            cgroups: config.syscall_cgroups.clone(),
+            ..Tracing::default()
+        },
         slow_threshold: Some(config.slow_syscall),
         ..SyscallsConfig::default()
     };
@@ -26,7 +30,8 @@ pub(super) fn start(config: &Config, hub: &EventHub) -> (Option<SyscallObserver>
             if config.syscalls == ObserveMode::Active {
                 set_attached(&observer, false);
             }
-            (Some(observer), Some(feature(Ok(()))))
+            let detail = found(&observer);
+            (Some(observer), Some(feature(Ok(detail))))
         }
         Err(error) => {
             tracing::warn!(%error, "syscalls are not observed");
@@ -35,14 +40,27 @@ pub(super) fn start(config: &Config, hub: &EventHub) -> (Option<SyscallObserver>
     }
 }
 
-fn feature(result: Result<(), String>) -> Feature {
+/// What can be traced, and what this kernel keeps from the events.
+fn found(observer: &SyscallObserver) -> String {
+    let missing: Vec<_> = observer
+        .missing_details()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if missing.is_empty() {
+        "syscalls can be traced".to_owned()
+    } else {
+        let missing = missing.join("; ");
+        format!("syscalls can be traced; events lack what leads to files and sockets: {missing}")
+    }
+}
+
+fn feature(result: Result<String, String>) -> Feature {
     let available = result.is_ok();
     Feature {
         name: FEATURE,
         available,
-        detail: result
-            .err()
-            .unwrap_or_else(|| "syscalls can be traced".to_owned()),
+        detail: result.unwrap_or_else(|reason| reason),
         consequence: if available {
             String::new()
         } else {

@@ -65,7 +65,7 @@ pub(super) async fn follow_world(engine: Handle, observers: Arc<Observers>) {
     loop {
         let peers = peers(&snapshots.borrow_and_update().world);
         if peers != last
-            && let Some(observer) = observers.tcp_observer()
+            && let Some(observer) = &observers.tcp
         {
             match observer.set_peers(peers.iter().copied()) {
                 Ok(()) => last = peers,

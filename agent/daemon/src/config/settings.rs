@@ -101,11 +101,25 @@ pub(super) struct Settings {
     #[serde(rename = "syscall-process")]
     syscall_process: Option<Vec<String>>,
 
+    /// A cgroup whose processes' syscalls are traced too, by its path below the root of cgroup v2; repeatable, in the
+    /// environment separated by commas
+    #[arg(
+        long = "syscall-cgroup",
+        env = "SABOT_SYSCALL_CGROUP",
+        value_name = "PATH",
+        value_delimiter = ','
+    )]
+    #[serde(rename = "syscall-cgroup")]
+    syscall_cgroup: Option<Vec<String>>,
+
     /// Syscalls that take longer are reported as events [default: 100ms]
     #[arg(long, env = "SABOT_SLOW_SYSCALL", value_name = "DURATION", value_parser = duration)]
     #[serde(deserialize_with = "with_parser::<_, _, DurationParser>")]
     slow_syscall: Option<Duration>,
 
+    /// Whether the calls of the container runtime's clients are observed [default: true]
+    #[arg(long, env = "SABOT_CRI_CALLS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    cri_calls: Option<bool>,
     /// When TCP connections are observed: `active` is only while faults are active [default: always]
     #[arg(long, env = "SABOT_TCP", value_enum)]
     tcp: Option<ObserveMode>,
@@ -129,12 +143,10 @@ pub(super) struct Settings {
 struct MetricsAddress(Option<SocketAddr>);
 
 impl Settings {
-    /// This layer's settings, and the lower one's where this one is silent. Process names add up.
+    /// This layer's settings, and the lower one's where this one is silent. Process names and cgroups add up.
     pub(super) fn over(self, lower: Self) -> Self {
-        let syscall_process = match (self.syscall_process, lower.syscall_process) {
-            (Some(upper), Some(lower)) => Some(lower.into_iter().chain(upper).collect()),
-            (upper, lower) => upper.or(lower),
-        };
+        let syscall_process = both(self.syscall_process, lower.syscall_process);
+        let syscall_cgroup = both(self.syscall_cgroup, lower.syscall_cgroup);
         Self {
             socket: self.socket.or(lower.socket),
             metrics_address: self.metrics_address.or(lower.metrics_address),
@@ -153,7 +165,9 @@ impl Settings {
             keep_ended: self.keep_ended.or(lower.keep_ended),
             syscalls: self.syscalls.or(lower.syscalls),
             syscall_process,
+            syscall_cgroup,
             slow_syscall: self.slow_syscall.or(lower.slow_syscall),
+            cri_calls: self.cri_calls.or(lower.cri_calls),
             tcp: self.tcp.or(lower.tcp),
             measure_programs: self.measure_programs.or(lower.measure_programs),
             sample_every: self.sample_every.or(lower.sample_every),
@@ -191,7 +205,9 @@ impl Settings {
             keep_ended: self.keep_ended.unwrap_or(Duration::from_secs(600)),
             syscalls: self.syscalls.unwrap_or(ObserveMode::Always),
             syscall_processes: self.syscall_process.unwrap_or_default(),
+            syscall_cgroups: self.syscall_cgroup.unwrap_or_default(),
             slow_syscall: self.slow_syscall.unwrap_or(Duration::from_millis(100)),
+            cri_calls: self.cri_calls.unwrap_or(true),
             tcp: self.tcp.unwrap_or(ObserveMode::Always),
             measure_programs: self.measure_programs.unwrap_or(false),
             sample_every: self.sample_every.unwrap_or(100),
@@ -199,6 +215,14 @@ impl Settings {
         };
         config.check()?;
         Ok(config)
+    }
+}
+
+/// The lower layer's values come first.
+fn both(upper: Option<Vec<String>>, lower: Option<Vec<String>>) -> Option<Vec<String>> {
+    match (upper, lower) {
+        (Some(upper), Some(lower)) => Some(lower.into_iter().chain(upper).collect()),
+        (upper, lower) => upper.or(lower),
     }
 }
 

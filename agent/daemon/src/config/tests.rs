@@ -41,6 +41,7 @@ fn defaults_are_complete() {
     assert_eq!((config.attach, config.hook), (Attach::Recent, Hook::Auto));
     assert_eq!(config.syscalls, ObserveMode::Always);
     assert_eq!(config.tcp, ObserveMode::Always);
+    assert!(config.cri_calls);
     assert_eq!(config.log.format, LogFormat::Text);
     assert!(!config.node_name.is_empty());
     assert_eq!(config.runtime_endpoint, RuntimeEndpoint::Auto);
@@ -66,9 +67,12 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
             "dockerd",
             "--syscall-process",
             "foo",
+            "--syscall-cgroup",
+            "/a,/b/c",
         ],
     )
     .expect("valid");
+    assert_eq!(config.syscall_cgroups, ["/a", "/b/c"]);
     assert_eq!(config.keep_warm, Duration::from_secs(7));
     assert_eq!(config.max_duration, Duration::from_secs(600));
     assert_eq!(config.metrics_address, None);

@@ -8,6 +8,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use sabot_abi as abi;
 
+use super::drops::drop_mark;
 use super::entry::{self};
 use super::gate::{Gate, GateError};
 use super::netns::NetnsError;
@@ -71,6 +72,7 @@ impl FaultObject {
         let bound = u64::try_from(heartbeat_bound.as_nanos()).unwrap_or(u64::MAX);
         let mut programs = EbpfLoader::new()
             .override_global("RETURN_MARK", &return_mark, true)
+            .override_global("DROP_MARK", &drop_mark(), true)
             .override_global("HEARTBEAT_BOUND", &bound, true)
             .load(FAULT_OBJECT)?;
         let logger = match EbpfLogger::init(&mut programs) {

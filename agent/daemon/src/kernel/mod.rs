@@ -7,8 +7,11 @@
 
 mod accounts;
 pub mod btf;
+pub mod cgroups;
 pub mod cost;
+pub mod cri;
 mod devices;
+pub mod drops;
 mod entry;
 mod equipment;
 pub mod features;
@@ -20,8 +23,11 @@ mod line;
 mod loader;
 pub mod netns;
 pub mod nsfs;
+pub mod object;
 mod offload;
+mod offsets;
 pub mod probe;
+pub mod queries;
 pub mod rtnl;
 mod segmenter;
 pub mod sweep;

@@ -1,19 +1,26 @@
-//! Loads the `syscalls` object and reads its maps.
+//! Loads the `syscalls` object, tells it whose calls to measure, and reads its maps.
+
+mod layout;
+mod watch;
 
 use std::fs;
 use std::io;
 use std::os::linux::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use nix::sys::stat::{major, minor};
 use sabot_abi::{
-    COMM_FILTER_WORDS, COMM_LENGTH, ERRNO_BITMAP_WORDS, ErrnoKey, LATENCY_BUCKETS, MAX_PROCESSES,
-    SYSCALL_BITMAP_WORDS, SYSCALL_LOSS_COUNT, SyscallKey, SyscallLatency, comm_filter_bit,
+    COMM_LENGTH, ERRNO_BITMAP_WORDS, ErrnoKey, Histogram, MAX_PROCESSES, MAX_WATCHED_CGROUPS,
+    SYSCALL_BITMAP_WORDS, SYSCALL_LOSS_COUNT, SyscallDetail, SyscallKey, SyscallThread,
 };
+
+pub use self::watch::Watch;
+use self::watch::{WatchMaps, bitmap, missing_is_fine, wait_for_programs};
+use super::btf::BtfError;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syscalls"));
 
@@ -27,28 +34,31 @@ const PROGRAMS: [&str; 4] = [
 
 const PID_NAMESPACE: &str = "/proc/self/ns/pid";
 
-/// Room for latencies, for each watched name. A Go program makes some 80 different syscalls.
-const LATENCIES_PER_PROCESS: u32 = 128;
+/// The first pid namespace's inode, which the kernel has fixed.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Room for latencies of (name, syscall) pairs, on all CPUs together: some three megabytes. A Go program makes some 80
+/// different syscalls, a short-lived plugin 40.
+const LATENCIES: u32 = 4096;
+/// Room for (name, syscall, error) triples.
+const ERRNOS: u32 = 8192;
 
 /// A process name as the kernel has it: at most 15 bytes, NUL-padded.
 pub type Comm = [u8; COMM_LENGTH];
 
-/// The size of a call in flight, whose content is the programs' own.
-type Call = [u64; 3];
-
 /// What the programs are told before they are loaded.
 #[derive(Clone, Debug)]
 pub struct SyscallProgramConfig {
-    /// The watched names, at most [`MAX_PROCESSES`]. A name's index here is its number in keys and events.
-    pub processes: Vec<Comm>,
+    /// What is watched at first.
+    pub watch: Watch,
     /// From this duration on a call is slow, ns; 0: none is.
     pub slow_threshold_ns: u64,
-    /// Numbers of syscalls that aren't measured.
-    pub untraced: Vec<u32>,
     /// Numbers of syscalls that are never slow.
     pub slow_exempt: Vec<u32>,
     /// Errors that are counted but make no event.
     pub quiet_errnos: Vec<u32>,
+    /// What events say of a syscall, by its number.
+    pub details: Vec<(u32, SyscallDetail)>,
     /// The size of the ring of events: a power of two, at least a page.
     pub ring_bytes: u32,
 }
@@ -57,6 +67,8 @@ pub struct SyscallProgramConfig {
 pub enum SyscallProgramError {
     #[error("{0} process names are to be watched; the programs tell at most {MAX_PROCESSES} apart")]
     TooManyProcesses(usize),
+    #[error("{0} cgroups are to be watched; the programs tell at most {MAX_WATCHED_CGROUPS} apart")]
+    TooManyCgroups(usize),
     #[error("{PID_NAMESPACE} can't be read: {0}")]
     PidNamespace(#[source] io::Error),
     #[error("the syscalls object can't be loaded: {0}")]
@@ -79,15 +91,21 @@ pub enum SyscallProgramError {
 
 /// The programs, attached unless told otherwise, until this is dropped.
 pub struct SyscallPrograms {
-    latencies: PerCpuHashMap<MapData, SyscallKey, SyscallLatency>,
-    errnos: PerCpuHashMap<MapData, ErrnoKey, u64>,
+    watch: Mutex<WatchMaps>,
+    counters: Mutex<Counters>,
     losses: PerCpuArray<MapData, u64>,
     attached: Mutex<Attached>,
+    missing: Vec<BtfError>,
+}
+
+struct Counters {
+    latencies: HashMap<MapData, SyscallKey, Histogram>,
+    errnos: HashMap<MapData, ErrnoKey, u64>,
 }
 
 /// What attaching and detaching change.
 struct Attached {
-    in_flight: HashMap<MapData, u64, Call>,
+    threads: HashMap<MapData, u64, SyscallThread>,
     object: Ebpf,
     links: Vec<(&'static str, RawTracePointLinkId)>,
 }
@@ -99,29 +117,47 @@ impl SyscallPrograms {
     ///
     /// When the kernel refuses the object (no privilege, no raw tracepoints) or a map or program is not as expected.
     pub fn attach(config: &SyscallProgramConfig) -> Result<(Self, RingBuf<MapData>), SyscallProgramError> {
-        if config.processes.len() > MAX_PROCESSES as usize {
-            return Err(SyscallProgramError::TooManyProcesses(config.processes.len()));
-        }
-        let mut object = load(config)?;
-        let mut processes: HashMap<MapData, Comm, u32> = take(&mut object, "PROCESSES")?;
-        for (number, comm) in (0u32..).zip(&config.processes) {
-            processes
-                .insert(comm, number, 0)
-                .map_err(|source| SyscallProgramError::map("PROCESSES", source))?;
-        }
+        config.watch.check()?;
+        let (mut object, missing) = load(config)?;
+        let mut watch = WatchMaps::new(&mut object)?;
+        watch.replace(&config.watch)?;
         let events = take(&mut object, "EVENTS")?;
         let programs = Self {
-            latencies: take(&mut object, "LATENCIES")?,
-            errnos: take(&mut object, "ERRNOS")?,
+            watch: Mutex::new(watch),
+            counters: Mutex::new(Counters {
+                latencies: take(&mut object, "LATENCIES")?,
+                errnos: take(&mut object, "ERRNOS")?,
+            }),
             losses: take(&mut object, "LOSSES")?,
             attached: Mutex::new(Attached {
-                in_flight: take(&mut object, "IN_FLIGHT")?,
+                threads: take(&mut object, "THREADS")?,
                 object: load_all(object)?,
                 links: Vec::new(),
             }),
+            missing,
         };
         programs.set_attached(true)?;
         Ok((programs, events))
+    }
+
+    /// What this kernel doesn't tell of its files and sockets, so that events lack it.
+    pub fn missing(&self) -> &[BtfError] {
+        &self.missing
+    }
+
+    /// Replaces what is watched. What is no longer watched leaves no counter behind. Waits for the kernel for some
+    /// milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When there is too much of it or the kernel refuses; what was watched before is watched then.
+    pub fn set_watch(&self, watch: &Watch) -> Result<(), SyscallProgramError> {
+        watch.check()?;
+        let mut maps = lock(&self.watch);
+        maps.replace(watch)?;
+        // From here on every program sees the new settings, and counts nothing for what went.
+        wait_for_programs();
+        lock(&self.counters).retain(|number, syscall| watch.measures(number, syscall))
     }
 
     /// Takes the programs off their tracepoints, or puts them back; what they have counted stays. Waits for the kernel for
@@ -131,7 +167,7 @@ impl SyscallPrograms {
     ///
     /// When the kernel refuses; some of the programs may have changed their state then.
     pub fn set_attached(&self, wanted: bool) -> Result<(), SyscallProgramError> {
-        let mut attached = self.attached();
+        let mut attached = lock(&self.attached);
         if wanted {
             attached.attach()
         } else {
@@ -139,32 +175,28 @@ impl SyscallPrograms {
         }
     }
 
-    fn attached(&self) -> MutexGuard<'_, Attached> {
-        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Latencies so far, summed over the CPUs.
+    /// Latencies so far.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to read the map.
-    pub fn latencies(&self) -> Result<Vec<(SyscallKey, SyscallLatency)>, SyscallProgramError> {
-        self.latencies
+    pub fn latencies(&self) -> Result<Vec<(SyscallKey, Histogram)>, SyscallProgramError> {
+        lock(&self.counters)
+            .latencies
             .iter()
-            .map(|entry| entry.map(|(key, values)| (key, sum(values.iter()))))
             .collect::<Result<_, _>>()
             .map_err(|source| SyscallProgramError::map("LATENCIES", source))
     }
 
-    /// Failures so far, summed over the CPUs.
+    /// Failures so far.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to read the map.
     pub fn errnos(&self) -> Result<Vec<(ErrnoKey, u64)>, SyscallProgramError> {
-        self.errnos
+        lock(&self.counters)
+            .errnos
             .iter()
-            .map(|entry| entry.map(|(key, values)| (key, values.iter().sum())))
             .collect::<Result<_, _>>()
             .map_err(|source| SyscallProgramError::map("ERRNOS", source))
     }
@@ -175,11 +207,17 @@ impl SyscallPrograms {
     ///
     /// When the kernel refuses to read the map.
     pub fn in_flight(&self) -> Result<usize, SyscallProgramError> {
-        self.attached()
-            .in_flight
-            .keys()
-            .try_fold(0, |count, key| key.map(|_| count + 1))
-            .map_err(|source| SyscallProgramError::map("IN_FLIGHT", source))
+        let watch = lock(&self.watch).current().clone();
+        lock(&self.attached)
+            .threads
+            .iter()
+            .try_fold(0, |count, entry| {
+                entry.map(|(_, thread)| {
+                    let is_in_call = thread.start != 0 && watch.measures(thread.process, thread.syscall);
+                    count + usize::from(is_in_call)
+                })
+            })
+            .map_err(|source| SyscallProgramError::map("THREADS", source))
     }
 
     /// What could not be recorded so far, by [`sabot_abi::SYSCALL_LOSS_NAMES`].
@@ -217,32 +255,55 @@ impl SyscallProgramError {
     }
 }
 
-fn load(config: &SyscallProgramConfig) -> Result<Ebpf, SyscallProgramError> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn load(config: &SyscallProgramConfig) -> Result<(Ebpf, Vec<BtfError>), SyscallProgramError> {
     let (dev, ino) = pid_namespace().map_err(SyscallProgramError::PidNamespace)?;
-    let filter: [u64; COMM_FILTER_WORDS] =
-        bitmap(config.processes.iter().map(|comm| comm_filter_bit(words(comm))));
-    let untraced: [u64; SYSCALL_BITMAP_WORDS] = bitmap(config.untraced.iter().copied());
     let exempt: [u64; SYSCALL_BITMAP_WORDS] = bitmap(config.slow_exempt.iter().copied());
     let quiet: [u64; ERRNO_BITMAP_WORDS] = bitmap(config.quiet_errnos.iter().copied());
-    let latencies = LATENCIES_PER_PROCESS * config.processes.len().max(1) as u32;
-    EbpfLoader::new()
+    let details = layout::details(&config.details);
+    let (offsets, missing) = layout::file_offsets();
+    let object = EbpfLoader::new()
         .override_global("PID_NS_DEV", &dev, true)
         .override_global("PID_NS_INO", &ino, true)
-        .override_global("COMM_FILTER", &filter[..], true)
-        .override_global("UNTRACED", &untraced[..], true)
+        .override_global("PID_NS_INITIAL", &u32::from(ino == INITIAL_PID_NAMESPACE), true)
         .override_global("SLOW_EXEMPT", &exempt[..], true)
         .override_global("QUIET_ERRNO", &quiet[..], true)
         .override_global("SLOW_THRESHOLD", &config.slow_threshold_ns, true)
-        .map_max_entries("LATENCIES", latencies)
+        .override_global("ARGUMENT_OFFSETS", &layout::ARGUMENT_OFFSETS[..], true)
+        .override_global("DETAILS", &details[..], true)
+        .override_global("FILE_OFFSETS", &offsets, true)
+        .map_max_entries("LATENCIES", LATENCIES)
+        .map_max_entries("ERRNOS", ERRNOS)
         .map_max_entries("EVENTS", config.ring_bytes)
         .load(OBJECT)
-        .map_err(|source| SyscallProgramError::Load(Box::new(source)))
+        .map_err(|source| SyscallProgramError::Load(Box::new(source)))?;
+    Ok((object, missing))
+}
+
+impl Counters {
+    /// Removes the counters of pairs that `keep` doesn't want.
+    fn retain(&mut self, keep: impl Fn(u32, u32) -> bool) -> Result<(), SyscallProgramError> {
+        let gone: Vec<SyscallKey> = self.latencies.keys().filter_map(Result::ok).collect();
+        for key in gone.iter().filter(|key| !keep(key.process, key.syscall)) {
+            missing_is_fine(self.latencies.remove(key))
+                .map_err(|source| SyscallProgramError::map("LATENCIES", source))?;
+        }
+        let gone: Vec<ErrnoKey> = self.errnos.keys().filter_map(Result::ok).collect();
+        for key in gone.iter().filter(|key| !keep(key.process, key.syscall)) {
+            missing_is_fine(self.errnos.remove(key))
+                .map_err(|source| SyscallProgramError::map("ERRNOS", source))?;
+        }
+        Ok(())
+    }
 }
 
 impl Attached {
     fn attach(&mut self) -> Result<(), SyscallProgramError> {
         if self.links.is_empty() {
-            self.forget_calls()?;
+            self.forget_threads()?;
         }
         for name in PROGRAMS {
             if self.links.iter().any(|(known, _)| *known == name) {
@@ -266,14 +327,13 @@ impl Attached {
         Ok(())
     }
 
-    /// Calls that began before the programs were detached would seem to have lasted ever since.
-    fn forget_calls(&mut self) -> Result<(), SyscallProgramError> {
-        let stale: Vec<u64> = self.in_flight.keys().filter_map(Result::ok).collect();
-        for call in stale {
-            match self.in_flight.remove(&call) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(source) => return Err(SyscallProgramError::map("IN_FLIGHT", source)),
-            }
+    /// Calls that began before the programs were detached would seem to have lasted ever since, and threads may have
+    /// ended unseen.
+    fn forget_threads(&mut self) -> Result<(), SyscallProgramError> {
+        let threads: Vec<u64> = self.threads.keys().filter_map(Result::ok).collect();
+        for thread in threads {
+            missing_is_fine(self.threads.remove(&thread))
+                .map_err(|source| SyscallProgramError::map("THREADS", source))?;
         }
         Ok(())
     }
@@ -312,86 +372,9 @@ fn take<M: TryFrom<Map, Error = MapError>>(
 
 /// Device and inode of the daemon's pid namespace, the device as the kernel numbers it: `stat` splits the minor number
 /// around the major one, so that the two forms agree only for minors below 256.
-fn pid_namespace() -> io::Result<(u64, u64)> {
+pub(super) fn pid_namespace() -> io::Result<(u64, u64)> {
     const MINOR_BITS: u32 = 20;
     let file = fs::metadata(PID_NAMESPACE)?;
     let dev = major(file.st_dev()) << MINOR_BITS | minor(file.st_dev());
     Ok((dev, file.st_ino()))
-}
-
-fn words(comm: &Comm) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *comm;
-    [
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-    ]
-}
-
-/// Members beyond the bitmap are in no set, on both sides.
-fn bitmap<const WORDS: usize>(members: impl Iterator<Item = u32>) -> [u64; WORDS] {
-    let mut words = [0; WORDS];
-    for member in members {
-        if let Some(word) = words.get_mut((member / u64::BITS) as usize) {
-            *word |= 1 << (member % u64::BITS);
-        }
-    }
-    words
-}
-
-fn sum<'a>(cpus: impl Iterator<Item = &'a SyscallLatency>) -> SyscallLatency {
-    let nothing = SyscallLatency {
-        calls: 0,
-        total_ns: 0,
-        buckets: [0; LATENCY_BUCKETS],
-    };
-    cpus.fold(nothing, |mut sum, cpu| {
-        sum.calls += cpu.calls;
-        sum.total_ns += cpu.total_ns;
-        for (total, count) in sum.buckets.iter_mut().zip(&cpu.buckets) {
-            *total += count;
-        }
-        sum
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bitmap_holds_its_members_and_ignores_those_beyond_it() {
-        assert_eq!(
-            bitmap::<2>([0, 63, 64, 127, 128, 4095].into_iter()),
-            [1 | 1 << 63, 1 | 1 << 63]
-        );
-    }
-
-    #[test]
-    fn latencies_are_summed_over_the_cpus() {
-        let mut one = SyscallLatency {
-            calls: 1,
-            total_ns: 900,
-            buckets: [0; LATENCY_BUCKETS],
-        };
-        one.buckets[0] = 1;
-        let mut other = SyscallLatency {
-            calls: 2,
-            total_ns: 5000,
-            buckets: [0; LATENCY_BUCKETS],
-        };
-        other.buckets[0] = 1;
-        other.buckets[2] = 1;
-        let total = sum([one, other].iter());
-        assert_eq!((total.calls, total.total_ns), (3, 5900));
-        assert_eq!(total.buckets[..3], [2, 0, 1]);
-    }
-
-    #[test]
-    fn the_names_of_the_runtimes_have_bits_in_the_filter() {
-        let comm = *b"containerd-shim\0";
-        let filter: [u64; COMM_FILTER_WORDS] = bitmap([comm_filter_bit(words(&comm))].into_iter());
-        assert_eq!(filter.iter().map(|word| word.count_ones()).sum::<u32>(), 1);
-        let other = *b"containerd\0\0\0\0\0\0";
-        assert_ne!(comm_filter_bit(words(&comm)), comm_filter_bit(words(&other)));
-    }
 }

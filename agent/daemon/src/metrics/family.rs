@@ -7,6 +7,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use sabot_abi::{HISTOGRAM_BUCKETS, Histogram, log_linear_bound};
 
 /// One family: its name without the registry's prefix (and without `_total` for a counter), and its series.
 #[derive(Debug)]
@@ -37,6 +38,29 @@ pub(super) struct Distribution {
     /// How many values each bucket has for itself; one more than there are bounds.
     pub(super) buckets: Vec<u64>,
     pub(super) sum: Duration,
+}
+
+impl Distribution {
+    /// Of a histogram that the kernel counted, with every `step`th of its bounds. The first bucket and the last one, which
+    /// has no bound, stand for themselves.
+    pub(super) fn of(histogram: &Histogram, step: usize) -> Self {
+        const { assert!(HISTOGRAM_BUCKETS >= 2) };
+        let [first, between @ .., unbounded] = &histogram.buckets;
+        let mut bounds = vec![log_linear_bound(0)];
+        let mut buckets = vec![*first];
+        let mut last = 0;
+        for merged in between.chunks(step.max(1)) {
+            last += merged.len();
+            bounds.push(log_linear_bound(last));
+            buckets.push(merged.iter().sum());
+        }
+        buckets.push(*unbounded);
+        Self {
+            bounds,
+            buckets,
+            sum: Duration::from_nanos(histogram.sum),
+        }
+    }
 }
 
 /// A kind of metric.
@@ -125,5 +149,47 @@ impl Value for Distribution {
             &buckets,
             None,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sabot_abi::{HISTOGRAM_FIRST_BIT, HISTOGRAM_LAST_BIT, SUB_BITS, log_linear_bucket};
+
+    use super::*;
+
+    #[test]
+    fn every_duration_is_in_the_bucket_whose_bounds_hold_it() {
+        for step in [1, 2, 4, 8, 7] {
+            for ns in [
+                0,
+                1023,
+                1024,
+                5000,
+                16_384,
+                1_000_000,
+                17_179_869_183,
+                17_179_869_184,
+                u64::MAX,
+            ] {
+                let mut histogram = Histogram::EMPTY;
+                histogram.buckets[log_linear_bucket(ns)] = 1;
+                let distribution = Distribution::of(&histogram, step);
+                let expected = distribution.bounds.partition_point(|&bound| bound <= ns);
+                let found = distribution.buckets.iter().position(|&count| count == 1);
+                assert_eq!(found, Some(expected), "{ns} ns, every {step}th bound");
+                assert_eq!(distribution.buckets.iter().sum::<u64>(), 1);
+                assert_eq!(distribution.bounds.len() + 1, distribution.buckets.len());
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_are_powers_of_two_where_the_step_is_one() {
+        let distribution = Distribution::of(&Histogram::EMPTY, 1 << SUB_BITS);
+        let powers: Vec<u64> = (HISTOGRAM_FIRST_BIT..=HISTOGRAM_LAST_BIT)
+            .map(|bit| 1 << bit)
+            .collect();
+        assert_eq!(distribution.bounds, powers);
     }
 }

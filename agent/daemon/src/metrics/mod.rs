@@ -4,6 +4,9 @@
 //! be asked for, and then encodes them; a source that doesn't answer costs its own families, and that is counted.
 
 mod cost;
+mod cri;
+mod dns;
+mod drops;
 mod family;
 mod faults;
 mod http;
@@ -28,9 +31,12 @@ pub use self::text::Format;
 use crate::engine::handle::Handle;
 use crate::kernel::cost::Measuring;
 use crate::kernel::features::Features;
+use crate::observe::cri::CriObserver;
+use crate::observe::drops::DropObserver;
 use crate::observe::observers::Observers;
-use crate::observe::syscalls::{SyscallObserver, SyscallSnapshot};
-use crate::observe::tcp::{TcpObserver, TcpSnapshot};
+use crate::observe::queries::QueryObserver;
+use crate::observe::syscalls::SyscallObserver;
+use crate::observe::tcp::TcpObserver;
 
 /// How long a scrape waits for the engine; scrapers give up after ten seconds.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(3);
@@ -55,10 +61,7 @@ pub struct Metrics {
     /// What the daemon itself keeps.
     lasting: Registry,
     sources: Sources,
-    engine_errors: AtomicU64,
-    syscall_errors: AtomicU64,
-    tcp_errors: AtomicU64,
-    cost_errors: AtomicU64,
+    errors: ScrapeErrors,
 }
 
 impl Metrics {
@@ -70,10 +73,7 @@ impl Metrics {
             prefix,
             lasting,
             sources,
-            engine_errors: AtomicU64::new(0),
-            syscall_errors: AtomicU64::new(0),
-            tcp_errors: AtomicU64::new(0),
-            cost_errors: AtomicU64::new(0),
+            errors: ScrapeErrors::default(),
         }
     }
 
@@ -85,8 +85,7 @@ impl Metrics {
     pub async fn render(&self, format: Format) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix(self.prefix);
         self.gather_faults(&mut registry).await;
-        self.gather_syscalls(&mut registry).await;
-        self.gather_tcp(&mut registry).await;
+        self.gather_observed(&mut registry).await;
         self.gather_costs(&mut registry);
         let mut lost = self.sources.observers.lost();
         lost.push(("subscribers", (self.sources.subscribers_lost)()));
@@ -95,12 +94,7 @@ impl Metrics {
             &lost,
             &self.sources.observers.incident_counts(),
             &self.sources.observers.unresolved(),
-            &[
-                ("costs", self.cost_errors.load(Ordering::Relaxed)),
-                ("engine", self.engine_errors.load(Ordering::Relaxed)),
-                ("syscalls", self.syscall_errors.load(Ordering::Relaxed)),
-                ("tcp", self.tcp_errors.load(Ordering::Relaxed)),
-            ],
+            &self.errors.read(),
         );
         format.encode(&[&self.lasting, &registry])
     }
@@ -112,14 +106,8 @@ impl Metrics {
         faults::register_state(registry, &snapshot);
         match ledgers {
             Ok(Ok(ledgers)) => faults::register_ledgers(registry, &snapshot, &ledgers),
-            Ok(Err(error)) => {
-                self.engine_errors.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%error, "the faults' counters are missing from a scrape");
-            }
-            Err(_) => {
-                self.engine_errors.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!("the engine doesn't answer; the faults' counters are missing from a scrape");
-            }
+            Ok(Err(error)) => self.errors.count("engine", &error.to_string()),
+            Err(_) => self.errors.count("engine", "it doesn't answer"),
         }
         let delays = self.sources.delays.as_ref();
         let delays = delays.map_or_else(Vec::new, |delays| delays.histograms());
@@ -131,47 +119,76 @@ impl Metrics {
         if let Some(measuring) = &self.sources.costs {
             match measuring.costs() {
                 Ok(costs) => cost::register_programs(registry, &costs),
-                Err(error) => {
-                    self.cost_errors.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%error, "the programs' costs are missing from a scrape");
-                }
+                Err(error) => self.errors.count("costs", &error.to_string()),
             }
         }
     }
 
-    async fn gather_syscalls(&self, registry: &mut Registry) {
-        let observers = Arc::clone(&self.sources.observers);
-        // Hundreds of system calls: not on a thread that others wait for.
-        let snapshot = tokio::task::spawn_blocking(move || {
-            observers
-                .syscall_observer()
-                .map_or_else(|| Ok(SyscallSnapshot::default()), SyscallObserver::snapshot)
-        })
-        .await;
-        let error = match snapshot {
-            Ok(Ok(snapshot)) => return syscalls::register(registry, &snapshot),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        self.syscall_errors.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(error, "the syscalls' counters are missing from a scrape");
+    async fn gather_observed(&self, registry: &mut Registry) {
+        let syscalls = self.observed("syscalls", |all| {
+            all.syscalls.as_ref().map(SyscallObserver::snapshot)
+        });
+        if let Some(snapshot) = syscalls.await {
+            syscalls::register(registry, &snapshot);
+        }
+        let tcp = self.observed("tcp", |all| all.tcp.as_ref().map(TcpObserver::snapshot));
+        if let Some(snapshot) = tcp.await {
+            tcp::register(registry, &snapshot);
+        }
+        let drops = self.observed("drops", |all| all.drops.as_ref().map(DropObserver::snapshot));
+        if let Some(snapshot) = drops.await {
+            drops::register(registry, &snapshot);
+        }
+        let queries = self.observed("queries", |all| all.queries.as_ref().map(QueryObserver::snapshot));
+        if let Some(snapshot) = queries.await {
+            dns::register(registry, &snapshot);
+        }
+        let cri = &self.sources.observers.cri;
+        cri::register(
+            registry,
+            &cri.as_ref().map(CriObserver::snapshot).unwrap_or_default(),
+        );
     }
 
-    async fn gather_tcp(&self, registry: &mut Registry) {
+    /// What an observer has counted, nothing from one that is absent; `None` when it can't be read, which is counted.
+    async fn observed<T, E>(
+        &self,
+        source: &'static str,
+        read: impl FnOnce(&Observers) -> Option<Result<T, E>> + Send + 'static,
+    ) -> Option<T>
+    where
+        T: Default + Send + 'static,
+        E: fmt::Display + Send + 'static,
+    {
         let observers = Arc::clone(&self.sources.observers);
-        // A system call for each pod.
-        let snapshot = tokio::task::spawn_blocking(move || {
-            observers
-                .tcp_observer()
-                .map_or_else(|| Ok(TcpSnapshot::default()), TcpObserver::snapshot)
-        })
-        .await;
-        let error = match snapshot {
-            Ok(Ok(snapshot)) => return tcp::register(registry, &snapshot),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+        // Up to hundreds of system calls: not on a thread that others wait for.
+        let error = match tokio::task::spawn_blocking(move || read(&observers)).await {
+            Ok(None) => return Some(T::default()),
+            Ok(Some(Ok(snapshot))) => return Some(snapshot),
+            Ok(Some(Err(error))) => error.to_string(),
+            Err(panic) => panic.to_string(),
         };
-        self.tcp_errors.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(error, "the counters of TCP are missing from a scrape");
+        self.errors.count(source, &error);
+        None
+    }
+}
+
+/// Scrapes that had to do without a source, by source.
+#[derive(Default)]
+struct ScrapeErrors([AtomicU64; SOURCES.len()]);
+
+/// What a scrape asks.
+const SOURCES: [&str; 6] = ["costs", "drops", "engine", "queries", "syscalls", "tcp"];
+
+impl ScrapeErrors {
+    fn count(&self, source: &'static str, error: &str) {
+        if let Some(place) = SOURCES.iter().position(|&known| known == source) {
+            self.0[place].fetch_add(1, Ordering::Relaxed);
+        }
+        tracing::warn!(error, source, "some counters are missing from a scrape");
+    }
+
+    fn read(&self) -> [(&'static str, u64); SOURCES.len()] {
+        std::array::from_fn(|place| (SOURCES[place], self.0[place].load(Ordering::Relaxed)))
     }
 }

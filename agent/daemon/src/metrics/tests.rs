@@ -35,12 +35,10 @@ fn sources(engine: Handle) -> Sources {
     };
     Sources {
         engine,
-        observers: Arc::new(Observers::new(
-            None,
-            None,
-            None,
-            Box::new(|| [0, 0, 0, 9, 0, 0, 0]),
-        )),
+        observers: Arc::new(Observers {
+            incidents: Some(Box::new(|| [0, 0, 0, 9, 0, 0, 0])),
+            ..Observers::default()
+        }),
         delays: Some(Arc::new(Delays)),
         subscribers_lost: Box::new(|| 4),
         features: Arc::new(features),

@@ -10,8 +10,11 @@ use tokio::sync::broadcast;
 use super::identity::Identity;
 
 /// The streams in which the kernel can lose events.
+pub const STREAM_CRI: &str = "cri";
 pub const STREAM_DNS: &str = "dns";
+pub const STREAM_DROPS: &str = "drops";
 pub const STREAM_PACKETS: &str = "packets";
+pub const STREAM_QUERIES: &str = "queries";
 pub const STREAM_SYSCALLS: &str = "syscalls";
 pub const STREAM_TCP: &str = "tcp";
 
@@ -26,6 +29,9 @@ pub enum EventKind {
     Packet(PacketEvent),
     Syscall(SyscallEvent),
     Fault(FaultEvent),
+    Cri(CriEvent),
+    Dns(DnsEvent),
+    Drop(DropEvent),
     Tcp(TcpEvent),
     /// The receiver was too slow, or a ring was full: this many events of the stream are missing here.
     Lost {
@@ -56,7 +62,11 @@ pub struct PacketEvent {
 /// A slow or failed syscall of a watched process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SyscallEvent {
+    /// The watched name, or the path of the watched cgroup.
     pub process: String,
+    /// The thread's own name.
+    pub comm: String,
+    /// 0 where the daemon's pid namespace doesn't know the process.
     pub pid: u32,
     pub tid: u32,
     pub syscall: &'static str,
@@ -64,6 +74,8 @@ pub struct SyscallEvent {
     pub result: i64,
     /// `None` when it succeeded; otherwise as `ENOENT`.
     pub errno: Option<&'static str>,
+    /// What it was about: names and values, in the order of the arguments.
+    pub detail: Vec<(&'static str, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +84,71 @@ pub struct FaultEvent {
     /// `applied`, `edited`, `injected`, `partial`, `failed`, `expired`, `deleted`.
     pub change: &'static str,
     pub message: String,
+}
+
+/// A call of the container runtime that has ended. What isn't known is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CriEvent {
+    /// As `RunPodSandbox`; `unknown` where its name wasn't seen.
+    pub operation: &'static str,
+    pub pod_namespace: String,
+    pub pod_name: String,
+    /// Ids.
+    pub sandbox: String,
+    pub container: String,
+    pub image: String,
+    /// Who asked.
+    pub process: String,
+    /// 0 for a process of another pid namespace.
+    pub pid: u32,
+    /// `None` where its beginning wasn't seen.
+    pub duration: Option<Duration>,
+    /// gRPC's code as `NotFound`, or in lower case what it has none for: `unread`, `reset`, `disconnected`, `lost`.
+    pub outcome: &'static str,
+    /// The runtime's words on a failure.
+    pub message: String,
+}
+
+/// A packet that something else than a fault dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DropEvent {
+    pub owner: Arc<Identity>,
+    pub egress: bool,
+    /// As the kernel names it.
+    pub reason: String,
+    /// Unspecified for what isn't IP.
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u8,
+    pub wire_packets: u32,
+    pub wire_bytes: u32,
+}
+
+/// A query that went wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DnsEvent {
+    pub owner: Arc<Identity>,
+    pub outcome: DnsOutcome,
+    /// Empty where it could not be read.
+    pub name: String,
+    /// As `AAAA`; empty where it could not be read.
+    pub kind: String,
+    pub server: IpAddr,
+    /// As `SERVFAIL`; `None` without an answer.
+    pub rcode: Option<&'static str>,
+    /// From the first sending to the answer, or until it was given up.
+    pub latency: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsOutcome {
+    Unanswered,
+    /// Answered late, and with nothing wrong otherwise.
+    Slow,
+    /// The answer says that something failed.
+    Failed,
 }
 
 /// Something that happened to a TCP connection.

@@ -1,38 +1,92 @@
 //! What all observers together know of one owner, as timelines compare it.
 
+use std::collections::{BTreeSet, HashMap};
+
 use sabot_abi::{CONNECTION_ACCEPTED, CONNECTION_OPENED};
 
-use super::event::Event;
+use super::clock;
+use super::event::{Event, EventKind};
 use super::identity::Identity;
 use super::observers::Observers;
+use super::queries::QueryStats;
 use super::tcp::{TcpMoments, TcpTotals};
 use super::timeline::{Firsts, Measure, Reaction, Totals};
 
+/// Calls of the runtime that change a pod; the others only look.
+const REACTIONS: [&str; 9] = [
+    "RunPodSandbox",
+    "StopPodSandbox",
+    "RemovePodSandbox",
+    "CreateContainer",
+    "StartContainer",
+    "StopContainer",
+    "RemoveContainer",
+    "PullImage",
+    "UpdateContainerResources",
+];
+
+/// Answers that are as they should be; that a name doesn't exist is one of them.
+const DNS_ANSWERS: [&str; 2] = ["NOERROR", "NXDOMAIN"];
+
 /// An observer that is absent, or can't be read now, knows nothing.
 impl Measure for Observers {
-    fn totals(&self, owner: u32) -> Totals {
-        let mut totals = Totals::default();
-        if let Some(tcp) = self.tcp_observer().and_then(|tcp| known(tcp.totals(owner))) {
-            add_tcp(&mut totals, tcp);
-        }
-        totals
+    fn totals(&self, owners: &BTreeSet<u32>) -> HashMap<u32, Totals> {
+        let drops = self
+            .drops
+            .as_ref()
+            .and_then(|drops| known(drops.totals().map(Some)));
+        let mut drops = drops.unwrap_or_default();
+        let queries = self
+            .queries
+            .as_ref()
+            .and_then(|queries| known(queries.totals().map(Some)));
+        let mut queries = queries.unwrap_or_default();
+        let totals = owners.iter().map(|&owner| {
+            let mut totals = Totals::default();
+            if let Some(tcp) = self.tcp.as_ref().and_then(|tcp| known(tcp.totals(owner))) {
+                add_tcp(&mut totals, tcp);
+            }
+            if let Some([injected, otherwise]) = drops.remove(&owner) {
+                totals.drops_injected = injected.packets;
+                totals.drops_other = otherwise.packets;
+            }
+            if let Some(queries) = queries.remove(&owner) {
+                add_queries(&mut totals, queries);
+            }
+            (owner, totals)
+        });
+        totals.collect()
     }
 
     fn firsts(&self, owner: u32) -> Firsts {
-        let moments = self.tcp_observer().and_then(|tcp| known(tcp.firsts(owner)));
+        let moments = self.tcp.as_ref().and_then(|tcp| known(tcp.firsts(owner)));
         moments.map(Firsts::from).unwrap_or_default()
     }
 
     fn forget_firsts(&self, owner: u32) {
-        if let Some(tcp) = self.tcp_observer()
+        if let Some(tcp) = self.tcp.as_ref()
             && let Err(error) = tcp.reset_firsts(owner)
         {
             tracing::warn!(%error, owner, "what happens first to a pod's connections can't be looked for again");
         }
     }
 
-    fn reaction(&self, _event: &Event) -> Option<(Identity, Reaction)> {
-        None
+    fn reaction(&self, event: &Event) -> Option<(Identity, Reaction)> {
+        let EventKind::Cri(call) = &event.kind else {
+            return None;
+        };
+        if call.pod_name.is_empty() || !REACTIONS.contains(&call.operation) {
+            return None;
+        }
+        let pod = Identity::Pod {
+            namespace: call.pod_namespace.clone(),
+            name: call.pod_name.clone(),
+        };
+        let reaction = Reaction {
+            at: clock::instant(event.time),
+            what: format!("{} by {}: {}", call.operation, call.process, call.outcome),
+        };
+        Some((pod, reaction))
     }
 }
 
@@ -40,6 +94,17 @@ fn known<T, E: std::fmt::Display>(read: Result<Option<T>, E>) -> Option<T> {
     read.inspect_err(|error| tracing::warn!(%error, "a pod's counters can't be read for its timeline"))
         .ok()
         .flatten()
+}
+
+fn add_queries(totals: &mut Totals, queries: QueryStats) {
+    totals.dns_queries = queries.queries;
+    let answers = queries.responses.iter();
+    totals.dns_failed = answers
+        .filter(|(rcode, _)| !DNS_ANSWERS.contains(rcode))
+        .map(|(_, count)| count)
+        .sum();
+    totals.dns_unanswered = queries.unanswered;
+    totals.dns = queries.latency;
 }
 
 fn add_tcp(totals: &mut Totals, tcp: TcpTotals) {

@@ -1,15 +1,19 @@
 //! Ring readers, decoding, enrichment.
 
 pub mod clock;
+pub mod cri;
 pub mod dns;
+pub mod drops;
 pub mod durations;
 pub mod event;
 pub mod flows;
+mod follow;
 pub mod identity;
 pub mod measures;
 pub mod names;
 pub mod observers;
 pub mod packets;
+pub mod queries;
 pub mod ring;
 pub mod source;
 pub mod syscalls;

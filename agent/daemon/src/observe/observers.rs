@@ -1,83 +1,187 @@
 //! All observers together, as the API and the metrics read them.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
-use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
+use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES, SYSCALL_LOSS_EVENT};
 
+use super::cri::CriObserver;
 use super::dns::DnsObserver;
-use super::event::{STREAM_DNS, STREAM_PACKETS, STREAM_SYSCALLS, STREAM_TCP};
+use super::drops::{DropObserver, DropSnapshot};
+use super::event::{
+    STREAM_CRI, STREAM_DNS, STREAM_DROPS, STREAM_PACKETS, STREAM_QUERIES, STREAM_SYSCALLS, STREAM_TCP,
+};
 use super::flows::{Flow, FlowQuery};
 use super::packets::PacketObserver;
-use super::source::{FlowsError, ObserveSource, SyscallSummary};
-use super::syscalls::{CallKey, SyscallObserver};
+use super::queries::{QueryObserver, QuerySnapshot};
+use super::source::{Audit, CriSummary, FlowsError, ObserveSource, SetTracingError, SyscallSummary};
+use super::syscalls::{CallKey, SyscallObserver, Tracing};
 use super::tcp::{TcpObserver, TcpSnapshot};
 
 /// Reads what went wrong inside the fault programs, by [`INCIDENT_NAMES`].
 pub type Incidents = Box<dyn Fn() -> [u64; INCIDENT_COUNT as usize] + Send + Sync>;
 
-/// An observer that can't run on this machine is absent.
+/// An observer that can't run on this machine, or isn't wanted, is absent.
+#[derive(Default)]
 pub struct Observers {
-    syscalls: Option<SyscallObserver>,
-    packets: Option<PacketObserver>,
-    dns: Option<DnsObserver>,
-    tcp: Option<TcpObserver>,
-    incidents: Incidents,
+    pub syscalls: Option<SyscallObserver>,
+    pub packets: Option<PacketObserver>,
+    pub dns: Option<DnsObserver>,
+    pub cri: Option<CriObserver>,
+    pub drops: Option<DropObserver>,
+    pub queries: Option<QueryObserver>,
+    pub tcp: Option<TcpObserver>,
+    pub incidents: Option<Incidents>,
 }
 
-impl Observers {
-    pub fn new(
-        syscalls: Option<SyscallObserver>,
-        packets: Option<PacketObserver>,
-        dns: Option<DnsObserver>,
-        incidents: Incidents,
+/// How one stream of events stands.
+struct Stream {
+    name: &'static str,
+    lost: u64,
+    /// `None` for a stream in which everything has its name.
+    unresolved: Option<u64>,
+    is_running: bool,
+}
+
+impl Stream {
+    fn of<T>(
+        name: &'static str,
+        observer: Option<&T>,
+        lost: impl Fn(&T) -> u64,
+        is_running: impl Fn(&T) -> bool,
     ) -> Self {
         Self {
-            syscalls,
-            packets,
-            dns,
-            tcp: None,
-            incidents,
+            name,
+            lost: observer.map_or(0, lost),
+            unresolved: None,
+            is_running: observer.is_none_or(is_running),
         }
     }
 
-    pub fn with_tcp(mut self, tcp: Option<TcpObserver>) -> Self {
-        self.tcp = tcp;
-        self
+    fn with_unresolved<T>(self, observer: Option<&T>, unresolved: impl Fn(&T) -> u64) -> Self {
+        Self {
+            unresolved: Some(observer.map_or(0, unresolved)),
+            ..self
+        }
     }
+}
 
-    pub fn tcp_observer(&self) -> Option<&TcpObserver> {
-        self.tcp.as_ref()
-    }
-
-    pub fn syscall_observer(&self) -> Option<&SyscallObserver> {
-        self.syscalls.as_ref()
-    }
-
-    /// Events lost since the start, by stream; every stream is named, even one whose observer is absent.
-    pub fn lost(&self) -> Vec<(&'static str, u64)> {
-        vec![
-            (STREAM_DNS, self.dns.as_ref().map_or(0, DnsObserver::lost_answers)),
-            (
+impl Observers {
+    /// All of them, also those whose observer is absent.
+    fn streams(&self) -> [Stream; 7] {
+        let (drops, queries, tcp) = (self.drops.as_ref(), self.queries.as_ref(), self.tcp.as_ref());
+        [
+            Stream::of(
+                STREAM_CRI,
+                self.cri.as_ref(),
+                CriObserver::lost_chunks,
+                CriObserver::is_running,
+            ),
+            Stream::of(
+                STREAM_DNS,
+                self.dns.as_ref(),
+                DnsObserver::lost_answers,
+                DnsObserver::is_running,
+            ),
+            Stream::of(
+                STREAM_DROPS,
+                drops,
+                DropObserver::lost_events,
+                DropObserver::is_running,
+            )
+            .with_unresolved(drops, DropObserver::unresolved),
+            Stream::of(
                 STREAM_PACKETS,
-                self.packets.as_ref().map_or(0, PacketObserver::lost_events),
+                self.packets.as_ref(),
+                PacketObserver::lost_events,
+                PacketObserver::is_running,
             ),
-            (
+            Stream::of(
+                STREAM_QUERIES,
+                queries,
+                QueryObserver::lost_events,
+                QueryObserver::is_running,
+            )
+            .with_unresolved(queries, QueryObserver::unresolved),
+            Stream::of(
                 STREAM_SYSCALLS,
-                self.syscalls.as_ref().map_or(0, SyscallObserver::lost_events),
+                self.syscalls.as_ref(),
+                SyscallObserver::lost_events,
+                SyscallObserver::is_running,
             ),
-            (STREAM_TCP, self.tcp.as_ref().map_or(0, TcpObserver::lost_events)),
+            Stream::of(STREAM_TCP, tcp, TcpObserver::lost_events, TcpObserver::is_running)
+                .with_unresolved(tcp, TcpObserver::unresolved),
         ]
+    }
+
+    /// Events lost since the start, by stream.
+    pub fn lost(&self) -> Vec<(&'static str, u64)> {
+        self.streams()
+            .iter()
+            .map(|stream| (stream.name, stream.lost))
+            .collect()
     }
 
     /// Things that happened to nobody who is known, since the start, by stream.
     pub fn unresolved(&self) -> Vec<(&'static str, u64)> {
-        vec![(STREAM_TCP, self.tcp.as_ref().map_or(0, TcpObserver::unresolved))]
+        self.streams()
+            .iter()
+            .filter_map(|stream| Some((stream.name, stream.unresolved?)))
+            .collect()
+    }
+
+    /// What is in no counter, in words.
+    fn missing(&self) -> Vec<String> {
+        let absent = [
+            ("syscalls", self.syscalls.is_none()),
+            ("calls of the container runtime", self.cri.is_none()),
+            ("drops", self.drops.is_none()),
+            ("DNS queries", self.queries.is_none()),
+            ("TCP connections", self.tcp.is_none()),
+        ];
+        let absent = absent.iter().filter(|(_, is_absent)| *is_absent);
+        let mut missing: Vec<_> = absent
+            .map(|(what, _)| format!("{what} are not observed"))
+            .collect();
+        let mut uncounted = |count: u64, what: &str| {
+            if count > 0 {
+                missing.push(format!("{count} {what}"));
+            }
+        };
+        if let Some(observer) = &self.syscalls {
+            let losses = read("syscalls", Some(observer.snapshot())).losses;
+            // Lost events are in no counter's way.
+            let of_tables = losses.iter().enumerate();
+            let of_tables = of_tables.filter(|(index, _)| *index != SYSCALL_LOSS_EVENT as usize);
+            uncounted(
+                of_tables.map(|(_, count)| count).sum(),
+                "syscalls that a full table kept out",
+            );
+        }
+        let drops = self.drops.as_ref().map(DropObserver::snapshot);
+        uncounted(read("drops", drops).uncounted, "drops that a full table kept out");
+        let queries = self.queries.as_ref().map(QueryObserver::snapshot);
+        for (table, count) in read("queries", queries).unrecorded {
+            uncounted(count, &format!("DNS messages that are not counted ({table})"));
+        }
+        let tcp = self.tcp.as_ref().map(TcpObserver::snapshot);
+        uncounted(
+            read("tcp", tcp).untracked,
+            "sightings of TCP connections that a full table kept out",
+        );
+        let out_of_sync = self.cri.as_ref().map_or(0, |cri| cri.snapshot().out_of_sync);
+        uncounted(
+            out_of_sync,
+            "times that a connection of the container runtime was not followed",
+        );
+        missing
     }
 
     /// What went wrong inside the fault programs since the start.
     pub fn incident_counts(&self) -> [(&'static str, u64); INCIDENT_COUNT as usize] {
-        let counts = (self.incidents)();
+        let nothing = [0; INCIDENT_COUNT as usize];
+        let counts = self.incidents.as_ref().map_or(nothing, |read| read());
         std::array::from_fn(|index| (INCIDENT_NAMES[index], counts[index]))
     }
 
@@ -85,20 +189,12 @@ impl Observers {
     ///
     /// The streams that are no longer being read, although their observer was started.
     pub fn alive(&self) -> Result<(), String> {
-        let packets = self.packets.as_ref().is_none_or(PacketObserver::is_running);
-        let syscalls = self.syscalls.as_ref().is_none_or(SyscallObserver::is_running);
-        let dns = self.dns.as_ref().is_none_or(DnsObserver::is_running);
-        let tcp = self.tcp.as_ref().is_none_or(TcpObserver::is_running);
-        let stopped: Vec<_> = [
-            (STREAM_DNS, dns),
-            (STREAM_PACKETS, packets),
-            (STREAM_SYSCALLS, syscalls),
-            (STREAM_TCP, tcp),
-        ]
-        .iter()
-        .filter(|(_, running)| !running)
-        .map(|&(stream, _)| stream)
-        .collect();
+        let stopped: Vec<_> = self
+            .streams()
+            .iter()
+            .filter(|stream| !stream.is_running)
+            .map(|stream| stream.name)
+            .collect();
         if stopped.is_empty() {
             Ok(())
         } else {
@@ -130,10 +226,50 @@ impl ObserveSource for Observers {
                 errors: errors.remove(&key).unwrap_or_default(),
                 process: Arc::as_ref(&key.0).to_owned(),
                 syscall: key.1.to_owned(),
-                calls: stats.calls,
-                total: stats.total,
+                calls: stats.calls(),
+                total: stats.total(),
+                p50: stats.quantile(0.5).unwrap_or_default(),
+                p99: stats.quantile(0.99).unwrap_or_default(),
             })
             .collect()
+    }
+
+    fn cri(&self) -> Vec<CriSummary> {
+        let operations = self
+            .cri
+            .as_ref()
+            .map(CriObserver::snapshot)
+            .unwrap_or_default()
+            .operations;
+        operations
+            .into_iter()
+            .map(|(operation, stats)| CriSummary {
+                operation: operation.to_owned(),
+                calls: stats.calls(),
+                total: stats.total,
+                outcomes: named(&stats.outcomes.into_iter().collect::<Vec<_>>()),
+                in_flight: stats.in_flight,
+            })
+            .collect()
+    }
+
+    fn tracing(&self) -> Option<Tracing> {
+        self.syscalls.as_ref().map(SyscallObserver::tracing)
+    }
+
+    fn set_tracing(&self, tracing: &Tracing) -> Result<(), SetTracingError> {
+        let observer = self.syscalls.as_ref().ok_or(SetTracingError::NotObserved)?;
+        Ok(observer.set_tracing(tracing)?)
+    }
+
+    fn drops(&self) -> DropSnapshot {
+        let snapshot = self.drops.as_ref().map(DropObserver::snapshot);
+        read("drops", snapshot)
+    }
+
+    fn queries(&self) -> QuerySnapshot {
+        let snapshot = self.queries.as_ref().map(QueryObserver::snapshot);
+        read("queries", snapshot)
     }
 
     fn tcp(&self) -> Option<TcpSnapshot> {
@@ -150,12 +286,31 @@ impl ObserveSource for Observers {
             .map_err(|error| FlowsError::Unreadable(error.to_string()))
     }
 
+    fn audit(&self) -> Audit {
+        Audit {
+            missing: self.missing(),
+            unresolved: named(&self.unresolved()),
+        }
+    }
+
     fn events_lost(&self) -> Vec<(String, u64)> {
         named(&self.lost())
     }
 
     fn incidents(&self) -> Vec<(String, u64)> {
         named(&self.incident_counts())
+    }
+}
+
+/// What an observer that is there could read.
+fn read<T: Default, E: Display>(what: &'static str, snapshot: Option<Result<T, E>>) -> T {
+    match snapshot {
+        Some(Ok(snapshot)) => snapshot,
+        Some(Err(error)) => {
+            tracing::warn!(%error, "the counters of {what} can't be read");
+            T::default()
+        }
+        None => T::default(),
     }
 }
 
@@ -173,13 +328,17 @@ mod tests {
     #[test]
     fn absent_observers_are_named_and_lose_nothing() {
         let incidents = || std::array::from_fn(|which| which as u64);
-        let observers = Observers::new(None, None, None, Box::new(incidents));
+        let observers = Observers {
+            incidents: Some(Box::new(incidents)),
+            ..Observers::default()
+        };
         assert_eq!(
             observers.lost(),
-            [("dns", 0), ("packets", 0), ("syscalls", 0), ("tcp", 0)]
+            ["cri", "dns", "drops", "packets", "queries", "syscalls", "tcp"].map(|stream| (stream, 0))
         );
+        assert_eq!(observers.unresolved(), [("drops", 0), ("queries", 0), ("tcp", 0)]);
         assert_eq!(observers.incident_counts()[2], ("no_counters", 2));
-        assert!(observers.syscalls().is_empty());
+        assert!(observers.syscalls().is_empty() && observers.cri().is_empty());
         assert_eq!(observers.alive(), Ok(()));
     }
 }

@@ -119,12 +119,28 @@ pub fn consume<T: Pod + Send + Sync>(
     loss: Arc<StreamLoss>,
     mut take: impl FnMut(T) -> bool + Send + 'static,
 ) -> io::Result<OwnedTask> {
+    consume_entries(ring, hub, loss, move |entry| {
+        read::<T>(entry).is_some_and(&mut take)
+    })
+}
+
+/// As [`consume`], for a ring whose entries aren't all of one type.
+///
+/// # Errors
+///
+/// When the ring can't be registered with the runtime's poller.
+pub fn consume_entries(
+    ring: RingBuf<MapData>,
+    hub: EventHub,
+    loss: Arc<StreamLoss>,
+    mut take: impl FnMut(&[u8]) -> bool + Send + 'static,
+) -> io::Result<OwnedTask> {
     let mut ring = Ring::new(ring)?;
     let task = tokio::spawn(async move {
         let mut losses = ticks(LOSS_INTERVAL);
         let mut looks = ticks(LOOK_INTERVAL);
         let mut handle = |entry: &[u8]| {
-            if !read::<T>(entry).is_some_and(&mut take) {
+            if !take(entry) {
                 loss.discard();
             }
         };

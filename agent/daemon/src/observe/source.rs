@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use super::drops::DropSnapshot;
 use super::flows::{Flow, FlowQuery};
+use super::queries::QuerySnapshot;
+use super::syscalls::{SyscallsError, Tracing};
 use super::tcp::TcpSnapshot;
 
 /// The calls of one (process name, syscall) pair since the daemon's start.
@@ -13,8 +16,43 @@ pub struct SyscallSummary {
     pub calls: u64,
     /// Spent in all of them.
     pub total: Duration,
+    /// Half of the calls took less, and 99 of 100, to a quarter of a power of two.
+    pub p50: Duration,
+    pub p99: Duration,
     /// Failed calls by errno, as `ENOENT`.
     pub errors: Vec<(String, u64)>,
+}
+
+/// The calls of one operation of the container runtime since the daemon's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CriSummary {
+    pub operation: String,
+    pub calls: u64,
+    /// Spent in those whose beginning and end were seen.
+    pub total: Duration,
+    /// By outcome, as `OK` and `NotFound`.
+    pub outcomes: Vec<(String, u64)>,
+    /// Begun and not ended, now.
+    pub in_flight: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SetTracingError {
+    #[error(
+        "this daemon observes no syscalls: it was told not to (see --syscalls), or can't (see `raw_tracepoints` in GetNode)"
+    )]
+    NotObserved,
+    #[error(transparent)]
+    Syscalls(#[from] SyscallsError),
+}
+
+/// What the counters don't hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// For people; empty: nothing is.
+    pub missing: Vec<String>,
+    /// What happened to nobody who is known, by stream.
+    pub unresolved: Vec<(String, u64)>,
 }
 
 /// Why there is no answer about flows.
@@ -34,6 +72,36 @@ pub enum FlowsError {
 pub trait ObserveSource: Send + Sync + 'static {
     fn syscalls(&self) -> Vec<SyscallSummary>;
 
+    /// The default is for sources that don't observe them.
+    fn cri(&self) -> Vec<CriSummary> {
+        Vec::new()
+    }
+
+    /// Whose syscalls are traced, and which; `None` where syscalls aren't observed. The default is for sources that
+    /// observe none.
+    fn tracing(&self) -> Option<Tracing> {
+        None
+    }
+
+    /// Replaces that as a whole, or nothing of it; waits for the kernel for some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When it isn't usable, can't be put into force, or syscalls aren't observed.
+    fn set_tracing(&self, _tracing: &Tracing) -> Result<(), SetTracingError> {
+        Err(SetTracingError::NotObserved)
+    }
+
+    /// What the kernel dropped of the owners that live.
+    fn drops(&self) -> DropSnapshot {
+        DropSnapshot::default()
+    }
+
+    /// What the owners that live asked DNS servers.
+    fn queries(&self) -> QuerySnapshot {
+        QuerySnapshot::default()
+    }
+
     /// What TCP connections did, by owner; `None` where they aren't observed.
     fn tcp(&self) -> Option<TcpSnapshot> {
         None
@@ -46,6 +114,11 @@ pub trait ObserveSource: Send + Sync + 'static {
     /// When they aren't observed here, or can't be read now.
     fn flows(&self, _query: &FlowQuery) -> Result<Vec<Flow>, FlowsError> {
         Err(FlowsError::NotObserved)
+    }
+
+    /// What the counters don't hold. The default is for sources that know nothing of it.
+    fn audit(&self) -> Audit {
+        Audit::default()
     }
 
     /// Events lost since the daemon's start, by stream.

@@ -1,33 +1,35 @@
 //! The syscalls of the kubelet and the container runtime: latencies and failures in numbers, slow and failed calls as
 //! events.
 //!
-//! A thread is watched by its name, which it has from its process unless it was given another one. A child between fork
-//! and exec still has its parent's. An `execve` that succeeds isn't measured: it ends as another program.
+//! A thread is watched by its name, which it has from its process unless it was given another one, or by its cgroup. A
+//! child between fork and exec still has its parent's name; an `execve` that succeeds is the call of who made it.
+
+mod details;
+mod flags;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use sabot_abi::{
-    COMM_LENGTH, EINTR, ERESTART_FIRST, ERESTART_LAST, LATENCY_BUCKETS, MAX_ERRNO, MAX_PROCESSES,
-    SYSCALL_LOSS_COUNT, SYSCALL_LOSS_EVENT, SyscallLatency,
+    COMM_LENGTH, EINTR, ERESTART_FIRST, ERESTART_LAST, Histogram, MAX_ERRNO, SYSCALL_LOSS_COUNT,
+    SYSCALL_LOSS_EVENT,
 };
+use sabot_core::Violation;
 use sabot_core::model::BootTime;
 
+pub use self::details::Detail;
+pub use self::watching::{DEFAULT_PROCESSES, Tracing};
+use self::watching::{Numbers, check};
 use super::clock;
 use super::event::{Event, EventHub, EventKind, STREAM_SYSCALLS, SyscallEvent};
-use super::names::{errno_name, syscall_name, syscall_number};
+use super::names::{errno_name, syscall_name};
 use super::ring::{OwnedTask, StreamLoss, publish_from};
-use crate::kernel::syscalls::{Comm, SyscallProgramConfig, SyscallProgramError, SyscallPrograms};
-
-/// Watched unless the configuration says otherwise. `containerd-shim` is also what the kernel keeps of
-/// `containerd-shim-runc-v2`.
-pub const DEFAULT_PROCESSES: [&str; 5] = ["kubelet", "containerd", "containerd-shim", "crio", "dockerd"];
-
-/// They never return, or return a register's old value instead of a result.
-const UNTRACED: [&str; 3] = ["exit", "exit_group", "rt_sigreturn"];
+use crate::kernel::btf::BtfError;
+use crate::kernel::syscalls::{SyscallProgramConfig, SyscallProgramError, SyscallPrograms, Watch};
 
 /// They wait by design: for an event, a lock, a child, a moment. Their latencies are measured, but are never "slow".
 const SLOW_EXEMPT: [&str; 27] = [
@@ -66,8 +68,8 @@ const QUIET_ERRNOS: [i32; 4] = [libc::EAGAIN, libc::EINTR, libc::EINPROGRESS, li
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyscallsConfig {
-    /// Names of processes to watch; what is beyond 15 bytes doesn't count, for the kernel keeps no more.
-    pub processes: Vec<String>,
+    /// What is traced at first.
+    pub tracing: Tracing,
     /// From this duration on a call is an event; `None`: only failed calls are.
     pub slow_threshold: Option<Duration>,
     /// The size of the ring of events in bytes: a power of two, at least a page.
@@ -77,19 +79,17 @@ pub struct SyscallsConfig {
 impl Default for SyscallsConfig {
     fn default() -> Self {
         Self {
-            processes: DEFAULT_PROCESSES.map(str::to_owned).to_vec(),
+            tracing: Tracing::of_processes(DEFAULT_PROCESSES),
             slow_threshold: Some(Duration::from_millis(100)),
-            ring_bytes: 256 * 1024,
+            ring_bytes: 512 * 1024,
         }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum SyscallsError {
-    #[error("`{0}` is not a process name: it must not be empty and not hold `/` or NUL")]
-    Name(String),
-    #[error("{0} process names are to be watched; at most {MAX_PROCESSES} can be told apart")]
-    TooManyNames(usize),
+    #[error("{}", said(.0))]
+    Invalid(Vec<Violation>),
     #[error("a ring of {bytes} bytes: a power of two from {page} on is allowed")]
     RingSize { bytes: u32, page: usize },
     #[error(transparent)]
@@ -98,16 +98,43 @@ pub enum SyscallsError {
     Ring(#[source] io::Error),
 }
 
+fn said(violations: &[Violation]) -> String {
+    let all: Vec<_> = violations.iter().map(ToString::to_string).collect();
+    all.join("; ")
+}
+
 /// Calls of one (process name, syscall) pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallStats {
-    pub calls: u64,
-    pub total: Duration,
-    /// Not cumulative; the bounds are those of [`sabot_abi::latency_bucket`].
-    pub buckets: [u64; LATENCY_BUCKETS],
+    pub durations: Histogram,
 }
 
-/// A process name, a syscall's name.
+impl CallStats {
+    pub fn calls(&self) -> u64 {
+        self.durations.count()
+    }
+
+    pub fn total(&self) -> Duration {
+        Duration::from_nanos(self.durations.sum)
+    }
+
+    /// The duration that this share of the calls stays below, to a quarter of its power of two; `None` without calls. Of
+    /// durations that the last bucket holds it is the bucket's lower bound.
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        let rank = ((self.calls() as f64 * share).ceil() as u64).max(1);
+        let mut below = 0;
+        let bucket = self.durations.buckets.iter().position(|count| {
+            below += count;
+            below >= rank
+        })?;
+        let last = sabot_abi::HISTOGRAM_BUCKETS - 2;
+        Some(Duration::from_nanos(sabot_abi::log_linear_bound(
+            bucket.min(last),
+        )))
+    }
+}
+
+/// A process name or a cgroup's path, and a syscall's name.
 pub type CallKey = (Arc<str>, &'static str);
 
 /// Everything counted since the start.
@@ -124,7 +151,9 @@ pub struct SyscallSnapshot {
 
 /// The programs in the kernel and the task that reads their events; both end when this is dropped.
 pub struct SyscallObserver {
-    names: Names,
+    numbers: Arc<RwLock<Numbers>>,
+    /// Held while what is traced is replaced.
+    replacing: Mutex<()>,
     programs: Arc<SyscallPrograms>,
     loss: Arc<StreamLoss>,
     task: OwnedTask,
@@ -136,28 +165,41 @@ pub struct SyscallObserver {
 ///
 /// When the configuration is not usable, or this kernel or this process's privileges don't allow it.
 pub fn start(config: &SyscallsConfig, hub: EventHub) -> Result<SyscallObserver, SyscallsError> {
-    let (names, programs) = translate(config)?;
-    let (programs, ring) = SyscallPrograms::attach(&programs)?;
+    let wanted = check(&config.tracing).map_err(SyscallsError::Invalid)?;
+    let (watch, numbers) = Numbers::default().assign(&config.tracing, wanted);
+    let (programs, ring) = SyscallPrograms::attach(&translate(config, watch)?)?;
     let programs = Arc::new(programs);
     let loss = Arc::new(StreamLoss::new(
         STREAM_SYSCALLS,
         lost_events(Arc::clone(&programs)),
     ));
-    let decoder = names.clone();
-    let task = publish_from(ring, hub, Arc::clone(&loss), move |event| {
-        decode(&decoder, &event)
-    })
+    let numbers = Arc::new(RwLock::new(numbers));
+    let labels = Arc::clone(&numbers);
+    let task = publish_from(
+        ring,
+        hub,
+        Arc::clone(&loss),
+        move |event: sabot_abi::SyscallEvent| {
+            let label = read(&labels, |numbers| numbers.label(event.process));
+            Some(decode(&label, &event))
+        },
+    )
     .map_err(SyscallsError::Ring)?;
     Ok(SyscallObserver {
-        names,
+        numbers,
+        replacing: Mutex::new(()),
         programs,
         loss,
         task,
     })
 }
 
+fn read<T>(numbers: &RwLock<Numbers>, get: impl FnOnce(&Numbers) -> T) -> T {
+    get(&numbers.read().unwrap_or_else(PoisonError::into_inner))
+}
+
 impl SyscallObserver {
-    /// Reads the kernel's counters now: some hundred system calls.
+    /// Reads the kernel's counters now: some thousand system calls.
     ///
     /// # Errors
     ///
@@ -168,15 +210,61 @@ impl SyscallObserver {
             losses: self.programs.losses()?,
             ..SyscallSnapshot::default()
         };
-        for (key, latency) in self.programs.latencies()? {
-            let key = (self.names.get(key.process), syscall_name(key.syscall));
-            snapshot.calls.entry(key).or_default().add(&latency);
+        let latencies = self.programs.latencies()?;
+        let errnos = self.programs.errnos()?;
+        // What is being replaced meanwhile is left out.
+        let label = |number| read(&self.numbers, |n| n.is_live(number).then(|| n.label(number)));
+        for (key, latency) in latencies {
+            if let Some(process) = label(key.process) {
+                let key = (process, syscall_name(key.syscall));
+                snapshot.calls.entry(key).or_default().durations.add(&latency);
+            }
         }
-        for (key, count) in self.programs.errnos()? {
-            let call = (self.names.get(key.process), syscall_name(key.syscall));
-            *snapshot.errors.entry((call, errno_name(key.errno))).or_default() += count;
+        for (key, count) in errnos {
+            if let Some(process) = label(key.process) {
+                let call = (process, syscall_name(key.syscall));
+                *snapshot.errors.entry((call, errno_name(key.errno))).or_default() += count;
+            }
         }
         Ok(snapshot)
+    }
+
+    /// Whose calls are traced now, and which.
+    pub fn tracing(&self) -> Tracing {
+        read(&self.numbers, |numbers| numbers.tracing().clone())
+    }
+
+    /// Replaces what is traced. Who stays keeps his counters; who goes leaves none. Waits for the kernel for some
+    /// milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When it isn't usable or the kernel refuses; nothing has changed then.
+    pub fn set_tracing(&self, tracing: &Tracing) -> Result<(), SyscallsError> {
+        let wanted = check(tracing).map_err(SyscallsError::Invalid)?;
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (watch, next) = read(&self.numbers, |numbers| numbers.assign(tracing, wanted));
+        // Before the first event with a new number comes.
+        let before = self.swap(next);
+        if let Err(error) = self.programs.set_watch(&watch) {
+            let failed = self.swap(before);
+            self.write(|numbers| numbers.skip(&failed));
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut Numbers) -> T) -> T {
+        change(&mut self.numbers.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn swap(&self, numbers: Numbers) -> Numbers {
+        self.write(|current| std::mem::replace(current, numbers))
+    }
+
+    /// What events lack on this kernel.
+    pub fn missing_details(&self) -> &[BtfError] {
+        self.programs.missing()
     }
 
     /// Stops observing, or goes on; what was counted stays. Waits for the kernel for some milliseconds.
@@ -199,30 +287,7 @@ impl SyscallObserver {
     }
 }
 
-impl CallStats {
-    fn add(&mut self, latency: &SyscallLatency) {
-        self.calls += latency.calls;
-        self.total += Duration::from_nanos(latency.total_ns);
-        for (total, count) in self.buckets.iter_mut().zip(&latency.buckets) {
-            *total += count;
-        }
-    }
-}
-
-/// Process names by the kernel's number for them.
-#[derive(Clone, Debug)]
-struct Names(Arc<[Arc<str>]>);
-
-impl Names {
-    fn get(&self, number: u32) -> Arc<str> {
-        self.0
-            .get(number as usize)
-            .cloned()
-            .unwrap_or_else(|| Arc::from(super::names::UNKNOWN))
-    }
-}
-
-fn translate(config: &SyscallsConfig) -> Result<(Names, SyscallProgramConfig), SyscallsError> {
+fn translate(config: &SyscallsConfig, watch: Watch) -> Result<SyscallProgramConfig, SyscallsError> {
     let page = page_size();
     if !config.ring_bytes.is_power_of_two() || (config.ring_bytes as usize) < page {
         return Err(SyscallsError::RingSize {
@@ -230,42 +295,17 @@ fn translate(config: &SyscallsConfig) -> Result<(Names, SyscallProgramConfig), S
             page,
         });
     }
-    let mut comms: BTreeMap<Comm, Arc<str>> = BTreeMap::new();
-    for name in &config.processes {
-        let comm = comm(name).ok_or_else(|| SyscallsError::Name(name.clone()))?;
-        // Two names that the kernel can't tell apart are one process; the shorter one names it honestly.
-        let known = comms.entry(comm).or_insert_with(|| Arc::from(name.as_str()));
-        if name.len() < known.len() {
-            *known = Arc::from(name.as_str());
-        }
-    }
-    if comms.len() > MAX_PROCESSES as usize {
-        return Err(SyscallsError::TooManyNames(comms.len()));
-    }
-    let numbers = |names: &[&str]| names.iter().filter_map(|name| syscall_number(name)).collect();
-    let programs = SyscallProgramConfig {
-        processes: comms.keys().copied().collect(),
+    Ok(SyscallProgramConfig {
+        watch,
         // A threshold of zero means every call, and the programs' zero means none.
         slow_threshold_ns: config.slow_threshold.map_or(0, |threshold| {
             u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX).max(1)
         }),
-        untraced: numbers(&UNTRACED),
-        slow_exempt: numbers(&SLOW_EXEMPT),
+        slow_exempt: details::numbers(&SLOW_EXEMPT),
         quiet_errnos: QUIET_ERRNOS.map(i32::unsigned_abs).to_vec(),
+        details: details::table(),
         ring_bytes: config.ring_bytes,
-    };
-    Ok((Names(comms.into_values().collect()), programs))
-}
-
-/// `None` for what can't be a process's name.
-fn comm(name: &str) -> Option<Comm> {
-    if name.is_empty() || name.contains(['/', '\0']) {
-        return None;
-    }
-    let kept = name.len().min(COMM_LENGTH - 1);
-    let mut comm = [0; COMM_LENGTH];
-    comm[..kept].copy_from_slice(&name.as_bytes()[..kept]);
-    Some(comm)
+    })
 }
 
 fn page_size() -> usize {
@@ -291,19 +331,26 @@ fn lost_events(programs: Arc<SyscallPrograms>) -> impl Fn() -> u64 + Send + Sync
     }
 }
 
-fn decode(names: &Names, event: &sabot_abi::SyscallEvent) -> Option<Event> {
-    Some(Event {
+fn decode(label: &str, event: &sabot_abi::SyscallEvent) -> Event {
+    Event {
         time: clock::system_time(BootTime(event.time)),
         kind: EventKind::Syscall(SyscallEvent {
-            process: names.get(event.process).to_string(),
+            process: label.to_owned(),
+            comm: comm(&event.comm),
             pid: event.pid,
             tid: event.tid,
             syscall: syscall_name(event.syscall),
             duration: Duration::from_nanos(event.duration_ns),
             result: event.result,
             errno: errno(event.result).map(errno_name),
+            detail: details::decode(event),
         }),
-    })
+    }
+}
+
+fn comm(bytes: &[u8; COMM_LENGTH]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(COMM_LENGTH);
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// As the kernel programs count it: its own restart codes are `EINTR`.
@@ -317,118 +364,4 @@ fn errno(result: i64) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(processes: &[&str]) -> SyscallsConfig {
-        SyscallsConfig {
-            processes: processes.iter().map(|&name| name.to_owned()).collect(),
-            ..SyscallsConfig::default()
-        }
-    }
-
-    #[test]
-    fn names_that_the_kernel_cannot_tell_apart_are_one() {
-        let (names, programs) = translate(&config(&[
-            "containerd-shim-runc-v2",
-            "kubelet",
-            "containerd-shim",
-        ]))
-        .unwrap();
-        assert_eq!(
-            programs.processes,
-            [*b"containerd-shim\0", *b"kubelet\0\0\0\0\0\0\0\0\0"]
-        );
-        assert_eq!(&*names.get(0), "containerd-shim");
-        assert_eq!(&*names.get(1), "kubelet");
-        assert_eq!(&*names.get(2), "unknown");
-    }
-
-    #[test]
-    fn what_is_no_process_name_is_refused() {
-        for name in ["", "/usr/bin/kubelet", "kube\0let"] {
-            let error = translate(&config(&[name])).unwrap_err();
-            assert!(matches!(error, SyscallsError::Name(given) if given == name));
-        }
-        let many: Vec<String> = (0..65).map(|i| format!("p{i}")).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert!(matches!(
-            translate(&config(&many)),
-            Err(SyscallsError::TooManyNames(65))
-        ));
-    }
-
-    #[test]
-    fn a_ring_is_a_power_of_two_from_a_page_on() {
-        for ring_bytes in [0, 1024, 12_288] {
-            let config = SyscallsConfig {
-                ring_bytes,
-                ..config(&["kubelet"])
-            };
-            assert!(
-                matches!(translate(&config), Err(SyscallsError::RingSize { bytes, .. }) if bytes == ring_bytes)
-            );
-        }
-    }
-
-    #[test]
-    fn thresholds_translate() {
-        let threshold = |slow_threshold| {
-            let config = SyscallsConfig {
-                slow_threshold,
-                ..config(&["kubelet"])
-            };
-            translate(&config).unwrap().1.slow_threshold_ns
-        };
-        assert_eq!(threshold(None), 0);
-        assert_eq!(threshold(Some(Duration::ZERO)), 1);
-        assert_eq!(threshold(Some(Duration::from_millis(20))), 20_000_000);
-        assert_eq!(threshold(Some(Duration::MAX)), u64::MAX);
-    }
-
-    #[test]
-    fn results_are_errors_in_the_kernels_range_only() {
-        assert_eq!(errno(0), None);
-        assert_eq!(errno(3), None);
-        assert_eq!(errno(-2), Some(2));
-        assert_eq!(errno(-4095), Some(4095));
-        assert_eq!(errno(-4096), None);
-        assert_eq!(errno(-512), Some(EINTR));
-        assert_eq!(errno(-516), Some(EINTR));
-        assert_eq!(errno(i64::MIN), None);
-    }
-
-    #[test]
-    fn an_event_is_decoded() {
-        let names = Names(Arc::from([Arc::from("kubelet")]));
-        let event = sabot_abi::SyscallEvent {
-            time: crate::kernel::boot_time().0,
-            duration_ns: 1500,
-            pid: 7,
-            tid: 8,
-            process: 0,
-            syscall: syscall_number("openat").unwrap(),
-            result: -2,
-            comm: *b"kubelet\0\0\0\0\0\0\0\0\0",
-        };
-        let Some(Event {
-            kind: EventKind::Syscall(decoded),
-            ..
-        }) = decode(&names, &event)
-        else {
-            panic!("a syscall event was given");
-        };
-        assert_eq!(
-            decoded,
-            SyscallEvent {
-                process: "kubelet".into(),
-                pid: 7,
-                tid: 8,
-                syscall: "openat",
-                duration: Duration::from_nanos(1500),
-                result: -2,
-                errno: Some("ENOENT"),
-            }
-        );
-    }
-}
+mod tests;

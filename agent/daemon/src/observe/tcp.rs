@@ -6,6 +6,9 @@
 //! counted, whether of data or of a SYN, and those of SYN-ACKs are not. Bytes: a stream's end counts as one, as in `ss`, and
 //! what a connection did in the last tick of the kernel (a millisecond or some) is added with its next segment or its end.
 //! A passive handshake's time is that from the last SYN-ACK to its acknowledgement, and unknown if it was sent repeatedly.
+//!
+//! A connect that fails before a SYN is sent, as without a route, is none. Resets that answer a segment of no connection
+//! are told by kernels from 6.10 on.
 
 use std::io;
 use std::sync::Arc;
@@ -250,13 +253,15 @@ impl TcpObserver {
         self.programs.entries()
     }
 
-    /// Connections that are followed.
+    /// The owners of all connections that are followed, each as often as it has some; [`sabot_abi::NO_OWNER`] is nobody who
+    /// is known.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to read a map.
-    pub fn followed(&self) -> Result<usize, TcpProgramError> {
-        Ok(self.programs.sockets()?.len())
+    pub fn followed(&self) -> Result<Vec<u32>, TcpProgramError> {
+        let sockets = self.programs.sockets()?;
+        Ok(sockets.iter().map(|socket| socket.owner).collect())
     }
 
     /// Whether events are still being read.

@@ -1,5 +1,9 @@
 //! The kernel room alone, on real namespaces: each action's bite and its counters.
 
+mod comings;
+mod drops;
+mod queries;
+mod reasons;
 mod rig;
 mod wire;
 

@@ -35,9 +35,13 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new() -> Self {
+        Self::on(HookKind::Tcx)
+    }
+
+    pub(crate) fn on(hook: HookKind) -> Self {
         let lab = Lab::new(3).unwrap();
         let options = InjectorOptions {
-            hook: HookKind::Tcx,
+            hook,
             line_bytes: 1 << 26,
             line_bytes_total: 1 << 28,
             line_real_time: true,

@@ -17,6 +17,7 @@ mod dns;
 mod events;
 mod filter;
 mod headers;
+mod note;
 mod packet;
 mod peers;
 mod pipeline;
@@ -50,12 +51,12 @@ const PASS: i32 = -1;
 
 #[classifier]
 pub fn fault_egress(ctx: TcContext) -> i32 {
-    verdict(try_arrive(&ctx, DIRECTION_EGRESS), DIRECTION_EGRESS)
+    verdict(&ctx, try_arrive(&ctx, DIRECTION_EGRESS), DIRECTION_EGRESS)
 }
 
 #[classifier]
 pub fn fault_ingress(ctx: TcContext) -> i32 {
-    verdict(try_arrive(&ctx, DIRECTION_INGRESS), DIRECTION_INGRESS)
+    verdict(&ctx, try_arrive(&ctx, DIRECTION_INGRESS), DIRECTION_INGRESS)
 }
 
 /// On the TAP: a packet that the delay line gives back.
@@ -101,8 +102,9 @@ fn try_arrive(ctx: &TcContext, direction: u32) -> Result<Step, Trouble> {
     Ok(pipeline::run(ctx, target, direction, Entrance::Start))
 }
 
-/// A packet that comes back from a detour: it meets the slots behind the one that sent it away, and goes on.
-fn try_return(ctx: &TcContext, detour: Detour) -> Result<Step, Trouble> {
+/// A packet that comes back from a detour: it meets the slots behind the one that sent it away, and goes on in its
+/// direction, which is returned too.
+fn try_return(ctx: &TcContext, detour: Detour) -> Result<(Step, u32), Trouble> {
     let target_id = targets::id_of(ctx);
     let target = targets::get(target_id).ok_or(Trouble::Incident(INCIDENT_ORPHANED))?;
     let tag: Tag = detour::take_tag(ctx).map_err(Trouble::Incident)?;
@@ -117,9 +119,9 @@ fn try_return(ctx: &TcContext, detour: Detour) -> Result<Step, Trouble> {
     };
     if step == Step::Continue {
         detour::leave(ctx, target.ifindex, tag.direction);
-        return Ok(Step::Redirect);
+        return Ok((Step::Redirect, tag.direction));
     }
-    Ok(step)
+    Ok((step, tag.direction))
 }
 
 /// Where a packet that comes back goes on; an answer meets no slot.
@@ -149,17 +151,21 @@ fn count_return(counters: &mut Counters, detour: Detour, role: Role, wire: &Tall
 }
 
 /// The verdict at a target's device: an error never costs a packet.
-fn verdict(outcome: Result<Step, Trouble>, direction: u32) -> i32 {
+fn verdict(ctx: &TcContext, outcome: Result<Step, Trouble>, direction: u32) -> i32 {
     match outcome {
         Ok(Step::Continue) | Err(Trouble::NotIp) => PASS,
         Ok(Step::Redirect) => TC_ACT_REDIRECT,
         Ok(Step::Drop) if direction == DIRECTION_EGRESS => {
+            note::of_fault(ctx, direction);
             // `TC_ACT_SHOT` would tell the sender (`NET_XMIT_DROP`): TCP takes it for local congestion and does not count
             // a loss, a raw socket gets ENOBUFS.
             detour::into_nothing();
             TC_ACT_REDIRECT
         }
-        Ok(Step::Drop) => TC_ACT_SHOT,
+        Ok(Step::Drop) => {
+            note::of_fault(ctx, direction);
+            TC_ACT_SHOT
+        }
         Err(Trouble::Incident(which)) => {
             incident(which);
             PASS
@@ -170,14 +176,19 @@ fn verdict(outcome: Result<Step, Trouble>, direction: u32) -> i32 {
 /// The verdict on our own devices: what isn't ours never enters the target's stack.
 fn returned(ctx: &TcContext, detour: Detour) -> i32 {
     match try_return(ctx, detour) {
-        Ok(Step::Redirect) => TC_ACT_REDIRECT,
-        Ok(Step::Continue | Step::Drop) => TC_ACT_SHOT,
+        Ok((Step::Redirect, _)) => TC_ACT_REDIRECT,
+        Ok((Step::Continue | Step::Drop, direction)) => {
+            note::of_fault(ctx, direction);
+            TC_ACT_SHOT
+        }
         Err(Trouble::NotIp) => {
             incident(INCIDENT_UNTAGGED);
+            note::of_incident(ctx);
             TC_ACT_SHOT
         }
         Err(Trouble::Incident(which)) => {
             incident(which);
+            note::of_incident(ctx);
             aya_log_ebpf::debug!(
                 ctx,
                 "dropped a frame on one of our own devices: incident {}",

@@ -1,35 +1,31 @@
 //! A syscall from its beginning to its end, and what is counted of it.
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::PerCpuHashMap;
+use aya_ebpf::maps::HashMap;
 use sabot_abi::{
-    EINTR, ERESTART_FIRST, ERESTART_LAST, ErrnoKey, LATENCY_BUCKETS, MAX_ERRNO, SYSCALL_BITMAP_WORDS,
-    SyscallKey, SyscallLatency, latency_bucket,
+    EINTR, ERESTART_FIRST, ERESTART_LAST, ErrnoKey, HISTOGRAM_BUCKETS, Histogram, MAX_ERRNO, SyscallKey,
+    log_linear_bucket,
 };
 
-use crate::bitmap::Bitmap;
-use crate::in_flight::{self, Call};
+use crate::events::Ended;
 use crate::losses::{self, Loss};
-use crate::{events, processes};
+use crate::processes::Comm;
+use crate::threads::Call;
+use crate::{events, processes, settings, threads};
 
-/// The daemon sets the size. Both maps are there once for each CPU, so they are kept small, and are not allocated on
-/// demand, which old kernels can't do safely in a tracepoint.
+/// One for all CPUs: a histogram is large, and a node may have many CPUs. Two CPUs seldom count in one bucket at once.
+/// Not allocated on demand, which old kernels can't do safely in a tracepoint. The daemon sets the sizes, and removes the
+/// entries of names that are no longer watched once nobody can hold one.
 #[map]
-static LATENCIES: PerCpuHashMap<SyscallKey, SyscallLatency> = PerCpuHashMap::with_max_entries(1024, 0);
+static LATENCIES: HashMap<SyscallKey, Histogram> = HashMap::with_max_entries(1024, 0);
 #[map]
-static ERRNOS: PerCpuHashMap<ErrnoKey, u64> = PerCpuHashMap::with_max_entries(4096, 0);
+static ERRNOS: HashMap<ErrnoKey, u64> = HashMap::with_max_entries(4096, 0);
 
-/// Syscalls that don't return, or whose result isn't one.
-#[unsafe(no_mangle)]
-static UNTRACED: Bitmap<SYSCALL_BITMAP_WORDS> = Bitmap::EMPTY;
-
-const NO_LATENCY: SyscallLatency = SyscallLatency {
-    calls: 0,
-    total_ns: 0,
-    buckets: [0; LATENCY_BUCKETS],
-};
+static NO_LATENCY: Histogram = Histogram::EMPTY;
 
 #[inline(always)]
 pub fn try_enter(id: i64) -> Result<(), Loss> {
@@ -40,45 +36,59 @@ pub fn try_enter(id: i64) -> Result<(), Loss> {
     let Ok(syscall) = u32::try_from(id) else {
         return Ok(());
     };
-    if UNTRACED.contains(syscall) {
+    if !settings::measured().contains(syscall) {
         return Ok(());
     }
-    let Some(process) = processes::watched(&comm) else {
-        return Ok(());
-    };
-    let Some(ids) = processes::current_ids() else {
-        return Ok(());
-    };
-    in_flight::begin(&Call {
-        start: now(),
-        process,
-        syscall,
-        ids,
-    })
+    threads::begin(&comm, syscall, now)
 }
 
+/// `registers` is the address of the thread's own, which still hold the arguments.
 #[inline(always)]
-pub fn try_exit(result: i64) -> Result<(), Loss> {
+pub fn try_exit(registers: u64, result: i64) -> Result<(), Loss> {
     let Some(comm) = processes::maybe_watched() else {
         return Ok(());
     };
-    let Some(call) = in_flight::end() else {
+    let Some(call) = threads::end(&comm) else {
         return Ok(());
     };
+    record(&call, comm, result, registers)
+}
+
+#[inline(always)]
+pub fn try_exec(old_tid: i32) -> Result<(), Loss> {
+    let Some(call) = threads::end_before_exec(old_tid) else {
+        return Ok(());
+    };
+    let Some(comm) = Comm::current() else {
+        return Ok(());
+    };
+    // The registers are the new program's.
+    record(&call, comm, 0, 0)
+}
+
+#[inline(always)]
+fn record(call: &Call, comm: Comm, result: i64, registers: u64) -> Result<(), Loss> {
     let end = now();
     let duration = end.saturating_sub(call.start);
     // Each record stands for itself: the failure to write one must not cost the others.
-    if let Err(loss) = count_latency(&call, duration) {
+    if let Err(loss) = count_latency(call, duration) {
         losses::count(loss);
     }
     let errno = errno(result);
     if let Some(errno) = errno
-        && let Err(loss) = count_errno(&call, errno)
+        && let Err(loss) = count_errno(call, errno)
     {
         losses::count(loss);
     }
     if events::wanted(call.syscall, duration, errno) {
-        events::emit(&call, comm, end, duration, result)
+        events::emit(&Ended {
+            call,
+            comm,
+            end,
+            duration,
+            result,
+            registers,
+        })
     } else {
         Ok(())
     }
@@ -107,16 +117,20 @@ fn count_latency(call: &Call, duration: u64) -> Result<(), Loss> {
         Some(latency) => latency,
         None => {
             // Another CPU may have been first; its entry is as good.
-            let _ = LATENCIES.insert(key, NO_LATENCY, BPF_NOEXIST.into());
+            // By reference: it is larger than the programs' stack.
+            let nothing: &'static Histogram = &NO_LATENCY;
+            let _ = LATENCIES.insert(key, nothing, BPF_NOEXIST.into());
             LATENCIES.get_ptr_mut(key).ok_or(Loss::Latency)?
         }
     };
-    // SAFETY: the pointer is to this CPU's value, entries are never removed, and programs on tracepoints aren't preempted.
-    let latency = unsafe { &mut *latency };
-    latency.calls += 1;
-    latency.total_ns += duration;
-    if let Some(bucket) = latency.buckets.get_mut(latency_bucket(duration)) {
-        *bucket += 1;
+    // The function promises it, which the verifier doesn't know.
+    let bucket = log_linear_bucket(duration);
+    if bucket < HISTOGRAM_BUCKETS {
+        // SAFETY: the pointer is to a value of the map, the index is within it, and all writers add atomically.
+        unsafe {
+            add(&raw mut (*latency).sum, duration);
+            add((&raw mut (*latency).buckets).cast::<u64>().add(bucket), 1);
+        }
     }
     Ok(())
 }
@@ -135,9 +149,27 @@ fn count_errno(call: &Call, errno: u32) -> Result<(), Loss> {
             ERRNOS.get_ptr_mut(key).ok_or(Loss::Errno)?
         }
     };
-    // SAFETY: as above.
-    unsafe { *count += 1 };
+    // SAFETY: the pointer is to a value of the map, and all writers add atomically.
+    unsafe { add(count, 1) };
     Ok(())
+}
+
+/// The form that hands no value back, which every kernel has.
+///
+/// # Safety
+///
+/// `total` points to an aligned `u64` that is only ever written atomically.
+#[inline(always)]
+unsafe fn add(total: *mut u64, value: u64) {
+    // SAFETY: the word is valid, as the caller promises, and the instruction changes nothing else.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({total} + 0) += {value}",
+            total = in(reg) total,
+            value = in(reg) value,
+            options(nostack),
+        );
+    }
 }
 
 #[inline(always)]

@@ -3,16 +3,17 @@
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
-use sabot_abi::{ERRNO_BITMAP_WORDS, SYSCALL_BITMAP_WORDS, SyscallEvent};
+use sabot_abi::{ERRNO_BITMAP_WORDS, SYSCALL_ARGUMENTS, SYSCALL_BITMAP_WORDS, SyscallEvent, SyscallFile};
 
 use crate::bitmap::Bitmap;
-use crate::in_flight::Call;
+use crate::details;
 use crate::losses::Loss;
 use crate::processes::Comm;
+use crate::threads::Call;
 
 /// The daemon sets the size.
 #[map]
-static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+static EVENTS: RingBuf = RingBuf::with_byte_size(512 * 1024, 0);
 
 /// From this duration on a call is slow, ns; 0: none is.
 #[unsafe(no_mangle)]
@@ -26,6 +27,17 @@ static SLOW_EXEMPT: Bitmap<SYSCALL_BITMAP_WORDS> = Bitmap::EMPTY;
 #[unsafe(no_mangle)]
 static QUIET_ERRNO: Bitmap<ERRNO_BITMAP_WORDS> = Bitmap::EMPTY;
 
+/// A call that has ended.
+pub struct Ended<'a> {
+    pub call: &'a Call,
+    pub comm: Comm,
+    pub end: u64,
+    pub duration: u64,
+    pub result: i64,
+    /// The address of the thread's registers; 0 where they no longer hold the call's arguments.
+    pub registers: u64,
+}
+
 #[inline(always)]
 pub fn wanted(syscall: u32, duration: u64, errno: Option<u32>) -> bool {
     let threshold = SLOW_THRESHOLD.load();
@@ -37,18 +49,28 @@ pub fn wanted(syscall: u32, duration: u64, errno: Option<u32>) -> bool {
 ///
 /// [`Loss::Event`] when the ring is full.
 #[inline(always)]
-pub fn emit(call: &Call, comm: Comm, end: u64, duration: u64, result: i64) -> Result<(), Loss> {
+pub fn emit(ended: &Ended<'_>) -> Result<(), Loss> {
     let mut entry = EVENTS.reserve::<SyscallEvent>(0).ok_or(Loss::Event)?;
-    entry.write(SyscallEvent {
-        time: end,
-        duration_ns: duration,
-        pid: call.ids.pid,
-        tid: call.ids.tid,
-        process: call.process,
-        syscall: call.syscall,
-        result,
-        comm: comm.bytes(),
-    });
+    // The event is larger than the programs' stack, so that it is written where it is to be.
+    let event = entry.as_mut_ptr();
+    // SAFETY: the pointer is to an event in the ring, which nobody else sees before it is submitted. The texts beyond their
+    // lengths stay as the ring had them.
+    unsafe {
+        (&raw mut (*event).time).write(ended.end);
+        (&raw mut (*event).duration_ns).write(ended.duration);
+        (&raw mut (*event).pid).write(ended.call.pid);
+        (&raw mut (*event).tid).write(ended.call.tid);
+        (&raw mut (*event).process).write(ended.call.process);
+        (&raw mut (*event).syscall).write(ended.call.syscall);
+        (&raw mut (*event).result).write(ended.result);
+        (&raw mut (*event).comm).write(ended.comm.bytes());
+        (&raw mut (*event).arguments).write([0; SYSCALL_ARGUMENTS]);
+        (&raw mut (*event).file).write(SyscallFile::default());
+        (&raw mut (*event).text_lengths).write([0; 2]);
+        if ended.registers != 0 {
+            details::read(&mut *event, ended.registers, ended.call.syscall);
+        }
+    }
     entry.submit(0);
     Ok(())
 }

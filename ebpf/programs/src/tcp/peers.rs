@@ -13,5 +13,7 @@ const WHOLE_ADDRESS: u32 = 128;
 /// `PEER_*`.
 #[inline(always)]
 pub fn class(address: [u8; 16]) -> u32 {
-    PEERS.get(Key::new(WHOLE_ADDRESS, address)).map_or(PEER_PUBLIC, |class| *class)
+    PEERS
+        .get(Key::new(WHOLE_ADDRESS, address))
+        .map_or(PEER_PUBLIC, |class| *class)
 }

@@ -41,7 +41,9 @@ pub fn begin(sock: Sock, asked: u64) -> Result<&'static mut TcpSocket, Loss> {
 pub fn known(sock: Sock) -> Option<&'static mut TcpSocket> {
     // SAFETY: the entry is removed under the socket's lock, which is held here. Should a full table give it to another
     // socket at this very moment, the other's counters are off, and no memory but theirs is touched.
-    SOCKETS.get_ptr_mut(sock.address()).map(|entry| unsafe { &mut *entry })
+    SOCKETS
+        .get_ptr_mut(sock.address())
+        .map(|entry| unsafe { &mut *entry })
 }
 
 /// A socket that was perhaps not seen before; what it counted until now was then before our time.
@@ -90,7 +92,10 @@ fn settle_traffic(entry: &mut TcpSocket, sock: Sock, stats: &mut TcpStats) {
     }
     let received = sock.bytes_received();
     if received != entry.bytes_received {
-        atomic::add(&mut stats.bytes_received, received.saturating_sub(entry.bytes_received));
+        atomic::add(
+            &mut stats.bytes_received,
+            received.saturating_sub(entry.bytes_received),
+        );
         entry.bytes_received = received;
     }
     entry.segments_sent = sock.segments_sent();
@@ -254,7 +259,9 @@ fn meet(sock: Sock, new: u32) -> Result<&'static mut TcpSocket, Loss> {
 
 #[inline(always)]
 fn insert(sock: Sock, entry: &TcpSocket) -> Result<&'static mut TcpSocket, Loss> {
-    SOCKETS.insert(sock.address(), entry, 0).map_err(|_| Loss::Socket)?;
+    SOCKETS
+        .insert(sock.address(), entry, 0)
+        .map_err(|_| Loss::Socket)?;
     known(sock).ok_or(Loss::Socket)
 }
 

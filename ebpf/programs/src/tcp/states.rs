@@ -103,7 +103,13 @@ fn failed(entry: &TcpSocket, stats: &mut TcpStats, errno: u32) {
         atomic::add(errors, 1);
     }
     stats::first(entry.owner, time, |firsts| &mut firsts.connect_failure);
-    events::emit(time, entry.owner, TCP_CONNECT_FAILED, errno, &sockets::ends(entry));
+    events::emit(
+        time,
+        entry.owner,
+        TCP_CONNECT_FAILED,
+        errno,
+        &sockets::ends(entry),
+    );
 }
 
 #[inline(always)]

@@ -1,3 +1,6 @@
+use crate::view::EventDoc;
+use std::collections::HashMap;
+
 use super::*;
 
 fn event(kind: v1::event::Kind) -> EventDoc {
@@ -47,6 +50,29 @@ fn syscall() -> v1::SyscallEvent {
         }),
         result: -2,
         errno: Some("ENOENT".into()),
+        comm: "kubelet".into(),
+        detail: [("path".to_owned(), "/etc/a\nb".to_owned())].into(),
+    }
+}
+
+fn call() -> v1::CriEvent {
+    v1::CriEvent {
+        operation: "CreateContainer".into(),
+        pod: Some(v1::PodRef {
+            namespace: "team-a".into(),
+            name: "web-0".into(),
+        }),
+        sandbox: "5f2c8e0b7a6d4c3b2a19".into(),
+        container: String::new(),
+        image: "busybox:1".into(),
+        process: "kubelet".into(),
+        pid: 11,
+        duration: Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 2_500_000,
+        }),
+        outcome: "NotFound".into(),
+        message: "no such image".into(),
     }
 }
 
@@ -62,11 +88,48 @@ fn refused() -> v1::TcpEvent {
     }
 }
 
+fn drop() -> v1::DropEvent {
+    v1::DropEvent {
+        pod: packet().pod,
+        direction: v1::Direction::Ingress.into(),
+        reason: "NO_SOCKET".into(),
+        source: "10.0.0.1".into(),
+        destination: "10.0.0.2".into(),
+        source_port: 40_000,
+        destination_port: 53,
+        protocol: 17,
+        wire_packets: 1,
+        wire_bytes: 142,
+    }
+}
+
+fn query() -> v1::DnsEvent {
+    v1::DnsEvent {
+        pod: None,
+        outcome: v1::DnsOutcome::Failed.into(),
+        name: "db.test".into(),
+        r#type: "AAAA".into(),
+        server: "10.0.0.2".into(),
+        rcode: Some("SERVFAIL".into()),
+        latency: Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 2_000_000,
+        }),
+    }
+}
+
 fn lost() -> v1::Lost {
     v1::Lost {
         stream: "watch".into(),
         count: 7,
     }
+}
+
+fn assert_line(kind: v1::event::Kind, line: &str) {
+    assert_eq!(
+        event_line(&event(kind)),
+        format!("2030-03-17T17:46:40.000Z {line}")
+    );
 }
 
 #[test]
@@ -86,8 +149,45 @@ fn events_are_one_line_each() {
         ),
         (
             Kind::Syscall(syscall()),
-            "syscall kubelet[11/12] openat = -2 ENOENT in 2ms 500us",
+            "syscall kubelet[11/12] openat(path=/etc/a\\nb) = -2 ENOENT in 2ms 500us",
         ),
+        (
+            Kind::Syscall(v1::SyscallEvent {
+                process: "/kubepods.slice".into(),
+                comm: "etcd".into(),
+                syscall: "getpid".into(),
+                detail: HashMap::new(),
+                errno: None,
+                result: 7,
+                ..syscall()
+            }),
+            "syscall /kubepods.slice etcd[11/12] getpid() = 7 in 2ms 500us",
+        ),
+        (Kind::Fault(expired), "fault team-a/cut expired"),
+        (
+            Kind::Cri(call()),
+            "cri CreateContainer team-a/web-0 sandbox 5f2c8e0b7a6d4 image busybox:1 by kubelet[11] = NotFound in 2ms 500us: \
+             no such image",
+        ),
+        (
+            Kind::Cri(v1::CriEvent {
+                operation: "unknown".into(),
+                outcome: "unread".into(),
+                ..v1::CriEvent::default()
+            }),
+            "cri unknown = unread",
+        ),
+        (Kind::Lost(lost()), "lost 7 events of watch"),
+    ] {
+        assert_line(kind, line);
+    }
+}
+
+#[test]
+fn what_happens_to_traffic_is_one_line_each() {
+    use v1::event::Kind;
+
+    for (kind, line) in [
         (
             Kind::Tcp(refused()),
             "tcp connect-failed ECONNREFUSED at team-a/web-0 10.0.0.1:40000 -> [fd00::2]:80",
@@ -100,13 +200,26 @@ fn events_are_one_line_each() {
             }),
             "tcp reset-sent at node",
         ),
-        (Kind::Fault(expired), "fault team-a/cut expired"),
-        (Kind::Lost(lost()), "lost 7 events of watch"),
     ] {
-        assert_eq!(
-            event_line(&event(kind)),
-            format!("2030-03-17T17:46:40.000Z {line}")
-        );
+        assert_line(kind, line);
+    }
+}
+
+#[test]
+fn drops_and_dns_queries_are_one_line_each() {
+    use v1::event::Kind;
+
+    for (kind, line) in [
+        (
+            Kind::Drop(drop()),
+            "drop NO_SOCKET at team-a/web-0 ingress UDP 10.0.0.1:40000 -> 10.0.0.2:53 (142 B)",
+        ),
+        (
+            Kind::Dns(query()),
+            "dns failed SERVFAIL db.test AAAA from node to 10.0.0.2 after 2ms",
+        ),
+    ] {
+        assert_line(kind, line);
     }
 }
 
@@ -129,7 +242,16 @@ fn the_json_of_an_event_names_its_type() {
         value(Kind::Syscall(syscall())),
         json!({
             "time": time, "type": "syscall", "process": "kubelet", "pid": 11, "tid": 12, "syscall": "openat",
-            "duration": "2ms 500us", "result": -2, "errno": "ENOENT",
+            "duration": "2ms 500us", "result": -2, "errno": "ENOENT", "comm": "kubelet",
+            "detail": {"path": "/etc/a\nb"},
+        })
+    );
+    assert_eq!(
+        value(Kind::Cri(call())),
+        json!({
+            "time": time, "type": "cri", "operation": "CreateContainer",
+            "pod": {"namespace": "team-a", "name": "web-0"}, "sandbox": "5f2c8e0b7a6d4c3b2a19", "image": "busybox:1",
+            "process": "kubelet", "pid": 11, "duration": "2ms 500us", "outcome": "NotFound", "message": "no such image",
         })
     );
     assert_eq!(
@@ -142,5 +264,17 @@ fn the_json_of_an_event_names_its_type() {
     assert_eq!(
         value(Kind::Lost(lost())),
         json!({"time": time, "type": "lost", "stream": "watch", "count": 7})
+    );
+}
+
+#[test]
+fn what_is_traced_is_listed() {
+    let tracing = v1::Tracing {
+        processes: vec!["kubelet".into(), "runc".into()],
+        ..v1::Tracing::default()
+    };
+    assert_eq!(
+        crate::render::tracing(&tracing.into()),
+        "Processes:   kubelet, runc\nCgroups:     none\nSyscalls:    all"
     );
 }

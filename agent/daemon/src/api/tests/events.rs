@@ -7,7 +7,7 @@ use tonic::{Code, Streaming};
 
 use super::engine::fault_name;
 use super::{Fixture, HUB_CAPACITY, metadata, next};
-use crate::observe::event::{Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
+use crate::observe::event::{CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
 
 fn packet(fault: &str, pod: &str, outcome: &'static str) -> EventKind {
     EventKind::Packet(PacketEvent {
@@ -36,6 +36,8 @@ fn syscall(process: &str, micros: u64, errno: Option<&'static str>) -> EventKind
         duration: Duration::from_micros(micros),
         result: errno.map_or(3, |_| -2),
         errno,
+        comm: "worker".into(),
+        detail: vec![("path", "/etc/passwd".into())],
     })
 }
 
@@ -44,6 +46,22 @@ fn change(fault: &str) -> EventKind {
         fault: fault_name(fault),
         change: "injected",
         message: String::new(),
+    })
+}
+
+fn call(pod: &str, millis: u64, outcome: &'static str) -> EventKind {
+    EventKind::Cri(CriEvent {
+        operation: "StartContainer",
+        pod_namespace: "team-a".into(),
+        pod_name: pod.into(),
+        sandbox: "s1".into(),
+        container: "c1".into(),
+        image: String::new(),
+        process: "kubelet".into(),
+        pid: 11,
+        duration: Some(Duration::from_millis(millis)),
+        outcome,
+        message: "why".into(),
     })
 }
 
@@ -58,6 +76,8 @@ fn samples() -> Vec<EventKind> {
         syscall("containerd", 2_000, None),
         change("cut"),
         change("slow"),
+        call("web", 1, "OK"),
+        call("db", 5, "NotFound"),
     ]
 }
 
@@ -150,6 +170,8 @@ async fn events_arrive_with_all_their_fields() {
             }),
             result: -2,
             errno: Some("ENOENT".into()),
+            comm: "worker".into(),
+            detail: [("path".to_owned(), "/etc/passwd".to_owned())].into(),
         })
     );
     let Kind::Fault(event) = next_kind(&mut stream).await else {
@@ -159,6 +181,44 @@ async fn events_arrive_with_all_their_fields() {
         (event.fault, event.change.as_str()),
         (Some(metadata("cut")), "injected")
     );
+}
+
+#[tokio::test]
+async fn a_call_of_the_runtime_arrives_with_all_its_fields() {
+    let fixture = Fixture::start().await;
+    let mut stream = watch(&fixture, v1::WatchEventsRequest::default()).await;
+    publish(&fixture, call("web", 1, "OK"));
+    let Kind::Cri(event) = next_kind(&mut stream).await else {
+        panic!("a call was published");
+    };
+    let pod = event.pod.expect("it is known");
+    assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("team-a", "web"));
+    assert_eq!(
+        (event.operation.as_str(), event.outcome.as_str()),
+        ("StartContainer", "OK")
+    );
+    assert_eq!((event.sandbox.as_str(), event.container.as_str()), ("s1", "c1"));
+    assert_eq!((event.process.as_str(), event.pid), ("kubelet", 11));
+    assert_eq!(event.duration.map(|took| took.nanos), Some(1_000_000));
+    assert_eq!(event.message, "why");
+}
+
+#[tokio::test]
+async fn calls_of_the_runtime_are_filtered_by_type_and_pod() {
+    let none = v1::WatchEventsRequest::default;
+    let calls = v1::WatchEventsRequest {
+        types: vec![v1::EventType::Cri.into()],
+        ..none()
+    };
+    assert_eq!(passing(calls).await, [8, 9]);
+    let pod = v1::WatchEventsRequest {
+        pod: Some(v1::PodRef {
+            namespace: "team-a".into(),
+            name: "web".into(),
+        }),
+        ..none()
+    };
+    assert_eq!(passing(pod).await, [0, 2, 8]);
 }
 
 #[tokio::test]
@@ -192,12 +252,12 @@ async fn filters_hold_together_and_exclude_what_lacks_the_property() {
         process: Some("kubelet".into()),
         ..none()
     };
-    assert_eq!(passing(process).await, [3, 4]);
+    assert_eq!(passing(process).await, [3, 4, 8, 9]);
     let failed = v1::WatchEventsRequest {
         failed_only: true,
         ..none()
     };
-    assert_eq!(passing(failed).await, [4]);
+    assert_eq!(passing(failed).await, [4, 9]);
     let slow = v1::WatchEventsRequest {
         min_duration: Some(prost_types::Duration {
             seconds: 0,
@@ -205,7 +265,7 @@ async fn filters_hold_together_and_exclude_what_lacks_the_property() {
         }),
         ..none()
     };
-    assert_eq!(passing(slow).await, [4, 5]);
+    assert_eq!(passing(slow).await, [4, 5, 8, 9]);
     let contradiction = v1::WatchEventsRequest {
         types: vec![v1::EventType::Packet.into()],
         failed_only: true,
@@ -315,6 +375,14 @@ async fn a_snapshot_holds_every_counter() {
                 name: "ENOENT".into(),
                 count: 3
             }],
+            p50: Some(prost_types::Duration {
+                seconds: 0,
+                nanos: 20_000
+            }),
+            p99: Some(prost_types::Duration {
+                seconds: 0,
+                nanos: 90_000
+            }),
         }]
     );
     let unparsed = v1::NamedCount {

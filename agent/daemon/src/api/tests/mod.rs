@@ -6,13 +6,15 @@ mod faults;
 mod node;
 mod server;
 mod socket;
+mod tracing;
 mod watches;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use hyper_util::rt::TokioIo;
+use sabot_core::Violation;
 use sabot_core::model::{BootTime, FaultName};
 use sabot_proto::sabot::v1;
 use sabot_proto::sabot::v1::fault_service_client::FaultServiceClient;
@@ -30,7 +32,8 @@ use super::{Limits, NodeInfo, ServeError, Services, SocketGuard, WatchLoss, bind
 use crate::kernel::features::{Feature, Features};
 use crate::observe::event::EventHub;
 use crate::observe::identity::Identity;
-use crate::observe::source::{ObserveSource, SyscallSummary};
+use crate::observe::source::{ObserveSource, SetTracingError, SyscallSummary};
+use crate::observe::syscalls::{SyscallsError, Tracing};
 use crate::observe::timeline::{
     Moment, Recovery, TargetTimeline, Timeline, TimelineSource, Totals, What, Window,
 };
@@ -41,7 +44,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Events that the hub holds for a reader.
 const HUB_CAPACITY: usize = 16;
 
-struct Observers;
+#[derive(Default)]
+struct Observers {
+    tracing: Mutex<Tracing>,
+}
 
 impl ObserveSource for Observers {
     fn syscalls(&self) -> Vec<SyscallSummary> {
@@ -51,7 +57,27 @@ impl ObserveSource for Observers {
             calls: 12,
             total: Duration::from_micros(340),
             errors: vec![("ENOENT".into(), 3)],
+            p50: Duration::from_micros(20),
+            p99: Duration::from_micros(90),
         }]
+    }
+
+    fn tracing(&self) -> Option<Tracing> {
+        Some(self.tracing.lock().expect("no test panics in here").clone())
+    }
+
+    /// Refuses what holds a name that nothing can have.
+    fn set_tracing(&self, tracing: &Tracing) -> Result<(), SetTracingError> {
+        if let Some(index) = tracing.processes.iter().position(String::is_empty) {
+            return Err(SyscallsError::Invalid(vec![Violation {
+                field: format!("tracing.processes[{index}]"),
+                value: "a b".into(),
+                allowed: "a name".into(),
+            }])
+            .into());
+        }
+        *self.tracing.lock().expect("no test panics in here") = tracing.clone();
+        Ok(())
     }
 
     fn events_lost(&self) -> Vec<(String, u64)> {
@@ -123,7 +149,7 @@ impl Fixture {
         let services = Services {
             engine: handle,
             events: events.clone(),
-            observe: Arc::new(Observers),
+            observe: Arc::new(Observers::default()),
             timelines: Arc::new(OneTimeline),
             node: Arc::new(node_info()),
             watch_loss: watch_loss.clone(),

@@ -11,6 +11,7 @@ mod recovery;
 mod tests;
 mod totals;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,7 +37,8 @@ const WHILE_OPEN: Duration = Duration::from_millis(500);
 
 /// What the observers know of an owner; read from the kernel at the time of the call.
 pub trait Measure: Send + Sync + 'static {
-    fn totals(&self, owner: u32) -> Totals;
+    /// Of those owners that are there.
+    fn totals(&self, owners: &BTreeSet<u32>) -> HashMap<u32, Totals>;
 
     fn firsts(&self, owner: u32) -> Firsts;
 

@@ -159,8 +159,13 @@ impl Record {
         self.latest = sample;
     }
 
-    pub(super) fn end(&mut self, sample: Sample) {
+    /// An owner that went leaves what was known of it last.
+    pub(super) fn end(&mut self, now: BootTime, sample: Option<Sample>) {
         if self.end.is_none() {
+            let sample = sample.unwrap_or_else(|| Sample {
+                at: now,
+                totals: self.latest.totals.clone(),
+            });
             self.end = Some(End {
                 watcher: Watcher::new(self.before.as_ref(), sample.clone()),
                 recovery: Recovery::Watching,

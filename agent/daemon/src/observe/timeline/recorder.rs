@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use sabot_core::model::{BootTime, FaultName, TargetSelector};
 
 use super::record::{Reaction, Record};
-use super::totals::Sample;
+use super::totals::{Sample, Totals};
 use super::{Measure, Timeline};
 use crate::engine::handle::{FaultView, LedgerEntry, Phase, Snapshot, TargetPhase, TargetView};
 use crate::observe::clock::instant;
@@ -62,7 +62,7 @@ impl Recorder {
             for (&owner, target) in &mut record.targets {
                 if !in_force.contains(&owner) {
                     target.see(self.measure.firsts(owner));
-                    target.end(sample(&*self.measure, owner, now));
+                    target.end(now, sample(&*self.measure, owner, now));
                 }
             }
             let new: Vec<u32> = in_force
@@ -89,7 +89,10 @@ impl Recorder {
         }
         let samples = self.history.get(&owner).into_iter().flatten();
         let before = samples.into_iter().find(|sample| is_within(sample.at, now));
-        let start = sample(&*self.measure, owner, now);
+        let start = sample(&*self.measure, owner, now).unwrap_or_else(|| Sample {
+            at: now,
+            totals: Totals::default(),
+        });
         let mut new = Record::new(Arc::clone(&known.identity), before, start);
         new.see(self.measure.firsts(owner));
         if let Some(record) = self.faults.get_mut(fault) {
@@ -104,12 +107,13 @@ impl Recorder {
             open.insert(owner);
         });
         self.history.retain(|owner, _| owners.get(*owner).is_some());
-        for owner in owners.iter().map(|owner| owner.number) {
+        let all = owners.iter().map(|owner| owner.number).collect();
+        for (owner, totals) in self.measure.totals(&all) {
             if !open.contains(&owner) && self.measure.firsts(owner).is_older_than(now) {
                 self.measure.forget_firsts(owner);
             }
             let samples = self.history.entry(owner).or_default();
-            samples.push_back(sample(&*self.measure, owner, now));
+            samples.push_back(Sample { at: now, totals });
             while samples.front().is_some_and(|oldest| !is_within(oldest.at, now)) {
                 samples.pop_front();
             }
@@ -118,10 +122,21 @@ impl Recorder {
 
     /// Looks at everybody whom a fault hurts, or did a moment ago.
     pub(super) fn look(&mut self, now: BootTime) {
+        let mut open = BTreeSet::new();
+        self.each_open(|owner, _| {
+            open.insert(owner);
+        });
         let measure = Arc::clone(&self.measure);
+        let totals = measure.totals(&open);
         self.each_open(|owner, target| {
-            target.see(measure.firsts(owner));
-            target.take(sample(&*measure, owner, now));
+            // Of an owner that went there is nothing new.
+            if let Some(totals) = totals.get(&owner) {
+                target.see(measure.firsts(owner));
+                target.take(Sample {
+                    at: now,
+                    totals: totals.clone(),
+                });
+            }
         });
     }
 
@@ -193,11 +208,10 @@ impl Recorder {
     }
 }
 
-fn sample(measure: &dyn Measure, owner: u32, now: BootTime) -> Sample {
-    Sample {
-        at: now,
-        totals: measure.totals(owner),
-    }
+/// `None` for an owner that went.
+fn sample(measure: &dyn Measure, owner: u32, now: BootTime) -> Option<Sample> {
+    let totals = measure.totals(&[owner].into()).remove(&owner)?;
+    Some(Sample { at: now, totals })
 }
 
 fn is_within(at: BootTime, now: BootTime) -> bool {

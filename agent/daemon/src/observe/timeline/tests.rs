@@ -1,5 +1,3 @@
-use std::collections::HashMap;
-
 use sabot_abi::{OwnerKey, log_linear_bucket};
 
 use super::recorder::Recorder;
@@ -19,13 +17,12 @@ struct Kernel {
 }
 
 impl Measure for Kernel {
-    fn totals(&self, owner: u32) -> Totals {
-        self.totals
-            .lock()
-            .unwrap()
-            .get(&owner)
-            .cloned()
-            .unwrap_or_default()
+    fn totals(&self, owners: &BTreeSet<u32>) -> HashMap<u32, Totals> {
+        let totals = self.totals.lock().unwrap();
+        owners
+            .iter()
+            .map(|owner| (*owner, totals.get(owner).cloned().unwrap_or_default()))
+            .collect()
     }
 
     fn firsts(&self, owner: u32) -> Firsts {

@@ -75,7 +75,11 @@ impl fmt::Display for RuntimeEndpoint {
 
 impl RuntimeEndpoint {
     /// The socket to connect to now, or why there is none.
-    pub(super) fn locate(&self) -> Result<PathBuf, String> {
+    ///
+    /// # Errors
+    ///
+    /// The reason, in words.
+    pub fn locate(&self) -> Result<PathBuf, String> {
         match self {
             Self::Disabled => Err("no pods: the runtime endpoint is `none`".into()),
             Self::Socket(path) if path.exists() => Ok(path.clone()),

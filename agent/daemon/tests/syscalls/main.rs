@@ -1,165 +1,34 @@
 //! The syscall programs on the running kernel. They need root.
 
-use std::collections::BTreeMap;
-use std::ffi::CString;
-use std::fs;
+mod baselines;
+mod details;
+mod rig;
+mod tracing;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::gettid;
 use sabot_abi::{SYSCALL_LOSS_EVENT, SyscallEvent as RawEvent};
 use sabotd::engine::handle::{Handle, RuntimeState, Snapshot};
-use sabotd::kernel::syscalls::{SyscallProgramConfig, SyscallPrograms};
+use sabotd::kernel::syscalls::{SyscallProgramConfig, SyscallPrograms, Watch};
 use sabotd::metrics::{Format, Metrics, ReconcileDuration, Sources};
-use sabotd::observe::event::{Event, EventHub, EventKind, SyscallEvent};
+use sabotd::observe::event::SyscallEvent;
 use sabotd::observe::names::syscall_number;
 use sabotd::observe::observers::Observers;
-use sabotd::observe::syscalls::{SyscallObserver, SyscallSnapshot, SyscallsConfig, start};
-use tempfile::TempDir;
-use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
-/// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A name of a process that no other test and nothing else on the machine has. busybox knows itself by its beginning.
-fn unique_name() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!(
-        "busybox{:x}{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
-    assert!(name.len() <= 15, "{name} would be cut");
-    name
-}
-
-fn observe(name: &str, slow_threshold: Option<Duration>) -> (SyscallObserver, Receiver<Arc<Event>>) {
-    let hub = EventHub::new(4096);
-    let events = hub.subscribe();
-    let config = SyscallsConfig {
-        processes: vec![name.to_owned()],
-        slow_threshold,
-        ..SyscallsConfig::default()
-    };
-    let observer = start(&config, hub).expect("root is needed to trace syscalls");
-    (observer, events)
-}
-
-/// Runs `body` on a thread with this name; returns its tid and what `body` returns.
-fn on_thread_named<T: Send>(name: &str, body: impl FnOnce() -> T + Send) -> (u32, T) {
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                let name = CString::new(name).unwrap();
-                nix::sys::prctl::set_name(&name).unwrap();
-                let result = body();
-                // What the thread does to end is not part of the test.
-                nix::sys::prctl::set_name(c"finished").unwrap();
-                (gettid().as_raw() as u32, result)
-            })
-            .join()
-            .unwrap()
-    })
-}
-
-fn open_missing(times: usize) {
-    for _ in 0..times {
-        // SAFETY: the path is a valid string.
-        let result = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, c"/no/such/file".as_ptr(), 0) };
-        assert_eq!(result, -1);
-    }
-}
-
-fn errors(snapshot: &SyscallSnapshot, syscalls: &[&str], errno: &str) -> u64 {
-    snapshot
-        .errors
-        .iter()
-        .filter(|(((_, syscall), found), _)| syscalls.contains(syscall) && *found == errno)
-        .map(|(_, count)| count)
-        .sum()
-}
-
-fn calls(snapshot: &SyscallSnapshot, syscall: &str) -> u64 {
-    snapshot
-        .calls
-        .iter()
-        .filter(|((_, found), _)| *found == syscall)
-        .map(|(_, stats)| stats.calls)
-        .sum()
-}
-
-/// Receives until `enough` says so.
-async fn receive(
-    events: &mut Receiver<Arc<Event>>,
-    mut enough: impl FnMut(&[SyscallEvent]) -> bool,
-) -> Vec<SyscallEvent> {
-    let mut received = Vec::new();
-    while !enough(&received) {
-        let event = tokio::time::timeout(PATIENCE, events.recv())
-            .await
-            .unwrap_or_else(|_| panic!("only these events came: {received:#?}"))
-            .unwrap();
-        match &event.kind {
-            EventKind::Syscall(call) => received.push(call.clone()),
-            other => panic!("{other:?} is no syscall"),
-        }
-    }
-    received
-}
-
-/// A copy of busybox under a name of its own.
-struct Program {
-    _folder: TempDir,
-    path: PathBuf,
-}
-
-impl Program {
-    fn named(name: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(name);
-        fs::copy("/bin/busybox", &path)
-            .expect("busybox is needed: install Debian's package `busybox-static`");
-        Self {
-            _folder: folder,
-            path,
-        }
-    }
-
-    fn command(&self) -> Command {
-        Command::new(&self.path)
-    }
-}
-
-/// Ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what} never came");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Whether the thread is inside `syscall` now.
-fn is_in(task: &Path, syscall: &str) -> bool {
-    let number = syscall_number(syscall).unwrap().to_string();
-    fs::read_to_string(task.join("syscall")).is_ok_and(|text| text.split(' ').next() == Some(number.as_str()))
-}
+use rig::{
+    Program, Running, calls, errors, is_in, observe, on_thread_named, open_missing, receive, unique_name,
+    wait_until,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_and_errors_are_counted_exactly() {
@@ -183,8 +52,8 @@ async fn calls_and_errors_are_counted_exactly() {
     assert_eq!(calls(&snapshot, "openat"), 7);
     assert_eq!(calls(&snapshot, "getppid"), 100);
     for stats in snapshot.calls.values() {
-        assert_eq!(stats.buckets.iter().sum::<u64>(), stats.calls);
-        assert!(stats.total > Duration::ZERO);
+        assert_eq!(stats.durations.count(), stats.calls());
+        assert!(stats.total() > Duration::ZERO);
     }
     assert_eq!(snapshot.losses, [0; 4]);
 
@@ -218,12 +87,10 @@ async fn what_was_traced_is_scraped() {
     }));
     let sources = Sources {
         engine: Handle::new(commands, snapshots),
-        observers: Arc::new(Observers::new(
-            Some(observer),
-            None,
-            None,
-            Box::new(|| [0; sabot_abi::INCIDENT_COUNT as usize]),
-        )),
+        observers: Arc::new(Observers {
+            syscalls: Some(observer),
+            ..Observers::default()
+        }),
         delays: None,
         subscribers_lost: Box::new(|| 0),
         features: Arc::default(),
@@ -307,8 +174,8 @@ async fn a_slow_call_is_an_event_unless_it_waits_by_design() {
 
     let snapshot = observer.snapshot().unwrap();
     let slept = &snapshot.calls[&(Arc::from(name.as_str()), "clock_nanosleep")];
-    assert_eq!(slept.calls, 1);
-    assert!(slept.total >= 2 * SLOW);
+    assert_eq!(slept.calls(), 1);
+    assert!(slept.total() >= 2 * SLOW);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -446,11 +313,15 @@ fn events_beyond_the_ring_are_counted_one_by_one() {
     let mut comm = [0; 16];
     comm[..name.len()].copy_from_slice(name.as_bytes());
     let config = SyscallProgramConfig {
-        processes: vec![comm],
+        watch: Watch {
+            processes: BTreeMap::from([(comm, 1)]),
+            syscalls: BTreeSet::from([syscall_number("openat").unwrap()]),
+            ..Watch::default()
+        },
         slow_threshold_ns: 0,
-        untraced: Vec::new(),
         slow_exempt: Vec::new(),
         quiet_errnos: Vec::new(),
+        details: Vec::new(),
         ring_bytes: 4096,
     };
     let (programs, mut ring) = SyscallPrograms::attach(&config).expect("root is needed to trace syscalls");

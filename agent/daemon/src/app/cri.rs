@@ -1,0 +1,57 @@
+//! The observer of the container runtime's calls, as the operator wants it.
+
+use crate::config::Config;
+use crate::kernel::features::Feature;
+use crate::observe::cri::{self, CriObserver, PodName};
+use crate::observe::event::EventHub;
+use crate::targets::{RuntimeEndpoint, TargetsHandle};
+
+/// The feature's name, as GetNode and the metrics say it.
+const FEATURE: &str = "cri_calls";
+
+/// Begins to observe unless told not to, and says how that went; a machine that can't do it does without.
+pub(super) fn start(
+    config: &Config,
+    targets: TargetsHandle,
+    hub: &EventHub,
+) -> (Option<CriObserver>, Option<Feature>) {
+    if !config.cri_calls || config.runtime_endpoint == RuntimeEndpoint::Disabled {
+        return (None, None);
+    }
+    let endpoint = config.runtime_endpoint.clone();
+    let locate = Box::new(move || endpoint.locate().ok());
+    let pods = Box::new(move |sandbox: &str| pod(&targets, sandbox));
+    match cri::start(locate, pods, hub.clone()) {
+        Ok(observer) => (Some(observer), Some(feature(Ok(())))),
+        Err(error) => {
+            tracing::warn!(%error, "the container runtime's calls are not observed");
+            (None, Some(feature(Err(error.to_string()))))
+        }
+    }
+}
+
+fn pod(targets: &TargetsHandle, sandbox: &str) -> Option<PodName> {
+    let update = targets.current();
+    let pod = update.world.pods.get(sandbox)?;
+    Some((pod.namespace.clone(), pod.name.clone()))
+}
+
+fn feature(result: Result<(), String>) -> Feature {
+    match result {
+        Ok(()) => Feature {
+            name: FEATURE,
+            available: true,
+            detail: "the container runtime's calls are read where clients send and receive (tracepoints sock_send_length \
+                     and sock_recv_length); on a connection older than the daemon a call whose name isn't sent in full is \
+                     `unknown`; io_uring isn't seen"
+                .to_owned(),
+            consequence: String::new(),
+        },
+        Err(reason) => Feature {
+            name: FEATURE,
+            available: false,
+            detail: reason,
+            consequence: "who asks the container runtime for what, and how long that takes, is not observed".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,60 @@
+//! All observers, as the operator wants them; a machine that can't have one does without.
+
+use std::sync::Arc;
+
+use super::{cri, following, syscalls, tcp, traffic};
+use crate::config::{Config, ObserveMode};
+use crate::engine::handle::Handle;
+use crate::kernel::features::Feature;
+use crate::observe::event::EventHub;
+use crate::observe::identity::Identities;
+use crate::observe::observers::Observers;
+use crate::targets::TargetsHandle;
+
+/// Begins to observe, and says of each observer how that went. Those that read what the fault programs say are not among them.
+pub(super) fn start(
+    config: &Config,
+    targets: &TargetsHandle,
+    identities: &Identities,
+    hub: &EventHub,
+) -> (Observers, Vec<Feature>) {
+    let (syscalls, syscall_feature) = syscalls::start(config, hub);
+    let (cri, cri_feature) = cri::start(config, targets.clone(), hub);
+    let (tcp, tcp_feature) = tcp::start(config, identities.clone(), hub);
+    let (drops, drop_feature) = traffic::start_drops(identities, hub);
+    let (queries, query_feature) = traffic::start_queries(identities, hub);
+    let observers = Observers {
+        syscalls,
+        cri,
+        tcp,
+        drops,
+        queries,
+        ..Observers::default()
+    };
+    let features = [syscall_feature, cri_feature, tcp_feature];
+    let always = [drop_feature, query_feature];
+    (observers, features.into_iter().flatten().chain(always).collect())
+}
+
+/// Observers learn what the engine knows, and rest while there is no fault where that is wanted.
+pub(super) fn follow(config: &Config, handle: &Handle, observers: &Arc<Observers>) {
+    tokio::spawn(tcp::follow_world(handle.clone(), Arc::clone(observers)));
+    if config.syscalls == ObserveMode::Active {
+        let observers = Arc::clone(observers);
+        let change = move |wanted| {
+            if let Some(observer) = &observers.syscalls {
+                syscalls::set_attached(observer, wanted);
+            }
+        };
+        tokio::spawn(following::follow_faults(handle.clone(), change));
+    }
+    if config.tcp == ObserveMode::Active {
+        let observers = Arc::clone(observers);
+        let change = move |wanted| {
+            if let Some(observer) = &observers.tcp {
+                tcp::set_attached(observer, wanted);
+            }
+        };
+        tokio::spawn(following::follow_faults(handle.clone(), change));
+    }
+}

@@ -1,0 +1,179 @@
+//! What a dropped packet was: whose, in which direction, and by whom it was dropped.
+
+use aya_ebpf::Global;
+use sabot_abi::{
+    DIRECTION_EGRESS, DIRECTION_INGRESS, DROP_NOTE, DROP_NOTE_EGRESS, DROP_NOTE_INCIDENT, DROP_NOTE_INGRESS,
+    DROP_NOTE_KINDS, DROP_REASON_FAULT, DropKey, OWN_DEVICE_PREFIX, Tag, Tally,
+};
+
+use crate::counts::{self, Loss};
+use crate::devices::{is_network_sock, net_of_device};
+use crate::memory::{offset, read, read_pointer};
+use crate::packet::{self, Packet, SKB};
+use crate::{events, owners};
+
+/// What the classifiers' notes begin with, but for the bits of their kinds.
+#[unsafe(no_mangle)]
+static DROP_MARK: Global<u32> = Global::new(0);
+/// Freeing a packet for these reasons isn't dropping it.
+#[unsafe(no_mangle)]
+static NOT_DROPPED: Global<u32> = Global::new(u32::MAX);
+#[unsafe(no_mangle)]
+static CONSUMED: Global<u32> = Global::new(u32::MAX);
+/// Packets that are dropped for these reasons have just arrived at a device, which isn't noted in them yet.
+#[unsafe(no_mangle)]
+static BACKLOG_FULL: Global<u32> = Global::new(u32::MAX);
+#[unsafe(no_mangle)]
+static XDP: Global<u32> = Global::new(u32::MAX);
+
+/// The lowest bit of a packet's route says that it isn't counted as used.
+const DST_FLAGS: u64 = 1;
+
+/// What the tracepoint says.
+pub struct Drop {
+    pub skb: u64,
+    pub reason: u32,
+    /// The receiving socket, or 0.
+    pub receiver: u64,
+}
+
+/// The network namespace in which a packet is, and the socket that sent it or would receive it (0 for none).
+struct Place {
+    net: u64,
+    sock: u64,
+    is_own_device: bool,
+}
+
+/// # Errors
+///
+/// Some of it could not be recorded.
+#[inline(always)]
+pub fn record(drop: &Drop) -> Result<(), Loss> {
+    if drop.reason == NOT_DROPPED.load() || drop.reason == CONSUMED.load() {
+        return Ok(());
+    }
+    let note = Note::of(drop.skb);
+    if note.is_ours && note.kind == DROP_NOTE_INCIDENT {
+        return Ok(());
+    }
+    let Some(place) = place(drop) else {
+        if packet::is_ip(drop.skb) {
+            owners::count_unresolved();
+        }
+        return Ok(());
+    };
+    let Some(owner) = owners::of(place.net, place.sock) else {
+        owners::count_unresolved();
+        return Ok(());
+    };
+    let mut key = DropKey {
+        owner,
+        reason: drop.reason,
+        direction: direction(drop),
+        injected: place.is_own_device.into(),
+    };
+    if note.is_ours {
+        key.reason = DROP_REASON_FAULT;
+        key.injected = 1;
+        key.direction = if note.kind == DROP_NOTE_EGRESS {
+            DIRECTION_EGRESS
+        } else {
+            DIRECTION_INGRESS
+        };
+        return counts::add(&key, &note.wire);
+    }
+    if place.is_own_device {
+        key.direction = Tag::from_tci(read(drop.skb, offset!(SKB.vlan_tci)).unwrap_or(0)).direction;
+    }
+    let packet = Packet::of(drop.skb);
+    let counted = counts::add(&key, &packet.wire);
+    if key.injected == 0 {
+        events::emit(&key, &packet)?;
+    }
+    counted
+}
+
+/// What a classifier of ours has left in the packet.
+struct Note {
+    is_ours: bool,
+    kind: u32,
+    wire: Tally,
+}
+
+impl Note {
+    #[inline(always)]
+    fn of(skb: u64) -> Self {
+        let at = offset!(SKB.classifier_words) + (DROP_NOTE * size_of::<u32>()) as u32;
+        let [mark, packets, bytes] = read::<[u32; 3]>(skb, at).unwrap_or([0; 3]);
+        let kind = mark & DROP_NOTE_KINDS;
+        Self {
+            is_ours: mark & !DROP_NOTE_KINDS == DROP_MARK.load()
+                && matches!(kind, DROP_NOTE_EGRESS | DROP_NOTE_INGRESS | DROP_NOTE_INCIDENT),
+            kind,
+            wire: Tally {
+                packets: packets as u64,
+                bytes: bytes as u64,
+            },
+        }
+    }
+}
+
+/// In this order: the socket that would receive the packet; the device that it is at; the socket that sent it; its route.
+/// The device comes before the sender, since a packet keeps its sender on the way from one namespace to the next. TCP
+/// takes the device out of what it receives, and UDP, which keeps nothing of all this in a socket's queue, loses what it
+/// finds there to be damaged when somebody reads it. `None` where nothing is left, and for messages between processes.
+#[inline(always)]
+fn place(drop: &Drop) -> Option<Place> {
+    let sender = read_pointer(drop.skb, offset!(SKB.sk)).unwrap_or(0);
+    let sock = if drop.receiver != 0 { drop.receiver } else { sender };
+    let at = |net| Place {
+        net,
+        sock,
+        is_own_device: false,
+    };
+    if drop.receiver != 0 {
+        if !is_network_sock(drop.receiver) {
+            return None;
+        }
+        return owners::net_of_sock(drop.receiver).map(at);
+    }
+    if let Some(device) = read_pointer(drop.skb, offset!(SKB.dev))
+        && let Some(net) = net_of_device(device)
+    {
+        return Some(Place {
+            net,
+            sock,
+            is_own_device: is_own(device),
+        });
+    }
+    if sender != 0 {
+        if !is_network_sock(sender) {
+            return None;
+        }
+        return owners::net_of_sock(sender).map(at);
+    }
+    let route = read::<u64>(drop.skb, offset!(SKB.dst))? & !DST_FLAGS;
+    let device = read_pointer(route, offset!(SKB.dst_dev))?;
+    net_of_device(device).map(at)
+}
+
+#[inline(always)]
+fn is_own(device: u64) -> bool {
+    read::<[u8; OWN_DEVICE_PREFIX.len()]>(device, offset!(SKB.device_name))
+        .is_some_and(|name| name == OWN_DEVICE_PREFIX)
+}
+
+/// What arrived at a device of the owner's notes that device, or would be received by one of its sockets; all else the
+/// owner sends.
+#[inline(always)]
+fn direction(drop: &Drop) -> u32 {
+    let arrived = drop.receiver != 0
+        || drop.reason == BACKLOG_FULL.load()
+        || drop.reason == XDP.load()
+        || read::<u32>(drop.skb, offset!(SKB.skb_iif)).unwrap_or(0) != 0;
+    if arrived {
+        DIRECTION_INGRESS
+    } else {
+        DIRECTION_EGRESS
+    }
+}

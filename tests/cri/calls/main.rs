@@ -1,0 +1,5 @@
+//! The runtime's calls as the daemon sees them, held against what their client knows of them.
+
+mod counts;
+mod failures;
+mod scene;
