@@ -50,6 +50,13 @@ pub(super) struct Spread {
     pub(super) max: f64,
 }
 
+/// One value as a spread of its own.
+pub(super) fn single(value: f64) -> Spread {
+    let mut samples = Samples::default();
+    samples.push(value);
+    samples.spread()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ mod measure;
 mod observe;
 mod report;
 mod spec;
+mod usage;
 
 use anyhow::{Result, bail, ensure};
 use clap::Subcommand;

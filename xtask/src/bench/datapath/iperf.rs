@@ -21,7 +21,7 @@ const TIMED_OUT: i32 = 124;
 /// # Errors
 ///
 /// iperf3 fails, or doesn't come to an end.
-pub(super) fn stream(from: &LabPod, to: &LabPod, seconds: u32) -> Result<f64> {
+pub(in crate::bench) fn stream(from: &LabPod, to: &LabPod, seconds: u32) -> Result<f64> {
     run(from, to, seconds, &["--affinity", "0,1"])
 }
 

@@ -4,7 +4,6 @@ mod addresses;
 mod flood;
 pub(super) mod iperf;
 mod ipset;
-mod memory;
 mod packets;
 mod statistics;
 mod throughput;

@@ -8,11 +8,11 @@ use super::Scene;
 use super::addresses::{Aim, Kind, Peers};
 use super::flood::{self, Sender};
 use super::ipset::Filter;
-use super::memory::Memory;
 use super::statistics::Statistics;
 use crate::bench::measure::Samples;
 use crate::bench::report::{Figure, Report};
 use crate::bench::spec;
+use crate::bench::usage::Memory;
 use crate::interrupt;
 use crate::ui::Step;
 

@@ -7,8 +7,9 @@ use sabot_core::delay::{DelayShape, Distribution};
 use sabot_testkit::statistics::{autocorrelation, ks_distance};
 use sabot_testkit::traffic::{Arrival, StampedLoad};
 
-use super::{Scene, median, single};
+use super::{Scene, median};
 use crate::bench::measure::Samples;
+use crate::bench::measure::single;
 use crate::bench::report::{Figure, Report};
 use crate::interrupt;
 use crate::ui::Step;

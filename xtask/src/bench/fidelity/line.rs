@@ -9,9 +9,10 @@ use sabot_testkit::{Daemon, Lab, LabPod, Spec};
 
 use super::Scene;
 use crate::bench::datapath::iperf;
-use crate::bench::measure::Samples;
+use crate::bench::measure::{Samples, single};
 use crate::bench::report::{Figure, Report};
 use crate::bench::spec;
+use crate::bench::usage::cpu_time;
 use crate::interrupt;
 use crate::ui::Step;
 
@@ -111,17 +112,8 @@ fn idle(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     step.done(&format!("{share:.2} % of a core"));
     report.section("CPU of the daemon with idle delay lines").row(
         format!("{lines} lines"),
-        vec![Figure::new("CPU", "% of a core", super::single(share))],
+        vec![Figure::new("CPU", "% of a core", single(share))],
     );
     report.at_most("idle lines", share, 1.0, "% of a core");
     Ok(())
-}
-
-fn cpu_time(pid: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the daemon is gone")?;
-    let fields = stat.rsplit_once(')').context("an unknown format")?.1;
-    let mut ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-    let mut next = || ticks.next().context("too few fields")?.context("no number");
-    // USER_HZ is 100 on every architecture that Linux still has.
-    Ok(Duration::from_millis((next()? + next()?) * 10))
 }

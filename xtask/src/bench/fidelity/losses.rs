@@ -7,7 +7,8 @@ use sabot_core::loss::GilbertElliott;
 use sabot_testkit::statistics::{Bins, ChiSquare, bursts, geometric};
 use sabot_testkit::traffic::{Bulk, StampedLoad};
 
-use super::{Scene, single};
+use super::Scene;
+use crate::bench::measure::single;
 use crate::bench::report::{Figure, Report};
 use crate::interrupt;
 use crate::ui::Step;

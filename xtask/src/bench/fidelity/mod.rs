@@ -16,7 +16,6 @@ use sabot_testkit::traffic::{Arrival, StampedLoad};
 use sabot_testkit::{Books, Daemon, Lab, LabPod, Spec};
 
 use super::Plan;
-use super::measure::{Samples, Spread};
 use super::report::Report;
 use super::spec;
 use crate::ui::Step;
@@ -84,13 +83,6 @@ impl Scene<'_> {
     fn action(&self, yaml: &str) -> Spec {
         Spec::action(self.target(), yaml)
     }
-}
-
-/// One value as a spread of its own.
-fn single(value: f64) -> Spread {
-    let mut samples = Samples::default();
-    samples.push(value);
-    samples.spread()
 }
 
 /// The middle delay of datagrams.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use sabot_testkit::traffic::{Bulk, StampedLoad};
 
-use super::{QUIET, Scene, single};
+use super::{QUIET, Scene};
+use crate::bench::measure::single;
 use crate::bench::report::{Figure, Report};
 use crate::interrupt;
 use crate::ui::Step;

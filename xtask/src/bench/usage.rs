@@ -1,7 +1,8 @@
-//! What a daemon and its maps take.
+//! What a daemon and its maps take: memory and time.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sabot_testkit::Daemon;
@@ -35,6 +36,20 @@ impl Memory {
             process: 1024 * resident,
         })
     }
+}
+
+/// What a process has spent on processors since its start.
+///
+/// # Errors
+///
+/// It is no more.
+pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
+    let fields = stat.rsplit_once(')').context("an unknown format")?.1;
+    let mut ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let mut next = || ticks.next().context("too few fields")?.context("no number");
+    // USER_HZ is 100 on every architecture that Linux still has.
+    Ok(Duration::from_millis((next()? + next()?) * 10))
 }
 
 /// The number behind a name at the beginning of a line.

@@ -1,0 +1,64 @@
+//! What being observed costs a container runtime: pods that start and stop, with and without the daemon.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use sabot_testkit::Daemon;
+use sabot_testkit::cri::{Containerd, PodSpec};
+
+use crate::bench::Plan;
+use crate::bench::measure::Samples;
+use crate::bench::report::{Figure, Report};
+use crate::interrupt;
+use crate::ui::Step;
+
+/// Pods of one measurement, one after the other.
+const PODS: usize = 5;
+
+pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
+    let step = Step::start("pods that start and stop on a containerd");
+    let rounds = plan.repetitions(12, 1);
+    let containerd = Containerd::start(&std::env::temp_dir())?;
+    let (mut none, mut observed) = (Samples::default(), Samples::default());
+    let (mut ratios, mut control) = (Samples::default(), Samples::default());
+    // The first pods unpack the image.
+    cycle(&containerd)?;
+    for round in 0..rounds {
+        interrupt::check()?;
+        step.note(&format!("round {} of {rounds}", round + 1));
+        let before = cycle(&containerd)?;
+        let with = {
+            let options = plan.options.clone().runtime(&containerd.socket());
+            let _daemon = Daemon::start(options)?;
+            cycle(&containerd)?
+        };
+        let after = cycle(&containerd)?;
+        none.push(before);
+        observed.push(with);
+        ratios.push(2.0 * with / (before + after));
+        control.push(after / before);
+    }
+    step.done(&format!("{rounds} rounds of {PODS} pods"));
+    let [none, observed, ratios, control] = [none, observed, ratios, control].map(|samples| samples.spread());
+    report.section("a pod's start and stop, observed and not").row(
+        "containerd",
+        vec![
+            Figure::new("not observed", "ms", none),
+            Figure::new("observed", "ms", observed),
+            Figure::new("ratio", "", ratios),
+            Figure::new("ratio of two without", "", control),
+        ],
+    );
+    report.at_most("observed / not observed, median of rounds", ratios.p50, 1.03, "");
+    Ok(())
+}
+
+/// Milliseconds for a pod.
+fn cycle(containerd: &Containerd) -> Result<f64> {
+    let start = Instant::now();
+    for number in 0..PODS {
+        let pod = containerd.run_pod(&PodSpec::idle("bench", &format!("pod-{number}")))?;
+        containerd.stop_pod(&pod)?;
+    }
+    Ok(start.elapsed().as_secs_f64() * 1e3 / PODS as f64)
+}

@@ -1,0 +1,52 @@
+//! What observing TCP, drops and DNS costs a stream.
+
+use anyhow::Result;
+
+use super::scene::Scene;
+use crate::bench::Plan;
+use crate::bench::datapath::iperf;
+use crate::bench::measure::Samples;
+use crate::bench::report::{Figure, Report};
+use crate::interrupt;
+use crate::ui::Step;
+
+/// Each round: without, with, and without again, so that a machine that gets slower speaks for neither.
+pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
+    let step = Step::start("streams with and without the daemon");
+    let rounds = plan.repetitions(15, 1);
+    let seconds = if plan.quick { 1 } else { 2 };
+    let scene = Scene::new(2)?;
+    let [from, to] = [scene.lab.pod(0), scene.lab.pod(1)];
+    let run = || iperf::stream(from, to, seconds);
+    let (mut none, mut observed) = (Samples::default(), Samples::default());
+    let (mut ratios, mut control) = (Samples::default(), Samples::default());
+    // The first stream of a machine at rest is none of them.
+    run()?;
+    for round in 0..rounds {
+        interrupt::check()?;
+        step.note(&format!("round {} of {rounds}", round + 1));
+        let before = run()?;
+        let with = {
+            let _daemon = scene.daemon(plan)?;
+            run()?
+        };
+        let after = run()?;
+        none.push(before / 1e9);
+        observed.push(with / 1e9);
+        ratios.push(2.0 * with / (before + after));
+        control.push(after / before);
+    }
+    step.done(&format!("{rounds} rounds"));
+    let [none, observed, ratios, control] = [none, observed, ratios, control].map(|samples| samples.spread());
+    report.section("one TCP stream, observed and not").row(
+        "iperf3",
+        vec![
+            Figure::new("not observed", "Gbit/s", none),
+            Figure::new("observed", "Gbit/s", observed),
+            Figure::new("ratio", "", ratios),
+            Figure::new("ratio of two without", "", control),
+        ],
+    );
+    report.at_least("observed / not observed, median of rounds", ratios.p50, 0.98);
+    Ok(())
+}
