@@ -10,6 +10,7 @@ use std::time::Duration;
 use sabot_proto::sabot::v1;
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::snmp::snmp;
+use sabot_testkit::traffic::Stream;
 use sabot_testkit::wait::{wait_for, wait_until};
 use sabot_testkit::{LabPod, Rig, Spec};
 use serde_json::Value;
@@ -231,4 +232,31 @@ fn connections_are_observed_only_while_a_fault_is_active_if_that_is_wanted() {
         wait_until(PATIENCE, LOOK, rests),
         "it is still observed after the fault"
     );
+}
+
+#[test]
+fn rates_are_told_of_the_targets_of_faults() {
+    let rig = Rig::new(2);
+    let (client, server) = (rig.lab.pod(0), rig.lab.pod(1));
+    let pod = label(client);
+    rig.apply("slow", Spec::delay(client, Duration::from_millis(20)).egress());
+    wait_known(&rig, &pod, true);
+    let interval = Duration::from_millis(5);
+    let _stream = Stream::open(client.netns(), server.netns(), server.ipv4(), interval).expect("it connects");
+    let top = Follower::start(
+        &rig,
+        &["top", "-o", "json", "--interval", "500ms", "--count", "40"],
+    );
+    let told = wait_for(PATIENCE, Duration::ZERO, || {
+        let rates = top.documents.recv_timeout(PATIENCE).ok()?;
+        let pods = rates["pods"].as_array()?.clone();
+        // The first ones may be from before the connection.
+        pods.into_iter()
+            .find(|row| row["pod"]["name"] == pod.as_str() && row["rttP50"].is_string())
+    });
+    let row = told.expect("the target is among the pods");
+    assert_eq!(row["faults"], serde_json::json!(["slow"]), "{row}");
+    assert!(row["bytesSent"].as_f64() > Some(0.0), "{row}");
+    let median = humantime::parse_duration(row["rttP50"].as_str().expect("text")).expect("a duration");
+    assert!(median >= Duration::from_millis(15), "{row}");
 }

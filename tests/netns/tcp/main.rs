@@ -5,4 +5,5 @@ mod daemon;
 mod losses;
 mod owners;
 mod scene;
+mod timeline;
 mod times;

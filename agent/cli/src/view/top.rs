@@ -221,13 +221,25 @@ fn faults(pods: &mut BTreeMap<Key, PodTopDoc>, later: &v1::GetSnapshotResponse) 
         let targets = fault.status.iter().flat_map(|status| &status.targets);
         let injected: BTreeSet<_> = targets
             .filter(|target| target.phase() == v1::TargetPhase::Injected)
-            .filter_map(|target| target.target.as_ref())
-            .filter(|target| !target.pod_name.is_empty())
-            .map(|target| Some((target.pod_namespace.clone(), target.pod_name.clone())))
+            .filter_map(|target| owner(fault, target.target.as_ref()?))
             .collect();
         for pod in injected {
             pods.entry(pod).or_default().faults.push(name.clone());
         }
+    }
+}
+
+/// Whom the daemon counts a target's traffic for.
+fn owner(fault: &v1::Fault, target: &v1::TargetRef) -> Option<Key> {
+    use v1::target::Kind;
+
+    if !target.pod_name.is_empty() {
+        return Some(Some((target.pod_namespace.clone(), target.pod_name.clone())));
+    }
+    match fault.spec.as_ref()?.target.as_ref()?.kind.as_ref()? {
+        Kind::Netns(path) => Some(Some((String::new(), format!("netns:{path}")))),
+        Kind::Interface(_) => Some(None),
+        Kind::Pods(_) => None,
     }
 }
 

@@ -68,7 +68,8 @@ fn data() -> Option<Data> {
     let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf().cast()) } as u64;
     let number = sockets::read::<u32>(registers, &REGS_NUMBER)?;
     let second = sockets::read::<u64>(registers, &REGS_SECOND)?;
-    let is = |number: u32, one: &Global<u32>, other: &Global<u32>| number == one.load() || number == other.load();
+    let is =
+        |number: u32, one: &Global<u32>, other: &Global<u32>| number == one.load() || number == other.load();
     if is(number, &NUMBER_READ, &NUMBER_WRITE) || is(number, &NUMBER_RECVFROM, &NUMBER_SENDTO) {
         Some(Data::Buffer(second))
     } else if is(number, &NUMBER_READV, &NUMBER_WRITEV) {

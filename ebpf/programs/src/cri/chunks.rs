@@ -189,7 +189,11 @@ fn emit_head(head: &CriChunk) -> Result<(), Lost> {
 fn wake() -> u64 {
     let waiting = CHUNKS.query(u64::from(BPF_RB_AVAIL_DATA));
     let is_due = (WAKE_AT..WAKE_BELOW).contains(&waiting);
-    u64::from(if is_due { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
+    u64::from(if is_due {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    })
 }
 
 /// Copies `length` bytes, at most `SIZE`, from the current process's memory; returns how many.

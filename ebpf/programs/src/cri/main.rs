@@ -21,7 +21,11 @@ use sabot_abi::{CRI_ANSWER, CRI_REQUEST};
 /// Something was sent: `(struct sock *sk, int ret, int flags)`.
 #[raw_tracepoint(tracepoint = "sock_send_length")]
 pub fn cri_sent(context: RawTracePointContext) -> i32 {
-    finish(calls::try_transfer(context.arg::<u64>(0), context.arg::<i32>(1), CRI_REQUEST))
+    finish(calls::try_transfer(
+        context.arg::<u64>(0),
+        context.arg::<i32>(1),
+        CRI_REQUEST,
+    ))
 }
 
 /// Something was received: as above.
@@ -32,7 +36,11 @@ pub fn cri_received(context: RawTracePointContext) -> i32 {
     if context.arg::<i32>(2) & MSG_PEEK != 0 {
         return 0;
     }
-    finish(calls::try_transfer(context.arg::<u64>(0), context.arg::<i32>(1), CRI_ANSWER))
+    finish(calls::try_transfer(
+        context.arg::<u64>(0),
+        context.arg::<i32>(1),
+        CRI_ANSWER,
+    ))
 }
 
 /// Observation never changes what it observes: whatever went wrong is counted, and the call goes on.
