@@ -6,15 +6,18 @@ use std::os::linux::fs::MetadataExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, Map, MapData, MapError, RingBuf};
-use aya::programs::{ProgramError, RawTracePoint};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::maps::{Array, MapData, RingBuf};
+use aya::programs::RawTracePoint;
+use aya::{Ebpf, EbpfLoader};
 use nix::sys::stat::{major, minor};
 use sabot_abi::SocketFile;
 
 use super::btf::{Btf, BtfError};
+use super::object::{Named, ObjectError};
 use super::syscalls::pid_namespace;
 use crate::observe::names::syscall_number;
+
+const CRI: Named = Named("cri");
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cri"));
 
@@ -69,22 +72,8 @@ pub enum CriProgramError {
     NoCall(&'static str),
     #[error("the daemon's pid namespace can't be read: {0}")]
     PidNamespace(#[source] io::Error),
-    #[error("the cri object can't be loaded: {0}")]
-    Load(#[source] Box<EbpfError>),
-    #[error("the cri object has no map {0}")]
-    NoMap(&'static str),
-    #[error("map {map} of the cri object: {source}")]
-    Map {
-        map: &'static str,
-        source: Box<MapError>,
-    },
-    #[error("the cri object has no program {0}")]
-    NoProgram(&'static str),
-    #[error("program {program} of the cri object: {source}")]
-    Program {
-        program: &'static str,
-        source: Box<ProgramError>,
-    },
+    #[error(transparent)]
+    Object(#[from] ObjectError),
     #[error("{} can't be looked at: {source}", path.display())]
     Socket { path: PathBuf, source: io::Error },
     #[error("{} is no socket", .0.display())]
@@ -108,9 +97,9 @@ impl CriPrograms {
     /// When the kernel refuses the object (no privilege, no BTF, a kernel before 6.3) or its structures aren't as expected.
     pub fn attach() -> Result<(Self, RingBuf<MapData>), CriProgramError> {
         let mut object = load()?;
-        let chunks = take(&mut object, "CHUNKS")?;
-        let runtime = take(&mut object, "RUNTIME")?;
-        let losses = take(&mut object, "LOSSES")?;
+        let chunks = CRI.take(&mut object, "CHUNKS")?;
+        let runtime = CRI.take(&mut object, "RUNTIME")?;
+        let losses = CRI.take(&mut object, "LOSSES")?;
         for (name, tracepoint) in PROGRAMS {
             attach(&mut object, name, tracepoint)?;
         }
@@ -130,7 +119,7 @@ impl CriPrograms {
     pub fn observe(&mut self, socket: Option<SocketFile>) -> Result<(), CriProgramError> {
         self.runtime
             .set(0, socket.unwrap_or_default(), 0)
-            .map_err(|source| map_error("RUNTIME", source))
+            .map_err(|source| CRI.map("RUNTIME")(source).into())
     }
 
     /// Chunks that could not be recorded so far.
@@ -141,7 +130,7 @@ impl CriPrograms {
     pub fn losses(&self) -> Result<u64, CriProgramError> {
         self.losses
             .get(&0, 0)
-            .map_err(|source| map_error("LOSSES", source))
+            .map_err(|source| CRI.map("LOSSES")(source).into())
     }
 }
 
@@ -177,7 +166,7 @@ fn load() -> Result<Ebpf, CriProgramError> {
         .override_global("PID_NS_DEV", &device, true)
         .override_global("PID_NS_INO", &inode, true)
         .load(OBJECT)
-        .map_err(|source| CriProgramError::Load(Box::new(source)))
+        .map_err(|source| CRI.load(source).into())
 }
 
 /// What the programs must know about the kernel's structures.
@@ -196,40 +185,11 @@ fn globals() -> Result<Vec<(&'static str, u32)>, CriProgramError> {
     Ok(globals)
 }
 
-fn attach(object: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), CriProgramError> {
-    let failed = |source| program_error(name, source);
-    let program: &mut RawTracePoint = object
-        .program_mut(name)
-        .ok_or(CriProgramError::NoProgram(name))?
-        .try_into()
-        .map_err(failed)?;
+fn attach(object: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), ObjectError> {
+    let failed = |source| CRI.program(name, source);
+    let program: &mut RawTracePoint = CRI.get(object, name)?;
     program.load().map_err(failed)?;
     program.attach(tracepoint).map(drop).map_err(failed)
-}
-
-fn take<M: TryFrom<Map, Error = MapError>>(
-    object: &mut Ebpf,
-    name: &'static str,
-) -> Result<M, CriProgramError> {
-    object
-        .take_map(name)
-        .ok_or(CriProgramError::NoMap(name))?
-        .try_into()
-        .map_err(|source| map_error(name, source))
-}
-
-fn map_error(map: &'static str, source: MapError) -> CriProgramError {
-    CriProgramError::Map {
-        map,
-        source: Box::new(source),
-    }
-}
-
-fn program_error(program: &'static str, source: ProgramError) -> CriProgramError {
-    CriProgramError::Program {
-        program,
-        source: Box::new(source),
-    }
 }
 
 #[cfg(test)]

@@ -114,10 +114,23 @@ impl Named {
         Ok(sums)
     }
 
-    /// Removes a key that may be gone already.
+    /// That a key was gone already is as good as its removal.
     pub(super) fn removed(self, map: &'static str, result: Result<(), MapError>) -> Result<(), ObjectError> {
+        self.found(map, result).map(|_| ())
+    }
+
+    /// `None` for a key that isn't there.
+    pub(super) fn found<T>(
+        self,
+        map: &'static str,
+        result: Result<T, MapError>,
+    ) -> Result<Option<T>, ObjectError> {
         match result {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                Ok(None)
+            }
             Err(source) => Err(self.map(map)(source)),
         }
     }

@@ -8,10 +8,10 @@ use std::io;
 use std::os::linux::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::{ProgramError, RawTracePoint};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfLoader};
 use nix::sys::stat::{major, minor};
 use sabot_abi::{
     COMM_LENGTH, ERRNO_BITMAP_WORDS, ErrnoKey, Histogram, MAX_PROCESSES, MAX_WATCHED_CGROUPS,
@@ -21,6 +21,9 @@ use sabot_abi::{
 pub use self::watch::Watch;
 use self::watch::{WatchMaps, bitmap, missing_is_fine, wait_for_programs};
 use super::btf::BtfError;
+use super::object::{Named, ObjectError};
+
+const SYSCALLS: Named = Named("syscalls");
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syscalls"));
 
@@ -71,22 +74,8 @@ pub enum SyscallProgramError {
     TooManyCgroups(usize),
     #[error("{PID_NAMESPACE} can't be read: {0}")]
     PidNamespace(#[source] io::Error),
-    #[error("the syscalls object can't be loaded: {0}")]
-    Load(#[source] Box<EbpfError>),
-    #[error("the syscalls object has no map {0}")]
-    NoMap(&'static str),
-    #[error("map {map} of the syscalls object: {source}")]
-    Map {
-        map: &'static str,
-        source: Box<MapError>,
-    },
-    #[error("the syscalls object has no program {0}")]
-    NoProgram(&'static str),
-    #[error("program {program} of the syscalls object: {source}")]
-    Program {
-        program: &'static str,
-        source: Box<ProgramError>,
-    },
+    #[error(transparent)]
+    Object(#[from] ObjectError),
 }
 
 /// The programs, attached unless told otherwise, until this is dropped.
@@ -121,16 +110,16 @@ impl SyscallPrograms {
         let (mut object, missing) = load(config)?;
         let mut watch = WatchMaps::new(&mut object)?;
         watch.replace(&config.watch)?;
-        let events = take(&mut object, "EVENTS")?;
+        let events = SYSCALLS.take(&mut object, "EVENTS")?;
         let programs = Self {
             watch: Mutex::new(watch),
             counters: Mutex::new(Counters {
-                latencies: take(&mut object, "LATENCIES")?,
-                errnos: take(&mut object, "ERRNOS")?,
+                latencies: SYSCALLS.take(&mut object, "LATENCIES")?,
+                errnos: SYSCALLS.take(&mut object, "ERRNOS")?,
             }),
-            losses: take(&mut object, "LOSSES")?,
+            losses: SYSCALLS.take(&mut object, "LOSSES")?,
             attached: Mutex::new(Attached {
-                threads: take(&mut object, "THREADS")?,
+                threads: SYSCALLS.take(&mut object, "THREADS")?,
                 object: load_all(object)?,
                 links: Vec::new(),
             }),
@@ -241,17 +230,11 @@ impl SyscallPrograms {
 
 impl SyscallProgramError {
     fn map(map: &'static str, source: MapError) -> Self {
-        Self::Map {
-            map,
-            source: Box::new(source),
-        }
+        SYSCALLS.map(map)(source).into()
     }
 
     fn program(program: &'static str, source: ProgramError) -> Self {
-        Self::Program {
-            program,
-            source: Box::new(source),
-        }
+        SYSCALLS.program(program, source).into()
     }
 }
 
@@ -279,7 +262,7 @@ fn load(config: &SyscallProgramConfig) -> Result<(Ebpf, Vec<BtfError>), SyscallP
         .map_max_entries("ERRNOS", ERRNOS)
         .map_max_entries("EVENTS", config.ring_bytes)
         .load(OBJECT)
-        .map_err(|source| SyscallProgramError::Load(Box::new(source)))?;
+        .map_err(|source| SYSCALLS.load(source))?;
     Ok((object, missing))
 }
 
@@ -309,7 +292,8 @@ impl Attached {
             if self.links.iter().any(|(known, _)| *known == name) {
                 continue;
             }
-            let link = program(&mut self.object, name)?
+            let link = SYSCALLS
+                .get::<RawTracePoint>(&mut self.object, name)?
                 .attach(name)
                 .map_err(|source| SyscallProgramError::program(name, source))?;
             self.links.push((name, link));
@@ -320,7 +304,8 @@ impl Attached {
     fn detach(&mut self) -> Result<(), SyscallProgramError> {
         // The beginnings of calls go first, so that the ends of most are still seen.
         while let Some((name, link)) = self.links.pop() {
-            program(&mut self.object, name)?
+            SYSCALLS
+                .get::<RawTracePoint>(&mut self.object, name)?
                 .detach(link)
                 .map_err(|source| SyscallProgramError::program(name, source))?;
         }
@@ -341,33 +326,12 @@ impl Attached {
 
 fn load_all(mut object: Ebpf) -> Result<Ebpf, SyscallProgramError> {
     for name in PROGRAMS {
-        program(&mut object, name)?
+        SYSCALLS
+            .get::<RawTracePoint>(&mut object, name)?
             .load()
             .map_err(|source| SyscallProgramError::program(name, source))?;
     }
     Ok(object)
-}
-
-fn program<'a>(
-    object: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<&'a mut RawTracePoint, SyscallProgramError> {
-    object
-        .program_mut(name)
-        .ok_or(SyscallProgramError::NoProgram(name))?
-        .try_into()
-        .map_err(|source| SyscallProgramError::program(name, source))
-}
-
-fn take<M: TryFrom<Map, Error = MapError>>(
-    object: &mut Ebpf,
-    name: &'static str,
-) -> Result<M, SyscallProgramError> {
-    object
-        .take_map(name)
-        .ok_or(SyscallProgramError::NoMap(name))?
-        .try_into()
-        .map_err(|source| SyscallProgramError::map(name, source))
 }
 
 /// Device and inode of the daemon's pid namespace, the device as the kernel numbers it: `stat` splits the minor number

@@ -6,14 +6,16 @@ mod tables;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::RawTracePoint;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
-use aya::programs::{ProgramError, RawTracePoint};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfLoader};
 use sabot_abi::{OwnerKey, TCP_LOSS_COUNT, TcpFirsts, TcpSocket, TcpStats};
 
 use self::tables::Tables;
-use super::btf::BtfError;
+use super::object::{Named, ObjectError};
+
+const TCP: Named = Named("tcp");
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcp"));
 
@@ -32,28 +34,6 @@ const OPTIONAL: &str = "tcp_cong_state_set";
 /// The tracepoint of retransmissions, and its programs: the first one needs an argument that it has since 6.17.
 const RETRANSMIT: &str = "tcp_retransmit_skb";
 const RETRANSMIT_PROGRAMS: [&str; 2] = ["tcp_retransmit_skb_result", "tcp_retransmit_skb"];
-
-#[derive(Debug, thiserror::Error)]
-pub enum TcpProgramError {
-    #[error(transparent)]
-    Layout(#[from] BtfError),
-    #[error("the tcp object can't be loaded: {0}")]
-    Load(#[source] Box<EbpfError>),
-    #[error("the tcp object has no map {0}")]
-    NoMap(&'static str),
-    #[error("map {map} of the tcp object: {source}")]
-    Map {
-        map: &'static str,
-        source: Box<MapError>,
-    },
-    #[error("the tcp object has no program {0}")]
-    NoProgram(&'static str),
-    #[error("program {program} of the tcp object: {source}")]
-    Program {
-        program: &'static str,
-        source: Box<ProgramError>,
-    },
-}
 
 /// Addresses that stand for one class of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,19 +99,19 @@ impl TcpPrograms {
     /// # Errors
     ///
     /// When this kernel doesn't describe its sockets, or refuses the object (no privilege, no raw tracepoints).
-    pub fn load(ring_bytes: u32) -> Result<(Self, RingBuf<MapData>), TcpProgramError> {
+    pub fn load(ring_bytes: u32) -> Result<(Self, RingBuf<MapData>), ObjectError> {
         let offsets = layout::offsets()?;
         let mut object = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
             .map_max_entries("EVENTS", ring_bytes)
             .load(OBJECT)
-            .map_err(|source| TcpProgramError::Load(Box::new(source)))?;
-        let events = take(&mut object, "EVENTS")?;
+            .map_err(|source| TCP.load(source))?;
+        let events = TCP.take(&mut object, "EVENTS")?;
         let programs = Self {
-            losses: take(&mut object, "LOSSES")?,
+            losses: TCP.take(&mut object, "LOSSES")?,
             changing: Mutex::new(Changing {
                 tables: Tables::take(&mut object)?,
-                sockets: take(&mut object, "SOCKETS")?,
+                sockets: TCP.take(&mut object, "SOCKETS")?,
                 object: load_all(object)?,
                 links: Vec::new(),
             }),
@@ -145,7 +125,7 @@ impl TcpPrograms {
     /// # Errors
     ///
     /// When the kernel refuses; some of the programs may have changed their state then.
-    pub fn set_attached(&self, wanted: bool) -> Result<(), TcpProgramError> {
+    pub fn set_attached(&self, wanted: bool) -> Result<(), ObjectError> {
         let mut changing = self.changing();
         if wanted {
             changing.attach()
@@ -159,10 +139,7 @@ impl TcpPrograms {
     /// # Errors
     ///
     /// When the kernel refuses; the next call tries what is missing again.
-    pub fn set_owners(
-        &self,
-        owners: impl IntoIterator<Item = (OwnerKey, u32)>,
-    ) -> Result<(), TcpProgramError> {
+    pub fn set_owners(&self, owners: impl IntoIterator<Item = (OwnerKey, u32)>) -> Result<(), ObjectError> {
         self.changing().tables.set_owners(owners.into_iter().collect())
     }
 
@@ -171,10 +148,7 @@ impl TcpPrograms {
     /// # Errors
     ///
     /// When the kernel refuses; the next call tries what is missing again.
-    pub fn set_peers(
-        &self,
-        peers: impl IntoIterator<Item = (PeerPrefix, u32)>,
-    ) -> Result<(), TcpProgramError> {
+    pub fn set_peers(&self, peers: impl IntoIterator<Item = (PeerPrefix, u32)>) -> Result<(), ObjectError> {
         self.changing().tables.set_peers(peers.into_iter().collect())
     }
 
@@ -183,14 +157,14 @@ impl TcpPrograms {
     /// # Errors
     ///
     /// When the kernel refuses to read the map.
-    pub fn stats(&self, owner: u32) -> Result<Option<TcpStats>, TcpProgramError> {
+    pub fn stats(&self, owner: u32) -> Result<Option<TcpStats>, ObjectError> {
         self.changing().tables.stats(owner)
     }
 
     /// # Errors
     ///
     /// When the kernel refuses to read the map.
-    pub fn firsts(&self, owner: u32) -> Result<Option<TcpFirsts>, TcpProgramError> {
+    pub fn firsts(&self, owner: u32) -> Result<Option<TcpFirsts>, ObjectError> {
         self.changing().tables.firsts(owner)
     }
 
@@ -199,7 +173,7 @@ impl TcpPrograms {
     /// # Errors
     ///
     /// When the kernel refuses to write the map.
-    pub fn reset_firsts(&self, owner: u32) -> Result<(), TcpProgramError> {
+    pub fn reset_firsts(&self, owner: u32) -> Result<(), ObjectError> {
         self.changing().tables.reset_firsts(owner)
     }
 
@@ -208,15 +182,13 @@ impl TcpPrograms {
     /// # Errors
     ///
     /// When the kernel refuses to read the map.
-    pub fn sockets(&self) -> Result<Vec<TcpSocket>, TcpProgramError> {
+    pub fn sockets(&self) -> Result<Vec<TcpSocket>, ObjectError> {
         let changing = self.changing();
         let sockets = changing
             .sockets
             .iter()
             .map(|entry| entry.map(|(_, socket)| socket));
-        sockets
-            .collect::<Result<_, _>>()
-            .map_err(|source| TcpProgramError::map("SOCKETS", source))
+        sockets.collect::<Result<_, _>>().map_err(TCP.map("SOCKETS"))
     }
 
     /// Entries in the tables of owners: by which they are known, of counters, of first times.
@@ -224,7 +196,7 @@ impl TcpPrograms {
     /// # Errors
     ///
     /// When the kernel refuses to read a map.
-    pub fn entries(&self) -> Result<[usize; 3], TcpProgramError> {
+    pub fn entries(&self) -> Result<[usize; 3], ObjectError> {
         self.changing().tables.entries()
     }
 
@@ -233,16 +205,8 @@ impl TcpPrograms {
     /// # Errors
     ///
     /// When the kernel refuses to read the map.
-    pub fn losses(&self) -> Result<[u64; TCP_LOSS_COUNT as usize], TcpProgramError> {
-        let mut losses = [0; TCP_LOSS_COUNT as usize];
-        for (index, loss) in (0u32..).zip(&mut losses) {
-            let values = self.losses.get(&index, 0);
-            *loss = values
-                .map_err(|source| TcpProgramError::map("LOSSES", source))?
-                .iter()
-                .sum();
-        }
-        Ok(losses)
+    pub fn losses(&self) -> Result<[u64; TCP_LOSS_COUNT as usize], ObjectError> {
+        TCP.sums(&self.losses, "LOSSES")
     }
 
     fn changing(&self) -> MutexGuard<'_, Changing> {
@@ -250,24 +214,8 @@ impl TcpPrograms {
     }
 }
 
-impl TcpProgramError {
-    fn map(map: &'static str, source: MapError) -> Self {
-        Self::Map {
-            map,
-            source: Box::new(source),
-        }
-    }
-
-    fn program(program: &'static str, source: ProgramError) -> Self {
-        Self::Program {
-            program,
-            source: Box::new(source),
-        }
-    }
-}
-
 impl Changing {
-    fn attach(&mut self) -> Result<(), TcpProgramError> {
+    fn attach(&mut self) -> Result<(), ObjectError> {
         if self.links.is_empty() {
             self.forget_sockets()?;
         }
@@ -293,63 +241,42 @@ impl Changing {
         self.links.iter().any(|(known, _)| *known == name)
     }
 
-    fn attach_one(&mut self, name: &'static str, tracepoint: &str) -> Result<(), TcpProgramError> {
+    fn attach_one(&mut self, name: &'static str, tracepoint: &str) -> Result<(), ObjectError> {
         if self.is_attached(name) {
             return Ok(());
         }
-        let link = program(&mut self.object, name)?
+        let link = TCP
+            .get::<RawTracePoint>(&mut self.object, name)?
             .attach(tracepoint)
-            .map_err(|source| TcpProgramError::program(name, source))?;
+            .map_err(|source| TCP.program(name, source))?;
         self.links.push((name, link));
         Ok(())
     }
 
-    fn detach(&mut self) -> Result<(), TcpProgramError> {
+    fn detach(&mut self) -> Result<(), ObjectError> {
         while let Some((name, link)) = self.links.pop() {
-            program(&mut self.object, name)?
+            TCP.get::<RawTracePoint>(&mut self.object, name)?
                 .detach(link)
-                .map_err(|source| TcpProgramError::program(name, source))?;
+                .map_err(|source| TCP.program(name, source))?;
         }
         Ok(())
     }
 
     /// Sockets may have gone while nobody looked, and others may have come in their places.
-    fn forget_sockets(&mut self) -> Result<(), TcpProgramError> {
+    fn forget_sockets(&mut self) -> Result<(), ObjectError> {
         let stale: Vec<u64> = self.sockets.keys().filter_map(Result::ok).collect();
         for socket in stale {
-            match self.sockets.remove(&socket) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(source) => return Err(TcpProgramError::map("SOCKETS", source)),
-            }
+            TCP.removed("SOCKETS", self.sockets.remove(&socket))?;
         }
         Ok(())
     }
 }
 
-fn load_all(mut object: Ebpf) -> Result<Ebpf, TcpProgramError> {
+fn load_all(mut object: Ebpf) -> Result<Ebpf, ObjectError> {
     for name in PROGRAMS.into_iter().chain(RETRANSMIT_PROGRAMS) {
-        program(&mut object, name)?
+        TCP.get::<RawTracePoint>(&mut object, name)?
             .load()
-            .map_err(|source| TcpProgramError::program(name, source))?;
+            .map_err(|source| TCP.program(name, source))?;
     }
     Ok(object)
-}
-
-fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut RawTracePoint, TcpProgramError> {
-    object
-        .program_mut(name)
-        .ok_or(TcpProgramError::NoProgram(name))?
-        .try_into()
-        .map_err(|source| TcpProgramError::program(name, source))
-}
-
-fn take<M: TryFrom<Map, Error = MapError>>(
-    object: &mut Ebpf,
-    name: &'static str,
-) -> Result<M, TcpProgramError> {
-    object
-        .take_map(name)
-        .ok_or(TcpProgramError::NoMap(name))?
-        .try_into()
-        .map_err(|source| TcpProgramError::map(name, source))
 }

@@ -29,7 +29,8 @@ use super::flows::{self, Flow, FlowQuery};
 use super::identity::{Identities, Identity, Owners};
 use super::names::errno_name;
 use super::ring::{OwnedTask, StreamLoss, publish_from};
-use crate::kernel::tcp::{PeerPrefix, TcpProgramError, TcpPrograms, address};
+use crate::kernel::object::ObjectError;
+use crate::kernel::tcp::{PeerPrefix, TcpPrograms, address};
 
 /// Addresses that are told apart wherever they are: loopback, and what no route of the internet leads to.
 const WELL_KNOWN: [(&str, u8, u32); 9] = [
@@ -51,7 +52,7 @@ pub const DEFAULT_RING_BYTES: u32 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum TcpError {
     #[error(transparent)]
-    Programs(#[from] TcpProgramError),
+    Programs(#[from] ObjectError),
     #[error("the ring of TCP events can't be polled: {0}")]
     Ring(#[source] io::Error),
 }
@@ -158,7 +159,7 @@ impl TcpObserver {
     /// # Errors
     ///
     /// When the kernel refuses to read a map.
-    pub fn snapshot(&self) -> Result<TcpSnapshot, TcpProgramError> {
+    pub fn snapshot(&self) -> Result<TcpSnapshot, ObjectError> {
         let mut owners = Vec::new();
         for owner in self.identities.current().iter() {
             if let Some(stats) = self.programs.stats(owner.number)? {
@@ -177,7 +178,7 @@ impl TcpObserver {
     /// # Errors
     ///
     /// When the kernel refuses to read a map.
-    pub fn totals(&self, owner: u32) -> Result<Option<TcpTotals>, TcpProgramError> {
+    pub fn totals(&self, owner: u32) -> Result<Option<TcpTotals>, ObjectError> {
         Ok(self.programs.stats(owner)?.map(TcpTotals::from))
     }
 
@@ -186,7 +187,7 @@ impl TcpObserver {
     /// # Errors
     ///
     /// When the kernel refuses to read a map.
-    pub fn firsts(&self, owner: u32) -> Result<Option<TcpMoments>, TcpProgramError> {
+    pub fn firsts(&self, owner: u32) -> Result<Option<TcpMoments>, ObjectError> {
         Ok(self.programs.firsts(owner)?.map(TcpMoments::from))
     }
 
@@ -195,7 +196,7 @@ impl TcpObserver {
     /// # Errors
     ///
     /// When the kernel refuses to write a map.
-    pub fn reset_firsts(&self, owner: u32) -> Result<(), TcpProgramError> {
+    pub fn reset_firsts(&self, owner: u32) -> Result<(), ObjectError> {
         self.programs.reset_firsts(owner)
     }
 
@@ -204,7 +205,7 @@ impl TcpObserver {
     /// # Errors
     ///
     /// When the kernel refuses to read a map.
-    pub fn flows(&self, query: &FlowQuery) -> Result<Vec<Flow>, TcpProgramError> {
+    pub fn flows(&self, query: &FlowQuery) -> Result<Vec<Flow>, ObjectError> {
         Ok(flows::top(
             self.programs.sockets()?,
             &self.identities.current(),
@@ -217,10 +218,7 @@ impl TcpObserver {
     /// # Errors
     ///
     /// When the kernel refuses to write a map.
-    pub fn set_peers(
-        &self,
-        peers: impl IntoIterator<Item = (PeerPrefix, u32)>,
-    ) -> Result<(), TcpProgramError> {
+    pub fn set_peers(&self, peers: impl IntoIterator<Item = (PeerPrefix, u32)>) -> Result<(), ObjectError> {
         // What is said last holds.
         self.programs.set_peers(well_known().chain(peers))
     }
@@ -230,7 +228,7 @@ impl TcpObserver {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn set_attached(&self, wanted: bool) -> Result<(), TcpProgramError> {
+    pub fn set_attached(&self, wanted: bool) -> Result<(), ObjectError> {
         self.programs.set_attached(wanted)
     }
 
@@ -249,7 +247,7 @@ impl TcpObserver {
     /// # Errors
     ///
     /// When the kernel refuses to read a map.
-    pub fn entries(&self) -> Result<[usize; 3], TcpProgramError> {
+    pub fn entries(&self) -> Result<[usize; 3], ObjectError> {
         self.programs.entries()
     }
 
@@ -259,7 +257,7 @@ impl TcpObserver {
     /// # Errors
     ///
     /// When the kernel refuses to read a map.
-    pub fn followed(&self) -> Result<Vec<u32>, TcpProgramError> {
+    pub fn followed(&self) -> Result<Vec<u32>, ObjectError> {
         let sockets = self.programs.sockets()?;
         Ok(sockets.iter().map(|socket| socket.owner).collect())
     }

@@ -13,7 +13,7 @@ use sabot_abi::{
     comm_filter_bit,
 };
 
-use super::{Comm, SyscallProgramError, take};
+use super::{Comm, SYSCALLS, SyscallProgramError};
 
 const PROCESSES: &str = "PROCESSES";
 const CGROUPS: &str = "CGROUPS";
@@ -65,9 +65,9 @@ pub(super) struct WatchMaps {
 impl WatchMaps {
     pub(super) fn new(object: &mut Ebpf) -> Result<Self, SyscallProgramError> {
         Ok(Self {
-            processes: take(object, PROCESSES)?,
-            cgroups: take(object, CGROUPS)?,
-            settings: take(object, SETTINGS)?,
+            processes: SYSCALLS.take(object, PROCESSES)?,
+            cgroups: SYSCALLS.take(object, CGROUPS)?,
+            settings: SYSCALLS.take(object, SETTINGS)?,
             slots: [None; SLOTS],
             current: Watch::default(),
             generation: 0,

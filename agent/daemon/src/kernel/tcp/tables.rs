@@ -9,7 +9,8 @@ use aya::maps::{HashMap, MapData, MapError, PerCpuHashMap, PerCpuValues};
 use aya::util::nr_cpus;
 use sabot_abi::{OwnerKey, TcpFirsts, TcpStats};
 
-use super::{PeerPrefix, TcpProgramError, take};
+use super::{PeerPrefix, TCP};
+use crate::kernel::object::ObjectError;
 
 pub(super) struct Tables {
     owners: HashMap<MapData, OwnerKey, u32>,
@@ -24,12 +25,12 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn take(object: &mut Ebpf) -> Result<Self, TcpProgramError> {
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, ObjectError> {
         Ok(Self {
-            owners: take(object, "OWNERS")?,
-            stats: take(object, "STATS")?,
-            firsts: take(object, "FIRSTS")?,
-            peers: take(object, "PEERS")?,
+            owners: TCP.take(object, "OWNERS")?,
+            stats: TCP.take(object, "STATS")?,
+            firsts: TCP.take(object, "FIRSTS")?,
+            peers: TCP.take(object, "PEERS")?,
             keys: BTreeMap::new(),
             counted: BTreeSet::new(),
             prefixes: BTreeMap::new(),
@@ -37,7 +38,7 @@ impl Tables {
     }
 
     /// An owner has counters before the programs can find it, and keeps them until they can't.
-    pub(super) fn set_owners(&mut self, wanted: BTreeMap<OwnerKey, u32>) -> Result<(), TcpProgramError> {
+    pub(super) fn set_owners(&mut self, wanted: BTreeMap<OwnerKey, u32>) -> Result<(), ObjectError> {
         let changed = |key: &OwnerKey, owner: &u32| wanted.get(key) != Some(owner);
         let gone: Vec<_> = self
             .keys
@@ -46,14 +47,14 @@ impl Tables {
             .collect();
         let gone: Vec<OwnerKey> = gone.into_iter().map(|(key, _)| *key).collect();
         for key in gone {
-            removed("OWNERS", self.owners.remove(&key))?;
+            TCP.removed("OWNERS", self.owners.remove(&key))?;
             self.keys.remove(&key);
         }
         let live: BTreeSet<u32> = wanted.values().copied().collect();
         let ended: Vec<u32> = self.counted.difference(&live).copied().collect();
         for owner in ended {
-            removed("FIRSTS", self.firsts.remove(&owner))?;
-            removed("STATS", self.stats.remove(&owner))?;
+            TCP.removed("FIRSTS", self.firsts.remove(&owner))?;
+            TCP.removed("STATS", self.stats.remove(&owner))?;
             self.counted.remove(&owner);
         }
         for owner in live {
@@ -68,13 +69,13 @@ impl Tables {
         Ok(())
     }
 
-    fn make_counters(&mut self, owner: u32) -> Result<(), TcpProgramError> {
+    fn make_counters(&mut self, owner: u32) -> Result<(), ObjectError> {
         if self.counted.contains(&owner) {
             return Ok(());
         }
         let values = empty_on_every_cpu().map_err(|error| {
             let source = MapError::IoError(error);
-            TcpProgramError::map("STATS", source)
+            TCP.map("STATS")(source)
         })?;
         written("FIRSTS", self.firsts.insert(owner, TcpFirsts::default(), 0))?;
         written("STATS", self.stats.insert(owner, values, 0))?;
@@ -82,7 +83,7 @@ impl Tables {
         Ok(())
     }
 
-    pub(super) fn set_peers(&mut self, wanted: BTreeMap<PeerPrefix, u32>) -> Result<(), TcpProgramError> {
+    pub(super) fn set_peers(&mut self, wanted: BTreeMap<PeerPrefix, u32>) -> Result<(), ObjectError> {
         let gone: Vec<PeerPrefix> = self
             .prefixes
             .keys()
@@ -90,7 +91,7 @@ impl Tables {
             .copied()
             .collect();
         for prefix in gone {
-            removed("PEERS", self.peers.remove(&key(prefix)))?;
+            TCP.removed("PEERS", self.peers.remove(&key(prefix)))?;
             self.prefixes.remove(&prefix);
         }
         for (prefix, class) in wanted {
@@ -102,23 +103,23 @@ impl Tables {
         Ok(())
     }
 
-    pub(super) fn stats(&self, owner: u32) -> Result<Option<TcpStats>, TcpProgramError> {
-        let values = found("STATS", self.stats.get(&owner, 0))?;
+    pub(super) fn stats(&self, owner: u32) -> Result<Option<TcpStats>, ObjectError> {
+        let values = TCP.found("STATS", self.stats.get(&owner, 0))?;
         Ok(values.map(|values| sum(values.iter())))
     }
 
-    pub(super) fn firsts(&self, owner: u32) -> Result<Option<TcpFirsts>, TcpProgramError> {
-        found("FIRSTS", self.firsts.get(&owner, 0))
+    pub(super) fn firsts(&self, owner: u32) -> Result<Option<TcpFirsts>, ObjectError> {
+        TCP.found("FIRSTS", self.firsts.get(&owner, 0))
     }
 
-    pub(super) fn reset_firsts(&mut self, owner: u32) -> Result<(), TcpProgramError> {
+    pub(super) fn reset_firsts(&mut self, owner: u32) -> Result<(), ObjectError> {
         if self.counted.contains(&owner) {
             written("FIRSTS", self.firsts.insert(owner, TcpFirsts::default(), 0))?;
         }
         Ok(())
     }
 
-    pub(super) fn entries(&self) -> Result<[usize; 3], TcpProgramError> {
+    pub(super) fn entries(&self) -> Result<[usize; 3], ObjectError> {
         Ok([
             count("OWNERS", self.owners.keys())?,
             count("STATS", self.stats.keys())?,
@@ -136,30 +137,16 @@ fn empty_on_every_cpu() -> Result<PerCpuValues<TcpStats>, io::Error> {
     PerCpuValues::try_from(vec![TcpStats::EMPTY; cpus])
 }
 
-fn written(map: &'static str, result: Result<(), MapError>) -> Result<(), TcpProgramError> {
-    result.map_err(|source| TcpProgramError::map(map, source))
-}
-
-/// That there was no such entry is as good.
-fn removed(map: &'static str, result: Result<(), MapError>) -> Result<(), TcpProgramError> {
-    found(map, result).map(|_| ())
-}
-
-fn found<T>(map: &'static str, result: Result<T, MapError>) -> Result<Option<T>, TcpProgramError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-        Err(source) => Err(TcpProgramError::map(map, source)),
-    }
+fn written(map: &'static str, result: Result<(), MapError>) -> Result<(), ObjectError> {
+    result.map_err(TCP.map(map))
 }
 
 fn count<K>(
     map: &'static str,
     mut keys: impl Iterator<Item = Result<K, MapError>>,
-) -> Result<usize, TcpProgramError> {
+) -> Result<usize, ObjectError> {
     keys.try_fold(0, |count, key| key.map(|_| count + 1))
-        .map_err(|source| TcpProgramError::map(map, source))
+        .map_err(TCP.map(map))
 }
 
 /// Every field is named, so that a new one can't be forgotten here.
