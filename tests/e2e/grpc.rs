@@ -14,16 +14,20 @@ const SERVICES: [&str; 3] = [
     "sabot.v1.NodeService",
     "sabot.v1.ObserveService",
 ];
-const METHODS: [&str; 12] = [
+const METHODS: [&str; 16] = [
     "ApplyFault",
     "DeleteAllFaults",
     "DeleteFault",
     "GetFault",
     "GetNode",
     "GetSnapshot",
+    "GetTimeline",
+    "GetTracing",
     "ListFaults",
+    "ListFlows",
     "ListTargets",
     "PreviewFault",
+    "SetTracing",
     "WatchEvents",
     "WatchFaults",
     "WatchTargets",
