@@ -19,6 +19,25 @@ use crate::{atomic, events, owners, peers};
 #[map]
 static SOCKETS: LruHashMap<u64, TcpSocket> = LruHashMap::with_max_entries(MAX_TCP_SOCKETS, 0);
 
+/// A connection of which nothing is known.
+static EMPTY: TcpSocket = TcpSocket {
+    asked: 0,
+    bytes_acked: 0,
+    bytes_received: 0,
+    tick: 0,
+    local: [0; 16],
+    remote: [0; 16],
+    owner: NO_OWNER,
+    peer: 0,
+    retransmits: 0,
+    rtos: 0,
+    segments_sent: 0,
+    segments_received: 0,
+    srtt: 0,
+    local_port: 0,
+    remote_port: 0,
+};
+
 /// The congestion control's state after the retransmission timer ran out.
 const CA_LOSS: u8 = 4;
 const EPERM: i32 = 1;
@@ -31,9 +50,9 @@ const ENOBUFS: i32 = 105;
 /// [`Loss::Socket`] when there is no room for it.
 #[inline(always)]
 pub fn begin(sock: Sock, asked: u64) -> Result<&'static mut TcpSocket, Loss> {
-    let mut entry = described(sock);
+    let entry = enter(sock).ok_or(Loss::Socket)?;
     entry.asked = asked;
-    insert(sock, &entry)
+    Ok(entry)
 }
 
 /// `None` for a socket that was not seen before.
@@ -246,7 +265,7 @@ fn count_reset(
 /// sent again just now.
 #[inline(never)]
 fn meet(sock: Sock, new: u32) -> Result<&'static mut TcpSocket, Loss> {
-    let mut entry = described(sock);
+    let entry = enter(sock).ok_or(Loss::Socket)?;
     entry.bytes_acked = sock.bytes_acked();
     entry.bytes_received = sock.bytes_received();
     entry.retransmits = sock.retransmits().wrapping_sub(new);
@@ -254,35 +273,23 @@ fn meet(sock: Sock, new: u32) -> Result<&'static mut TcpSocket, Loss> {
     entry.segments_sent = sock.segments_sent();
     entry.segments_received = sock.segments_received();
     entry.srtt = sock.srtt();
-    insert(sock, &entry)
+    Ok(entry)
 }
 
-#[inline(always)]
-fn insert(sock: Sock, entry: &TcpSocket) -> Result<&'static mut TcpSocket, Loss> {
-    SOCKETS
-        .insert(sock.address(), entry, 0)
-        .map_err(|_| Loss::Socket)?;
-    known(sock).ok_or(Loss::Socket)
-}
-
-#[inline(always)]
-fn described(sock: Sock) -> TcpSocket {
+/// An entry for a socket that has none, with what is the same for all of its life. `None` when there is no room.
+///
+/// It is filled in where it stands: kernels before 6.13 have 512 bytes of stack for a program and all that it calls, and an
+/// entry is a fifth of that.
+#[inline(never)]
+fn enter(sock: Sock) -> Option<&'static mut TcpSocket> {
+    SOCKETS.insert(sock.address(), &EMPTY, 0).ok()?;
+    let entry = known(sock)?;
     let ends = sock.ends();
-    TcpSocket {
-        asked: 0,
-        bytes_acked: 0,
-        bytes_received: 0,
-        tick: 0,
-        local: ends.local,
-        remote: ends.remote,
-        owner: owners::of(sock).unwrap_or(NO_OWNER),
-        peer: peers::class(ends.remote),
-        retransmits: 0,
-        rtos: 0,
-        segments_sent: 0,
-        segments_received: 0,
-        srtt: 0,
-        local_port: ends.local_port,
-        remote_port: ends.remote_port,
-    }
+    entry.local = ends.local;
+    entry.remote = ends.remote;
+    entry.local_port = ends.local_port;
+    entry.remote_port = ends.remote_port;
+    entry.peer = peers::class(ends.remote);
+    entry.owner = owners::of(sock).unwrap_or(NO_OWNER);
+    Some(entry)
 }
