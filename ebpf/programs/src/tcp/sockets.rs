@@ -282,7 +282,8 @@ fn meet(sock: Sock, new: u32) -> Result<&'static mut TcpSocket, Loss> {
 /// entry is a fifth of that.
 #[inline(never)]
 fn enter(sock: Sock) -> Option<&'static mut TcpSocket> {
-    SOCKETS.insert(sock.address(), &EMPTY, 0).ok()?;
+    let empty: &'static TcpSocket = &EMPTY;
+    SOCKETS.insert(sock.address(), empty, 0).ok()?;
     let entry = known(sock)?;
     let ends = sock.ends();
     entry.local = ends.local;
