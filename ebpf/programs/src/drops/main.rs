@@ -10,11 +10,11 @@ mod dropped;
 mod events;
 mod packet;
 
-#[path = "../shared/devices.rs"]
+#[path = "../common/devices.rs"]
 mod devices;
-#[path = "../shared/memory.rs"]
+#[path = "../common/memory.rs"]
 mod memory;
-#[path = "../shared/owners.rs"]
+#[path = "../common/owners.rs"]
 mod owners;
 
 use aya_ebpf::Global;

@@ -14,9 +14,9 @@ mod counts;
 mod datagram;
 mod open;
 
-#[path = "../shared/memory.rs"]
+#[path = "../common/memory.rs"]
 mod memory;
-#[path = "../shared/owners.rs"]
+#[path = "../common/owners.rs"]
 mod owners;
 
 use aya_ebpf::macros::cgroup_skb;
