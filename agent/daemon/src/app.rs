@@ -140,9 +140,19 @@ async fn serve(config: Config) -> Result<(), AppError> {
     })??;
 
     let daemon = Daemon::start(&config, kernel, socket, http)?;
+    give_memory_back();
     notify::notify(notify::READY);
     tracing::info!(socket = %config.socket.display(), node = config.node_name, "serving");
     daemon.run(&mut signals).await
+}
+
+/// Loading the programs needs many times the memory that is needed ever after.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the function may be called at any time, by any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 async fn bind_http(address: Option<SocketAddr>) -> Result<Option<TcpListener>, AppError> {

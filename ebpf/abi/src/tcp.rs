@@ -149,8 +149,6 @@ pub struct TcpSocket {
     pub asked: u64,
     pub bytes_acked: u64,
     pub bytes_received: u64,
-    /// The kernel's tick, a millisecond or some, in which a segment last arrived.
-    pub tick: u64,
     /// IPv4 addresses are IPv4-mapped.
     pub local: [u8; 16],
     pub remote: [u8; 16],
@@ -169,7 +167,7 @@ pub struct TcpSocket {
     pub local_port: u16,
     pub remote_port: u16,
 }
-assert_layout!(TcpSocket, size = 96, align = 8);
+assert_layout!(TcpSocket, size = 88, align = 8);
 
 /// What an event tells: a connect failed, ..
 pub const TCP_CONNECT_FAILED: u32 = 1;

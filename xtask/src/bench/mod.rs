@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     /// Fewer repetitions: shows that everything runs, not how fast.
     #[arg(long, global = true)]
     quick: bool,
+    /// Only this part of `fidelity` or `observe`; may be given several times.
+    #[arg(long = "scene", global = true, value_name = "NAME")]
+    scenes: Vec<String>,
 }
 
 #[derive(Clone, Copy, Subcommand)]
@@ -47,12 +50,41 @@ enum Bench {
 struct Plan {
     options: DaemonOptions,
     quick: bool,
+    scenes: Vec<String>,
 }
 
 impl Plan {
     /// The usual number of repetitions, or the one of a quick run.
     fn repetitions(&self, usual: usize, quick: usize) -> usize {
         if self.quick { quick } else { usual }
+    }
+
+    /// The scenes that were asked for; all of them when none was named.
+    ///
+    /// # Errors
+    ///
+    /// A name that none of them has.
+    fn chosen<T: Copy>(&self, scenes: &[(&str, T)]) -> Result<Vec<T>> {
+        if let Some(unknown) = self
+            .scenes
+            .iter()
+            .find(|name| !scenes.iter().any(|(known, _)| known == name))
+        {
+            let allowed: Vec<&str> = scenes.iter().map(|(name, _)| *name).collect();
+            let allowed = if allowed.is_empty() {
+                "none".to_owned()
+            } else {
+                allowed.join(", ")
+            };
+            bail!("--scene: `{unknown}` was given; allowed here: {allowed}");
+        }
+        let is_chosen =
+            |name: &str| self.scenes.is_empty() || self.scenes.iter().any(|chosen| chosen == name);
+        Ok(scenes
+            .iter()
+            .filter(|(name, _)| is_chosen(name))
+            .map(|(_, scene)| *scene)
+            .collect())
     }
 }
 
@@ -68,7 +100,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let plan = Plan {
         options: DaemonOptions::new(binaries.sabotd, binaries.sabot),
         quick: arguments.quick,
+        scenes: arguments.scenes.clone(),
     };
+    if matches!(arguments.bench, Bench::Apply | Bench::Datapath) {
+        plan.chosen::<()>(&[])?;
+    }
     let mut report = match arguments.bench {
         Bench::Apply => Report::begin("apply", plan.quick)?,
         Bench::Datapath => Report::begin("datapath", plan.quick)?,

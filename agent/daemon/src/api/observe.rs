@@ -109,8 +109,9 @@ impl ObserveService for ObserveApi {
         let fault = fault_name(request.namespace, request.name)?;
         let timelines = Arc::clone(&self.services.timelines);
         let asked = fault.clone();
+        let ledgers = self.services.engine.ledgers(Some(fault.clone())).await?;
         // The kernel's counters are read for it.
-        let found = tokio::task::spawn_blocking(move || timelines.timeline(&asked)).await;
+        let found = tokio::task::spawn_blocking(move || timelines.timeline(&asked, &ledgers)).await;
         let found =
             found.map_err(|error| Status::internal(format!("the timeline can't be read: {error}")))?;
         let found = found.ok_or_else(|| not_found(&fault))?;

@@ -213,6 +213,17 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Nothing that is desired or known can be different after it.
+    pub fn only_reads(&self) -> bool {
+        match self {
+            Self::Ledgers { .. } => true,
+            // A preview may have the world looked at.
+            Self::Preview { .. } | Self::Apply { .. } | Self::Delete { .. } | Self::DeleteAll { .. } => false,
+        }
+    }
+}
+
 /// A cheap clone for each user of the engine.
 #[derive(Clone)]
 pub struct Handle {

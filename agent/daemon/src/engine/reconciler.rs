@@ -31,6 +31,8 @@ const QUEUE: usize = 256;
 const SHARED: usize = 64;
 /// The heart beats at least this often.
 const BEAT: Duration = Duration::from_secs(1);
+/// The resolution of a timer.
+const TIMER_STEP: Duration = Duration::from_millis(1);
 /// How long the orderly detaching may take at the end; the gate is closed before it begins.
 const REVERT_WAIT: Duration = Duration::from_secs(10);
 
@@ -209,8 +211,13 @@ impl Engine {
                 }
                 Woken::World => self.world_changed(),
                 Woken::Command { command, looked } => {
+                    let changes = !command.only_reads();
                     self.command(command, looked);
-                    self.take_commands();
+                    // A pass takes as long as there are faults: whoever only reads counters must not cost one, nor keep
+                    // one from its time.
+                    if !(self.take_commands() || changes || self.wake_in() <= TIMER_STEP) {
+                        continue;
+                    }
                 }
                 Woken::Time => {}
                 Woken::Beat => continue,
@@ -252,10 +259,9 @@ impl Engine {
             .waiters
             .deadline()
             .map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
-        // A timer has a resolution of a millisecond: one that rings early would find nothing to do, and ring again.
-        let millisecond = Duration::from_millis(1);
+        // One that rings early would find nothing to do, and ring again.
         let wake = next.into_iter().chain(patience).min().unwrap_or(Duration::MAX);
-        wake.checked_add(millisecond).unwrap_or(wake)
+        wake.checked_add(TIMER_STEP).unwrap_or(wake)
     }
 
     fn take_finished(&mut self) {
@@ -264,16 +270,21 @@ impl Engine {
         }
     }
 
-    fn take_commands(&mut self) {
+    /// Follows the commands that wait; says whether one of them may have changed something.
+    fn take_commands(&mut self) -> bool {
+        let mut changes = false;
         for _ in 1..SHARED {
-            if let Ok((place, command)) = self.resumed.try_recv() {
-                self.command(command, Some(place));
+            let (command, looked) = if let Ok((place, command)) = self.resumed.try_recv() {
+                (command, Some(place))
             } else if let Ok(command) = self.commands.try_recv() {
-                self.command(command, None);
+                (command, None)
             } else {
-                return;
-            }
+                break;
+            };
+            changes |= !command.only_reads();
+            self.command(command, looked);
         }
+        changes
     }
 
     fn world_changed(&mut self) {

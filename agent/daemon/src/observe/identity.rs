@@ -323,7 +323,10 @@ impl Registry {
             });
             owner.paths.push(path.clone());
         }
-        self.cookies.keep(|sandbox| world.pods.contains_key(sandbox));
+        self.cookies.keep(
+            |sandbox| world.pods.contains_key(sandbox),
+            |path| path == OWN_NETNS || world.namespaces.contains_key(path),
+        );
         self.numbered(found)
     }
 

@@ -12,6 +12,7 @@ mod events;
 mod losses;
 mod owners;
 mod peers;
+mod recent;
 mod sock;
 mod sockets;
 mod states;

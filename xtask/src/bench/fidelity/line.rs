@@ -26,11 +26,6 @@ const TCP_BUFFERS: [(&str, &str); 2] = [
     ("tcp_rmem", "4096 131072 67108864"),
 ];
 
-pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
-    throughput(scene, report)?;
-    idle(scene, report)
-}
-
 /// Lets TCP have on its way what a flow of these pods can send in a delay. The kernel's default of 4 MiB bounds a flow at
 /// 5 ms to some 5.4 Gbit/s, whoever delays it, and the sender would be what is measured.
 fn enlarge_buffers(pod: &LabPod) -> Result<()> {
@@ -44,7 +39,7 @@ fn enlarge_buffers(pod: &LabPod) -> Result<()> {
 }
 
 /// Pairs of runs with and without a delay, one after the other.
-fn throughput(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
+pub(super) fn throughput(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     enlarge_buffers(scene.target())?;
     enlarge_buffers(scene.peer())?;
     let rounds = scene.plan.repetitions(9, 1);
@@ -93,7 +88,7 @@ fn throughput(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
 }
 
 /// The daemon's CPU time while it keeps many lines and nothing is sent.
-fn idle(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
+pub(super) fn idle(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     let lines = scene.plan.repetitions(LINES, 20);
     let step = Step::start(&format!("{lines} idle delay lines"));
     let lab = Lab::new(lines)?;

@@ -32,7 +32,19 @@ struct Scene<'a> {
     client: Client,
 }
 
+type Measure = fn(&Scene<'_>, &mut Report) -> Result<()>;
+
+const SCENES: [(&str, Measure); 6] = [
+    ("losses", losses::measure),
+    ("delays", delays::measure),
+    ("rates", rates::measure),
+    ("answers", answers::measure),
+    ("throughput", line::throughput),
+    ("idle", line::idle),
+];
+
 pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
+    let chosen = plan.chosen(&SCENES)?;
     let step = Step::start("pods and sabotd");
     let lab = Lab::new(2)?;
     let daemon = Daemon::start(plan.options.clone().netns(lab.node()))?;
@@ -44,11 +56,10 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         client,
     };
     step.done(&format!("ready, pid {}", scene.daemon.pid()));
-    losses::measure(&scene, report)?;
-    delays::measure(&scene, report)?;
-    rates::measure(&scene, report)?;
-    answers::measure(&scene, report)?;
-    line::measure(&scene, report)
+    for measure in chosen {
+        measure(&scene, report)?;
+    }
+    Ok(())
 }
 
 impl Scene<'_> {

@@ -12,9 +12,18 @@ use anyhow::Result;
 use super::Plan;
 use super::report::Report;
 
+type Scene = fn(&Plan, &mut Report) -> Result<()>;
+
+const SCENES: [(&str, Scene); 4] = [
+    ("syscalls", syscalls::measure),
+    ("streams", streams::measure),
+    ("pods", cycles::measure),
+    ("idle", idle::measure),
+];
+
 pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
-    syscalls::measure(plan, report)?;
-    streams::measure(plan, report)?;
-    cycles::measure(plan, report)?;
-    idle::measure(plan, report)
+    for measure in plan.chosen(&SCENES)? {
+        measure(plan, report)?;
+    }
+    Ok(())
 }

@@ -29,6 +29,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::{Limits, NodeInfo, ServeError, Services, SocketGuard, WatchLoss, bind_socket, serve};
+use crate::engine::handle::LedgerEntry;
 use crate::kernel::features::{Feature, Features};
 use crate::observe::event::EventHub;
 use crate::observe::identity::Identity;
@@ -93,7 +94,7 @@ impl ObserveSource for Observers {
 struct OneTimeline;
 
 impl TimelineSource for OneTimeline {
-    fn timeline(&self, fault: &FaultName) -> Option<Timeline> {
+    fn timeline(&self, fault: &FaultName, _ledgers: &[LedgerEntry]) -> Option<Timeline> {
         let at = |seconds: u64| BootTime(seconds * 1_000_000_000);
         let window = |from, to| Window {
             from: at(from),

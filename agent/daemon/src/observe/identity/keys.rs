@@ -12,37 +12,77 @@ use sabot_abi::OwnerKey;
 use crate::kernel::netns;
 use crate::kernel::nsfs::NetnsFile;
 
-/// Cookies of network namespaces, read once for each sandbox, since a sandbox keeps its namespace for life.
+/// Cookies of network namespaces. To read one takes a thread inside the namespace, so that each is read once.
 #[derive(Default)]
-pub(super) struct Cookies(HashMap<String, u64>);
+pub(super) struct Cookies {
+    /// A sandbox keeps its namespace for life.
+    sandboxes: HashMap<String, u64>,
+    paths: HashMap<PathBuf, (Inode, u64)>,
+}
+
+/// What tells a namespace's file from all that ever were there. The kernel gives the inode's number of a namespace that is
+/// gone to the next one, but not the time at which the inode was made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Inode {
+    device: u64,
+    number: u64,
+    changed: (i64, i64),
+}
+
+impl Inode {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            number: metadata.ino(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
 
 impl Cookies {
     /// `None` when the namespace isn't there, or can't be entered.
     pub(super) fn of_sandbox(&mut self, sandbox: &str, path: &Path) -> Option<u64> {
-        if let Some(&cookie) = self.0.get(sandbox) {
+        if let Some(&cookie) = self.sandboxes.get(sandbox) {
             return Some(cookie);
         }
-        let cookie = self.of_path(path)?;
-        self.0.insert(sandbox.to_owned(), cookie);
+        let cookie = read(path)?;
+        self.sandboxes.insert(sandbox.to_owned(), cookie);
         Some(cookie)
     }
 
-    /// Read each time: the kernel gives the inode of a namespace that is gone to the next one.
-    pub(super) fn of_path(&self, path: &Path) -> Option<u64> {
-        let read = || -> Result<u64, Box<dyn std::error::Error>> {
-            let namespace = NetnsFile::open(path)?;
-            Ok(netns::cookie(namespace.as_fd())?)
-        };
-        read()
-            .inspect_err(|error| {
-                tracing::debug!(path = %path.display(), %error, "a network namespace has no cookie for us");
-            })
-            .ok()
+    /// Of the namespace that is there now.
+    pub(super) fn of_path(&mut self, path: &Path) -> Option<u64> {
+        let inode = Inode::of(path);
+        if let (Some(inode), Some((known, cookie))) = (inode, self.paths.get(path))
+            && inode == *known
+        {
+            return Some(*cookie);
+        }
+        let cookie = read(path)?;
+        // Should another namespace have taken the place meanwhile, the next look finds another inode.
+        if let Some(inode) = inode {
+            self.paths.insert(path.to_owned(), (inode, cookie));
+        }
+        Some(cookie)
     }
 
-    pub(super) fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
-        self.0.retain(|sandbox, _| is_there(sandbox));
+    pub(super) fn keep(&mut self, is_there: impl Fn(&str) -> bool, is_named: impl Fn(&Path) -> bool) {
+        self.sandboxes.retain(|sandbox, _| is_there(sandbox));
+        self.paths.retain(|path, _| is_named(path));
     }
+}
+
+fn read(path: &Path) -> Option<u64> {
+    let read = || -> Result<u64, Box<dyn std::error::Error>> {
+        let namespace = NetnsFile::open(path)?;
+        Ok(netns::cookie(namespace.as_fd())?)
+    };
+    read()
+        .inspect_err(|error| {
+            tracing::debug!(path = %path.display(), %error, "a network namespace has no cookie for us");
+        })
+        .ok()
 }
 
 /// The cgroups of a pod on the node's own network: its sandbox's, with all those of its containers beside it. None where

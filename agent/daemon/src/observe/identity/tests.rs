@@ -1,3 +1,6 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use sabot_core::model::World;
@@ -43,8 +46,8 @@ fn number(owners: &Owners, name: &str) -> u32 {
 #[test]
 fn every_namespace_has_a_cookie_of_its_own() {
     let (one, other) = (TestNetns::new(), TestNetns::new());
-    let cookies = Cookies::default();
-    let of = |path: &Path| cookies.of_path(path).expect("it is there");
+    let mut cookies = Cookies::default();
+    let mut of = |path: &Path| cookies.of_path(path).expect("it is there");
     let all = [of(one.path()), of(other.path()), of(OWN_NETNS.as_ref())];
     assert!(
         all[0] != all[1] && all[1] != all[2] && all[0] != all[2],
@@ -52,6 +55,25 @@ fn every_namespace_has_a_cookie_of_its_own() {
     );
     assert_eq!(of(one.path()), all[0]);
     assert_eq!(cookies.of_path("/run/netns/missing".as_ref()), None);
+}
+
+#[test]
+fn another_namespace_behind_the_same_path_is_another_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("netns");
+    let mut cookies = Cookies::default();
+    let mut seen = BTreeSet::new();
+    for _ in 0..20 {
+        // The one before is gone, and its inode's number may be given to this one.
+        let netns = TestNetns::new();
+        symlink(netns.path(), &path).expect("a link");
+        let cookie = cookies.of_path(&path).expect("it is there");
+        assert_eq!(cookies.of_path(&path), Some(cookie));
+        assert!(seen.insert(cookie), "{seen:?}");
+        drop(netns);
+        assert_eq!(cookies.of_path(&path), None);
+        fs::remove_file(&path).expect("the link goes");
+    }
 }
 
 #[test]

@@ -11,29 +11,34 @@ mod recovery;
 mod tests;
 mod totals;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sabot_core::model::{BootTime, FaultName};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 pub use self::record::{Firsts, Moment, Reaction, TargetTimeline, What};
 use self::recorder::Recorder;
 pub use self::recovery::Recovery;
 pub use self::totals::{Totals, Window};
 use super::event::{Event, EventHub};
-use super::identity::{Identities, Identity};
+use super::identity::{Identities, Identity, Owners};
 use super::ring::OwnedTask;
-use crate::engine::handle::Handle;
+use crate::engine::handle::{Handle, LedgerEntry, Snapshot};
 use crate::kernel::boot_time;
 
 /// How often every owner is looked at, for what was before a fault.
 const AT_REST: Duration = Duration::from_secs(5);
-/// How often the owners are that a fault hurts, or did.
+/// How often the owners are that a fault hurts, or did: no more often than this, ..
 const WHILE_OPEN: Duration = Duration::from_millis(500);
+/// .. and so that looking takes no more than this part of a processor, however many they are.
+const LOOK_SHARE: u32 = 200;
+/// How rarely at most.
+const LOOK_LATEST: Duration = Duration::from_secs(5);
 
 /// What the observers know of an owner; read from the kernel at the time of the call.
 pub trait Measure: Send + Sync + 'static {
@@ -65,13 +70,15 @@ pub struct Timelines {
 
 /// Who can tell timelines.
 pub trait TimelineSource: Send + Sync + 'static {
-    /// `None` for a fault that isn't known. May read the kernel's counters.
-    fn timeline(&self, fault: &FaultName) -> Option<Timeline>;
+    /// `None` for a fault that isn't known. `ledgers` are the fault's own, as they are now; other counters may be read from
+    /// the kernel.
+    fn timeline(&self, fault: &FaultName, ledgers: &[LedgerEntry]) -> Option<Timeline>;
 }
 
 impl TimelineSource for Timelines {
-    fn timeline(&self, fault: &FaultName) -> Option<Timeline> {
+    fn timeline(&self, fault: &FaultName, ledgers: &[LedgerEntry]) -> Option<Timeline> {
         let mut recorder = lock(&self.recorder);
+        recorder.matched(fault, ledgers);
         recorder.look(boot_time());
         recorder.timeline(fault)
     }
@@ -101,39 +108,73 @@ fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
 async fn record(engine: Handle, identities: Identities, recorder: Arc<Mutex<Recorder>>) {
     let mut snapshots = engine.watch();
     let mut owners = identities.watch();
-    let (mut at_rest, mut while_open) = (interval(AT_REST), interval(WHILE_OPEN));
-    for ticks in [&mut at_rest, &mut while_open] {
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    }
+    let mut at_rest = interval(AT_REST);
+    at_rest.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look_at = Instant::now();
+    let mut is_open = follow(&recorder, &mut snapshots, &mut owners).await;
     loop {
-        let (snapshot, known) = (
-            snapshots.borrow_and_update().clone(),
-            owners.borrow_and_update().clone(),
-        );
-        let is_open = change(&recorder, move |recorder| {
-            recorder.follow(&snapshot, &known, boot_time());
-            recorder.is_open()
-        })
-        .await;
-        for fault in change(&recorder, |recorder| recorder.unmatched()).await {
-            // An engine that ends has nothing more to tell.
-            if let Ok(ledgers) = engine.ledgers(Some(fault.clone())).await {
-                lock(&recorder).matched(&fault, &ledgers);
-            }
-        }
         tokio::select! {
             changed = snapshots.changed() => if changed.is_err() {
                 return;
+            } else {
+                is_open = follow(&recorder, &mut snapshots, &mut owners).await;
             },
-            Ok(()) = owners.changed() => {}
+            Ok(()) = owners.changed() => {
+                is_open = follow(&recorder, &mut snapshots, &mut owners).await;
+            }
             _ = at_rest.tick() => {
                 let known = identities.current();
                 change(&recorder, move |recorder| recorder.sample(&known, boot_time())).await;
+                match_faults(&engine, &recorder).await;
             }
-            _ = while_open.tick(), if is_open => {
-                change(&recorder, |recorder| recorder.look(boot_time())).await;
+            () = sleep_until(look_at), if is_open => {
+                let began = Instant::now();
+                is_open = change(&recorder, |recorder| {
+                    recorder.look(boot_time());
+                    recorder.is_open()
+                })
+                .await;
+                look_at = Instant::now() + (began.elapsed() * LOOK_SHARE).clamp(WHILE_OPEN, LOOK_LATEST);
             }
         }
+    }
+}
+
+/// Takes in what the engine and the identities say now; whether there is something to look at.
+async fn follow(
+    recorder: &Arc<Mutex<Recorder>>,
+    snapshots: &mut watch::Receiver<Arc<Snapshot>>,
+    owners: &mut watch::Receiver<Arc<Owners>>,
+) -> bool {
+    let snapshot = snapshots.borrow_and_update().clone();
+    let known = owners.borrow_and_update().clone();
+    change(recorder, move |recorder| {
+        recorder.follow(&snapshot, &known, boot_time());
+        recorder.is_open()
+    })
+    .await
+}
+
+/// Takes the moments of first matches from the counters while they are there; the kernel notes them to the nanosecond,
+/// however late they are read.
+async fn match_faults(engine: &Handle, recorder: &Mutex<Recorder>) {
+    let unmatched = lock(recorder).unmatched();
+    let name = match &unmatched[..] {
+        [] => return,
+        [one] => Some(one.clone()),
+        _ => None,
+    };
+    // An engine that ends has nothing more to tell.
+    let Ok(ledgers) = engine.ledgers(name).await else {
+        return;
+    };
+    let mut of_fault: BTreeMap<&FaultName, Vec<LedgerEntry>> = BTreeMap::new();
+    for entry in &ledgers {
+        of_fault.entry(&entry.fault).or_default().push(entry.clone());
+    }
+    let mut recorder = lock(recorder);
+    for fault in &unmatched {
+        recorder.matched(fault, of_fault.get(fault).map_or(&[], Vec::as_slice));
     }
 }
 
