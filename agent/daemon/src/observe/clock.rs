@@ -1,8 +1,10 @@
-//! The kernel programs' clock and the one that people read.
+//! The kernel programs' clock, the one that people read, and the one that observers go by.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use sabot_core::model::BootTime;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::kernel::boot_time;
 
@@ -24,6 +26,18 @@ pub fn instant(time: SystemTime) -> BootTime {
     let ago = SystemTime::now().duration_since(time).unwrap_or_default();
     let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
     BootTime(boot_time().0.saturating_sub(ago))
+}
+
+/// All of one period at the same instants, so that a daemon at rest wakes up once for all that look at something now and
+/// then. Must be called within a tokio runtime.
+pub(super) fn ticks(period: Duration) -> Interval {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    let epoch = *EPOCH.get_or_init(Instant::now);
+    let past = epoch.elapsed().as_nanos() / period.as_nanos();
+    let next = u32::try_from(past + 1).unwrap_or(1);
+    let mut ticks = interval_at(epoch + period.saturating_mul(next), period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use sabot_abi::{
 };
 use sabot_core::model::BootTime;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
 
 use self::question::read_question;
 use super::clock;
@@ -266,8 +265,7 @@ struct Sweeper {
 
 impl Sweeper {
     async fn run(self) {
-        let mut ticks = interval(SWEEP_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = clock::ticks(SWEEP_INTERVAL);
         loop {
             ticks.tick().await;
             let programs = Arc::clone(&self.programs);

@@ -10,14 +10,14 @@ use aya::maps::{MapData, RingBuf};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::clock::ticks;
 use super::event::{Event, EventHub, EventKind};
 
 /// How often a stream's losses are looked at.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a ring is looked at unasked: the kernel's programs wake its reader only when much waits there.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Entries that are handled before other tasks get their turn.
 const BATCH: usize = 1024;
 
@@ -159,12 +159,6 @@ pub fn consume_entries(
         }
     });
     Ok(OwnedTask::new(&task))
-}
-
-fn ticks(period: Duration) -> Interval {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }
 
 struct Ring(AsyncFd<RingBuf<MapData>>);

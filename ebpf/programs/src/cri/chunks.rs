@@ -3,7 +3,6 @@
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_probe_read_user as copy_from_user};
 use aya_ebpf::macros::map;
@@ -11,17 +10,10 @@ use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use sabot_abi::{COMM_LENGTH, CRI_LARGE_CHUNK, CRI_MAX_CHUNKS, CRI_SMALL_CHUNK, CriChunk};
 
 use crate::losses::{self, Lost};
-use crate::senders;
-
-const RING: u32 = 1 << 20;
-/// The daemon looks at the ring ten times a second by itself, and is woken when so much waits for it: a wake-up costs the
-/// process more than all the rest.
-const WAKE_AT: u64 = RING as u64 / 4;
-/// It is woken by the first chunks above the bound; those that come while it is at it would wake it for nothing.
-const WAKE_BELOW: u64 = WAKE_AT + 4 * CRI_LARGE_CHUNK as u64;
+use crate::{senders, waking};
 
 #[map]
-static CHUNKS: RingBuf = RingBuf::with_byte_size(RING, 0);
+static CHUNKS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// What went through a socket in one call.
 pub struct Transfer {
@@ -181,19 +173,8 @@ fn emit_head(head: &CriChunk) -> Result<(), Lost> {
         losses: losses::so_far(),
         ..*head
     });
-    entry.submit(wake());
+    entry.submit(waking::flags(&CHUNKS));
     Ok(())
-}
-
-#[inline(always)]
-fn wake() -> u64 {
-    let waiting = CHUNKS.query(u64::from(BPF_RB_AVAIL_DATA));
-    let is_due = (WAKE_AT..WAKE_BELOW).contains(&waiting);
-    u64::from(if is_due {
-        BPF_RB_FORCE_WAKEUP
-    } else {
-        BPF_RB_NO_WAKEUP
-    })
 }
 
 /// Copies `length` bytes, at most `SIZE`, from the current process's memory; returns how many.
@@ -214,6 +195,6 @@ fn copy<const SIZE: usize>(head: &mut CriChunk, from: u64, length: u32) -> Resul
         entry.discard(0);
         return Err(Lost);
     }
-    entry.submit(wake());
+    entry.submit(waking::flags(&CHUNKS));
     Ok(length)
 }

@@ -14,6 +14,9 @@ mod losses;
 mod senders;
 mod sockets;
 
+#[path = "../common/waking.rs"]
+mod waking;
+
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use sabot_abi::{CRI_ANSWER, CRI_REQUEST};

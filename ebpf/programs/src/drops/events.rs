@@ -8,6 +8,7 @@ use sabot_abi::{DropEvent, DropKey};
 
 use crate::counts::Loss;
 use crate::packet::Packet;
+use crate::waking;
 
 /// The daemon sets the size.
 #[map]
@@ -48,7 +49,7 @@ pub fn emit(key: &DropKey, packet: &Packet) -> Result<(), Loss> {
         destination_port: packet.destination_port,
         reserved: 0,
     });
-    entry.submit(0);
+    entry.submit(waking::flags(&DROP_EVENTS));
     Ok(())
 }
 

@@ -16,6 +16,8 @@ mod devices;
 mod memory;
 #[path = "../common/owners.rs"]
 mod owners;
+#[path = "../common/waking.rs"]
+mod waking;
 
 use aya_ebpf::Global;
 use aya_ebpf::macros::raw_tracepoint;

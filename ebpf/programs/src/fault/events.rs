@@ -1,6 +1,5 @@
 //! Sampled packet events.
 
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
@@ -8,16 +7,10 @@ use sabot_abi::{INCIDENT_EVENT_LOST, PacketEvent};
 
 use crate::counters::incident;
 use crate::packet::Packet;
-
-const RING: u32 = 1 << 20;
-/// The daemon looks at the ring now and then by itself, and is woken when so much waits for it: a wake-up costs more than
-/// all the rest that is done to a packet.
-const WAKE_AT: u64 = RING as u64 / 4;
-/// It is woken by the first events above the bound; those that come while it is at it would wake it for nothing.
-const WAKE_BELOW: u64 = WAKE_AT + (RING as u64 / 64);
+use crate::waking;
 
 #[map]
-static PACKET_EVENTS: RingBuf = RingBuf::with_byte_size(RING, 0);
+static PACKET_EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// Where and what of a decision.
 pub struct Decision {
@@ -53,11 +46,5 @@ pub fn sample(sample_every: u32, packet: &Packet, decision: &Decision) {
         wire_packets: packet.wire.packets as u32,
         wire_bytes: packet.wire.bytes as u32,
     });
-    let waiting = PACKET_EVENTS.query(BPF_RB_AVAIL_DATA as u64);
-    let is_due = (WAKE_AT..WAKE_BELOW).contains(&waiting);
-    entry.submit(if is_due {
-        BPF_RB_FORCE_WAKEUP
-    } else {
-        BPF_RB_NO_WAKEUP
-    } as u64);
+    entry.submit(waking::flags(&PACKET_EVENTS));
 }

@@ -26,6 +26,9 @@ mod rules;
 mod streams;
 mod targets;
 
+#[path = "../common/waking.rs"]
+mod waking;
+
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT};
 use aya_ebpf::macros::{classifier, map};

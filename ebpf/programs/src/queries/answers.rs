@@ -11,7 +11,7 @@ use sabot_abi::{
 
 use crate::counts::{self, Loss, increase};
 use crate::datagram::{Datagram, Server, owner};
-use crate::{open, owners};
+use crate::{open, owners, waking};
 
 /// The daemon sets the size.
 #[map]
@@ -100,6 +100,6 @@ fn emit(key: &QueryKey, query: &Query, time: u64, latency: u64, rcode: u32) -> R
         (*event).length = query.length;
         (*event).question = query.question;
     }
-    entry.submit(0);
+    entry.submit(waking::flags(&QUERY_EVENTS));
     Ok(())
 }

@@ -18,6 +18,8 @@ mod open;
 mod memory;
 #[path = "../common/owners.rs"]
 mod owners;
+#[path = "../common/waking.rs"]
+mod waking;
 
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;

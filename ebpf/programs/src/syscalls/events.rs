@@ -10,6 +10,7 @@ use crate::details;
 use crate::losses::Loss;
 use crate::processes::Comm;
 use crate::threads::Call;
+use crate::waking;
 
 /// The daemon sets the size.
 #[map]
@@ -71,6 +72,6 @@ pub fn emit(ended: &Ended<'_>) -> Result<(), Loss> {
             details::read(&mut *event, ended.registers, ended.call.syscall);
         }
     }
-    entry.submit(0);
+    entry.submit(waking::flags(&EVENTS));
     Ok(())
 }

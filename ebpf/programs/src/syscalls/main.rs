@@ -17,6 +17,9 @@ mod processes;
 mod settings;
 mod threads;
 
+#[path = "../common/waking.rs"]
+mod waking;
+
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 

@@ -6,6 +6,7 @@ use sabot_abi::TcpEvent;
 
 use crate::losses::{self, Loss};
 use crate::sock::Ends;
+use crate::waking;
 
 /// The daemon sets the size.
 #[map]
@@ -28,5 +29,5 @@ pub fn emit(time: u64, owner: u32, kind: u32, errno: u32, ends: &Ends) {
         local_port: ends.local_port,
         remote_port: ends.remote_port,
     });
-    entry.submit(0);
+    entry.submit(waking::flags(&EVENTS));
 }

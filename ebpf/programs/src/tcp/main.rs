@@ -18,6 +18,9 @@ mod sockets;
 mod states;
 mod stats;
 
+#[path = "../common/waking.rs"]
+mod waking;
+
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 

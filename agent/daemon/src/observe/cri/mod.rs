@@ -98,8 +98,9 @@ pub fn start(locate: Locate, sandboxes: Sandboxes, hub: EventHub) -> Result<CriO
     .map_err(CriError::Ring)?;
     let following = Arc::clone(&state);
     let follower = tokio::spawn(async move {
+        let mut looks = clock::ticks(LOOK);
         loop {
-            tokio::time::sleep(LOOK).await;
+            looks.tick().await;
             let events = lock(&following).follow(&locate);
             events.into_iter().for_each(|event| hub.publish(event));
         }

@@ -36,7 +36,7 @@ const AT_REST: Duration = Duration::from_secs(5);
 /// How often the owners are that a fault hurts, or did: no more often than this, ..
 const WHILE_OPEN: Duration = Duration::from_millis(500);
 /// .. and so that looking takes no more than this part of a processor, however many they are.
-const LOOK_SHARE: u32 = 200;
+const LOOK_SHARE: u32 = 500;
 /// How rarely at most.
 const LOOK_LATEST: Duration = Duration::from_secs(5);
 

@@ -35,7 +35,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// Status calls under way at once.
 const PARALLEL: usize = 8;
 /// The devices of a sandbox that is known are read again after this.
-const REINSPECT_AFTER: Duration = Duration::from_secs(10);
+const REINSPECT_AFTER: Duration = Duration::from_secs(30);
 
 /// How often to look, and how long to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
