@@ -40,6 +40,8 @@ pub struct Arrival {
     /// From 0 on, in the order of sending.
     pub number: u64,
     pub delay: Duration,
+    /// By the kernel's clock of the day.
+    pub time: Duration,
 }
 
 impl StampedLoad {
@@ -169,6 +171,7 @@ fn receive_all(
         let arrival = Arrival {
             number: word(0),
             delay: Duration::from_nanos(arrived.saturating_sub(word(NUMBER))),
+            time: Duration::from_nanos(arrived),
         };
         if let Ok(mut all) = arrivals.lock() {
             all.push(arrival);

@@ -58,7 +58,7 @@ pub(super) struct Refresh {
 
 /// Namespaces whose devices are read anew in one tick. A reading takes some 0.3 ms, so hundreds of namespaces take turns,
 /// while one that is gone, replaced or without devices is found out at every tick.
-const TURN: usize = 8;
+const TURN: usize = 4;
 
 struct Task {
     cri: watch::Receiver<CriState>,

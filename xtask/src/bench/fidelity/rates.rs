@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use sabot_testkit::traffic::{Bulk, StampedLoad};
 
 use super::{QUIET, Scene};
@@ -12,8 +12,6 @@ use crate::interrupt;
 use crate::ui::Step;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const BURST: f64 = 3028.0;
-const QUEUE: f64 = 0.05;
 /// UDP, IPv4 and Ethernet headers.
 const HEADERS: usize = 42;
 const PAYLOAD: usize = 1400;
@@ -51,7 +49,7 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What arrives of a flood, as a part of what the rate, the burst and the queue let on.
+/// The rate at which a flood arrives once the queue is full, as a part of the asked one.
 fn datagrams(scene: &Scene<'_>, text: &str, rate: f64, seconds: f64, egress: bool) -> Result<f64> {
     let wire = (PAYLOAD + HEADERS) as f64;
     let per_second = (1.5 * rate / 8.0 / wire).max(1.0);
@@ -67,10 +65,13 @@ fn datagrams(scene: &Scene<'_>, text: &str, rate: f64, seconds: f64, egress: boo
     let fault = if egress { fault.egress() } else { fault.ingress() };
     let (from, to) = ends(scene, egress);
     let (arrivals, _) = scene.under(fault, || load.run(from.netns(), to.netns(), to.ipv4(), QUIET))?;
-    // The sender may fall behind its own pace: the times of the arrivals tell how long it took.
-    let took = load.datagrams as f64 / f64::from(load.per_second);
-    let allowed = took * rate / 8.0 + QUEUE * rate / 8.0 + BURST;
-    Ok(arrivals.len() as f64 * wire / allowed)
+    // The first fifth fills the queue, at the end it runs empty.
+    let steady = &arrivals[arrivals.len() / 5..arrivals.len() * 9 / 10];
+    let (Some(first), Some(last)) = (steady.first(), steady.last()) else {
+        bail!("of a flood at {text} nothing arrived");
+    };
+    let took = last.time.saturating_sub(first.time).as_secs_f64();
+    Ok((steady.len() - 1) as f64 * wire * 8.0 / took / rate)
 }
 
 fn stream(scene: &Scene<'_>, text: &str, rate: f64, seconds: f64, egress: bool) -> Result<f64> {
