@@ -8,7 +8,9 @@ mod timeline;
 mod top;
 mod trace;
 
-pub(crate) use event::{CriDoc, DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
+pub(crate) use event::{
+    ContainerDoc, CriDoc, DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc,
+};
 pub(crate) use fault::{
     ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,
     TargetStatusDoc, WatchDoc,

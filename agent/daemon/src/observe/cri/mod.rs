@@ -7,6 +7,7 @@
 
 mod book;
 mod connection;
+pub mod containers;
 mod hpack;
 mod http2;
 mod message;
