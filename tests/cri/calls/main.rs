@@ -4,4 +4,5 @@ mod abbreviations;
 mod counts;
 mod failures;
 mod scene;
+mod timeline;
 mod told;

@@ -17,7 +17,9 @@ pub(crate) use fault::{
 };
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
 pub(crate) use tcp::{FlowDoc, FlowsDoc, TcpDoc};
-pub(crate) use timeline::{AggregateDoc, LatenciesDoc, MomentDoc, TargetTimelineDoc, TimelineDoc};
+pub(crate) use timeline::{
+    AggregateDoc, LatenciesDoc, MomentDoc, NodeAggregateDoc, NodeTimelineDoc, TargetTimelineDoc, TimelineDoc,
+};
 pub(crate) use top::{PodTopDoc, SyscallTopDoc, TopDoc};
 pub(crate) use trace::TracingDoc;
 

@@ -462,6 +462,29 @@ async fn a_timeline_says_what_happened_and_how_long_after_what() {
         [&target.before, &target.during, &target.after].map(retransmits),
         [None, Some(4), Some(1)]
     );
+    let node = told.node.expect("the node's part");
+    assert_eq!((&node.before, &node.after), (&None, &None));
+    let during = node.during.expect("it was in force");
+    let [kubelet] = during.processes.as_slice() else {
+        panic!("one process: {during:?}");
+    };
+    assert_eq!(
+        (kubelet.process.as_str(), kubelet.calls, kubelet.errors),
+        ("kubelet", 10, 3)
+    );
+    assert_eq!(
+        kubelet.durations.as_ref().map(|durations| durations.count),
+        Some(9)
+    );
+    let [stop] = during.operations.as_slice() else {
+        panic!("one operation: {during:?}");
+    };
+    assert_eq!(
+        (stop.operation.as_str(), stop.calls, stop.failures),
+        ("StopContainer", 2, 1)
+    );
+    assert_eq!(stop.mean.as_ref().map(|mean| mean.nanos), Some(300_000_000));
+
     let unknown = fixture
         .observe()
         .get_timeline(request("other"))
