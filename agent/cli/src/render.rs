@@ -386,7 +386,19 @@ pub(crate) fn node(node: &NodeDoc) -> String {
             ]
         }),
     );
-    format!("{overview}\n\n{features}")
+    let sources = table(
+        ["RUNTIME SEEN BY", "IN USE", "DETAIL", "CAN'T SEE"],
+        node.runtime.sources.iter().map(|source| {
+            let in_use = if source.in_use { "yes" } else { "no" };
+            [
+                source.name.clone(),
+                in_use.to_owned(),
+                source.detail.clone(),
+                source.blind_spots.clone(),
+            ]
+        }),
+    );
+    format!("{overview}\n\n{features}\n\n{sources}")
 }
 
 /// One line of a watch without a terminal.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use sabot_abi as abi;
 use sabot_core::plan::Policy;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinHandle};
 
 use crate::api::{self, BindError, Limits, NodeInfo, ServeError, Services, WatchLoss};
@@ -40,7 +40,7 @@ use crate::observe::identity;
 use crate::observe::observers::Observers;
 use crate::observe::packets::{self, PacketObserver, SnapshotEnricher};
 use crate::observe::timeline;
-use crate::targets::{self, Names, TargetsConfig, TargetsHandle};
+use crate::targets::{self, Names, TargetsConfig, TargetsHandle, Told};
 use signals::Signals;
 
 /// The engine's heart beats once a second; a pass may take a while on a busy machine.
@@ -186,9 +186,9 @@ impl Daemon {
         http: Option<TcpListener>,
     ) -> Result<Self, AppError> {
         let hub = EventHub::new(config.event_buffer);
-        let source = watch_targets(config);
+        let (source, told) = watch_targets(config);
         let identities = identity::start(source.watch());
-        let (mut observers, observed) = observers::start(config, &source, &identities, &hub);
+        let (mut observers, observed) = observers::start(config, &source, told, &identities, &hub);
         let mut features = kernel.features;
         features.list.extend(observed);
         let features = Arc::new(features);
@@ -318,13 +318,17 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Begins to watch the world.
-fn watch_targets(config: &Config) -> TargetsHandle {
-    targets::start(TargetsConfig {
+/// Begins to watch the world, and to hear what the container runtime tells by itself.
+fn watch_targets(config: &Config) -> (TargetsHandle, mpsc::Receiver<Told>) {
+    /// That may wait to be counted.
+    const QUEUE: usize = 1024;
+    let (listener, told) = mpsc::channel(QUEUE);
+    let config = TargetsConfig {
         runtime_endpoint: config.runtime_endpoint.clone(),
         runtime_poll: config.runtime_poll,
         ..TargetsConfig::default()
-    })
+    };
+    (targets::start_telling(config, Some(listener)), told)
 }
 
 /// What the engine works with.

@@ -22,8 +22,9 @@ pub const CRI_CLOSED: u32 = 2;
 /// Bytes of a small chunk and of a large one; the ring holds both, each behind a [`CriChunk`].
 pub const CRI_SMALL_CHUNK: usize = 448;
 pub const CRI_LARGE_CHUNK: usize = 4032;
-/// Chunks that one call's data is copied in at most; what is beyond them is known by its length alone.
-pub const CRI_MAX_CHUNKS: usize = 48;
+/// Chunks that one call's data is copied in at most, and segments that it is gathered from, together; what is beyond them is
+/// known by its length alone. gRPC's C core gathers the first request of a connection from some thirty segments.
+pub const CRI_MAX_CHUNKS: usize = 96;
 
 /// A part of what one system call sent or received.
 #[repr(C)]

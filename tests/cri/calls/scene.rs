@@ -29,7 +29,7 @@ pub(crate) struct Scene {
     pub(crate) containerd: Containerd,
 }
 
-/// Calls of the runtime as `sabot events` shows them, until it is dropped.
+/// Events as `sabot events` shows them, until it is dropped.
 pub(crate) struct Events {
     child: Child,
     lines: Receiver<Value>,
@@ -38,12 +38,15 @@ pub(crate) struct Events {
 impl Scene {
     /// The fixture's own connection is there before the daemon is.
     pub(crate) fn start() -> Self {
-        let containerd = Containerd::start(&env::temp_dir()).expect("containerd starts");
+        Self::beside(Containerd::start(&env::temp_dir()).expect("containerd starts"))
+    }
+
+    pub(crate) fn beside(containerd: Containerd) -> Self {
         let unobserved = containerd.calls().len();
         let options = DaemonOptions::built().expect("the daemon is built");
         let daemon = Daemon::start(options.runtime(&containerd.socket())).expect("the daemon starts");
         let client = daemon.client().expect("the daemon answers");
-        let events = Events::follow(&daemon);
+        let events = Events::follow(&daemon, "cri");
         let scene = Self {
             events,
             unobserved,
@@ -105,9 +108,9 @@ impl Scene {
 }
 
 impl Events {
-    fn follow(daemon: &Daemon) -> Self {
+    pub(crate) fn follow(daemon: &Daemon, kind: &str) -> Self {
         let mut child = daemon
-            .sabot_command(&["events", "-o", "json", "--type", "cri"])
+            .sabot_command(&["events", "-o", "json", "--type", kind])
             .stdout(Stdio::piped())
             .spawn()
             .expect("sabot runs");

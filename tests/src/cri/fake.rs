@@ -144,7 +144,7 @@ impl FakeRuntime {
     /// The socket can't be bound.
     pub fn start(socket: &Path, version: &'static str, events: Events) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
-        let sender = (events == Events::Offered).then(|| broadcast::channel(16).0);
+        let sender = (events == Events::Offered).then(|| broadcast::channel(1024).0);
         let service = Service {
             version,
             state: state.clone(),
@@ -194,11 +194,19 @@ impl FakeRuntime {
     ///
     /// No events are offered, or nobody is subscribed.
     pub fn emit(&self, id: &str) {
-        let event = ContainerEventResponse {
+        self.tell(ContainerEventResponse {
             container_id: id.into(),
             container_event_type: ContainerEventType::ContainerStartedEvent.into(),
             ..ContainerEventResponse::default()
-        };
+        });
+    }
+
+    /// Tells the subscribers what happened.
+    ///
+    /// # Panics
+    ///
+    /// No events are offered, or nobody is subscribed.
+    pub fn tell(&self, event: ContainerEventResponse) {
         self.events
             .as_ref()
             .expect("events are offered")

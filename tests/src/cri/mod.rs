@@ -13,6 +13,7 @@ mod node;
 mod pod;
 mod pods;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -51,6 +52,8 @@ pub struct Containerd {
     client: Client,
     node: Node,
     layout: Layout,
+    /// What it is started by.
+    prefix: Vec<OsString>,
     /// Ids of all sandboxes that were ever made here.
     sandboxes: Mutex<Vec<String>>,
     pods: AtomicU64,
@@ -62,6 +65,12 @@ impl Containerd {
     /// Starts one in a new directory inside `workdir`. The directory's path must leave room for a socket's, which has at
     /// most 107 bytes.
     pub fn start(workdir: &Path) -> Result<Self> {
+        Self::start_under(workdir, &[])
+    }
+
+    /// Starts it by another program, which must become containerd in the end: its arguments are these, and then containerd's
+    /// command line.
+    pub fn start_under(workdir: &Path, prefix: &[OsString]) -> Result<Self> {
         machine::check()?;
         let directory = tempfile::Builder::new()
             .prefix("cri-")
@@ -77,12 +86,13 @@ impl Containerd {
         };
         layout.write()?;
         let node = Node::create(layout.node())?;
-        let process = spawn(&node, &layout)?;
+        let process = spawn(&node, &layout, prefix)?;
         let mut containerd = Self {
             process,
             client: Client::new(&layout.socket())?,
             node,
             layout,
+            prefix: prefix.to_vec(),
             sandboxes: Mutex::new(Vec::new()),
             pods: AtomicU64::new(0),
             _directory: directory,
@@ -109,7 +119,7 @@ impl Containerd {
     ///
     /// It doesn't become ready; with its log.
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = spawn(&self.node, &self.layout)?;
+        self.process = spawn(&self.node, &self.layout, &self.prefix)?;
         self.wait_until_ready()
     }
 
@@ -294,13 +304,17 @@ impl Drop for Containerd {
     }
 }
 
-fn spawn(node: &Node, layout: &Layout) -> Result<Child> {
+fn spawn(node: &Node, layout: &Layout, prefix: &[OsString]) -> Result<Child> {
     let log = File::options()
         .create(true)
         .append(true)
         .open(layout.log())
         .context("opening containerd's log")?;
-    node.command("containerd")
+    let containerd = OsString::from("containerd");
+    let mut words = prefix.iter().chain([&containerd]);
+    let program = words.next().context("there is a program")?;
+    node.command(program)
+        .args(words)
         .arg("--config")
         .arg(layout.config())
         .stdout(log.try_clone()?)

@@ -1,5 +1,6 @@
 //! The node of a private runtime: a network namespace that nobody else uses, named by a file.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,7 +50,7 @@ impl Node {
     }
 
     /// A command that runs inside. `ip netns exec` would hide /sys/fs/cgroup.
-    pub(super) fn command(&self, program: &str) -> Command {
+    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net={}", self.path.display()))

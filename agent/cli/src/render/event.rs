@@ -10,6 +10,7 @@ pub(crate) fn event_line(event: &EventDoc) -> String {
         EventKindDoc::Packet(packet) => packet_line(packet),
         EventKindDoc::Syscall(call) => syscall::line(call),
         EventKindDoc::Cri(call) => cri::line(call),
+        EventKindDoc::Container(told) => cri::container_line(told),
         EventKindDoc::Fault {
             fault,
             change,

@@ -307,6 +307,12 @@ fn the_node_says_what_works_and_what_does_not() {
         runtime: Some(v1::RuntimeStatus {
             state: v1::RuntimeState::Down.into(),
             message: "connection refused".into(),
+            sources: vec![v1::RuntimeSource {
+                name: "events".into(),
+                in_use: true,
+                detail: "the runtime tells".into(),
+                blind_spots: "who asked".into(),
+            }],
             ..v1::RuntimeStatus::default()
         }),
         limits: Some(v1::Limits {
@@ -330,6 +336,8 @@ fn the_node_says_what_works_and_what_does_not() {
     }
     let feature = vec!["tun", "no", "/dev/net/tun is missing", "delay is refused"];
     assert!(words(&text).contains(&feature), "{text}");
+    let source = vec!["events", "yes", "the runtime tells", "who asked"];
+    assert!(words(&text).contains(&source), "{text}");
 }
 
 #[test]

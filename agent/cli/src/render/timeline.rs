@@ -1,9 +1,13 @@
 //! What a fault did, as people read it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{or_dash, properties, table, time};
-use crate::view::{AggregateDoc, LatenciesDoc, MomentDoc, Span, TargetTimelineDoc, TimelineDoc, full_name};
+use crate::view::{
+    AggregateDoc, LatenciesDoc, MomentDoc, NodeAggregateDoc, NodeTimelineDoc, Span, TargetTimelineDoc,
+    TimelineDoc, full_name,
+};
 
 pub(crate) fn timeline(timeline: &TimelineDoc) -> String {
     let head = properties([
@@ -13,8 +17,69 @@ pub(crate) fn timeline(timeline: &TimelineDoc) -> String {
     if timeline.targets.is_empty() {
         return format!("{head}\n\nIt has not been in force on any target yet.");
     }
-    let targets: Vec<_> = timeline.targets.iter().map(target).collect();
-    format!("{head}\n\n{}", targets.join("\n\n"))
+    let parts = timeline.targets.iter().map(target);
+    let parts: Vec<_> = parts.chain(timeline.node.as_ref().and_then(node)).collect();
+    format!("{head}\n\n{}", parts.join("\n\n"))
+}
+
+/// `None` where nobody did anything.
+fn node(node: &NodeTimelineDoc) -> Option<String> {
+    let columns = [&node.before, &node.during, &node.after].map(Option::as_ref);
+    let processes = node_rows(
+        columns,
+        |aggregate| aggregate.processes.keys(),
+        |aggregate, name| {
+            let process = aggregate.processes.get(name)?;
+            let p99 = process.durations.map_or_else(|| "-".to_owned(), |d| upper(d.p99));
+            Some(format!("{} / {} / {p99}", process.calls, process.errors))
+        },
+    );
+    let operations = node_rows(
+        columns,
+        |aggregate| aggregate.operations.keys(),
+        |aggregate, name| {
+            let operation = aggregate.operations.get(name)?;
+            let mean = operation
+                .mean
+                .map_or_else(|| "-".to_owned(), |Span(mean)| short(mean));
+            Some(format!("{} / {} / {mean}", operation.calls, operation.failures))
+        },
+    );
+    if processes.is_empty() && operations.is_empty() {
+        return None;
+    }
+    let length = |aggregate: &NodeAggregateDoc| aggregate.length.map(|Span(length)| short(length));
+    let lengths = columns.map(|column| or_dash(column.and_then(length).unwrap_or_default()));
+    let mut rows = vec![row("length", lengths)];
+    for (title, found) in [
+        ("SYSCALLS / FAILED / P99", processes),
+        ("RUNTIME CALLS / FAILED / MEAN", operations),
+    ] {
+        if !found.is_empty() {
+            rows.push(row(title, Default::default()));
+            rows.extend(found);
+        }
+    }
+    Some(format!(
+        "The node meanwhile\n{}",
+        table(["", "BEFORE", "DURING", "AFTER"], rows)
+    ))
+}
+
+/// A row for each name that a column has.
+fn node_rows<'a, Names: Iterator<Item = &'a String>>(
+    columns: [Option<&'a NodeAggregateDoc>; 3],
+    names: impl Fn(&'a NodeAggregateDoc) -> Names,
+    cell: impl Fn(&'a NodeAggregateDoc, &str) -> Option<String>,
+) -> Vec<[String; 4]> {
+    let names: BTreeSet<_> = columns.into_iter().flatten().flat_map(names).collect();
+    names
+        .into_iter()
+        .map(|name| {
+            let cells = columns.map(|column| column.and_then(|aggregate| cell(aggregate, name)));
+            row(name, cells.map(|cell| or_dash(cell.unwrap_or_default())))
+        })
+        .collect()
 }
 
 fn target(target: &TargetTimelineDoc) -> String {
@@ -119,8 +184,11 @@ fn row(name: &str, [before, during, after]: [String; 3]) -> [String; 4] {
 }
 
 fn quantiles(latencies: LatenciesDoc) -> String {
-    let text = |quantile: Option<Span>| quantile.map_or_else(|| "> 17s".to_owned(), |Span(time)| short(time));
-    format!("{} / {}", text(latencies.p50), text(latencies.p99))
+    format!("{} / {}", upper(latencies.p50), upper(latencies.p99))
+}
+
+fn upper(quantile: Option<Span>) -> String {
+    quantile.map_or_else(|| "> 17s".to_owned(), |Span(time)| short(time))
 }
 
 /// Three digits or so: `1.25ms`, `42.0s`.
@@ -145,6 +213,7 @@ mod tests {
             }),
             applied_at: Some(timestamp_to_proto(SystemTime::UNIX_EPOCH)),
             targets,
+            node: None,
         };
         TimelineDoc::try_from(timeline).expect("it is understood")
     }
@@ -215,5 +284,71 @@ mod tests {
     #[test]
     fn a_fault_that_waits_has_no_targets_yet() {
         assert!(timeline(&document(Vec::new())).ends_with("It has not been in force on any target yet."));
+    }
+
+    fn process(name: &str, calls: u64, errors: u64, p99_micros: u64) -> v1::ProcessAggregate {
+        v1::ProcessAggregate {
+            process: name.into(),
+            calls,
+            errors,
+            durations: Some(v1::Latencies {
+                count: calls,
+                p99: Some(duration_to_proto(Duration::from_micros(p99_micros))),
+                ..v1::Latencies::default()
+            }),
+        }
+    }
+
+    #[test]
+    fn what_the_node_did_meanwhile_stands_side_by_side() {
+        let stop = v1::OperationAggregate {
+            operation: "StopContainer".into(),
+            calls: 2,
+            failures: 1,
+            mean: Some(duration_to_proto(Duration::from_millis(300))),
+        };
+        let before = v1::NodeAggregate {
+            length: Some(duration_to_proto(Duration::from_secs(30))),
+            processes: vec![process("kubelet", 900, 0, 40)],
+            ..v1::NodeAggregate::default()
+        };
+        let during = v1::NodeAggregate {
+            length: Some(duration_to_proto(Duration::from_secs(10))),
+            processes: vec![process("kubelet", 400, 20, 2500), process("runc", 7, 0, 12)],
+            operations: vec![stop],
+            ..v1::NodeAggregate::default()
+        };
+        let mut document = document(vec![v1::TargetTimeline::default()]);
+        let node = v1::NodeTimeline {
+            before: Some(before),
+            during: Some(during),
+            after: None,
+        };
+        let meanwhile = v1::Timeline {
+            node: Some(node),
+            ..v1::Timeline::default()
+        };
+        document.node = TimelineDoc::try_from(meanwhile).expect("it is understood").node;
+        let text = timeline(&document);
+        let (_, text) = text.split_once("The node meanwhile\n").expect("it is told");
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "BEFORE DURING AFTER",
+                "length 30.000s 10.000s -",
+                "SYSCALLS / FAILED / P99",
+                "kubelet 900 / 0 / 40.000µs 400 / 20 / 2.500ms -",
+                "runc - 7 / 0 / 12.000µs -",
+                "RUNTIME CALLS / FAILED / MEAN",
+                "StopContainer - 2 / 1 / 300.000ms -",
+            ],
+            "{text}"
+        );
+        document.node = None;
+        assert!(!timeline(&document).contains("meanwhile"));
     }
 }

@@ -30,6 +30,7 @@ pub(crate) enum EventKindDoc {
         message: String,
     },
     Cri(CriDoc),
+    Container(ContainerDoc),
     Dns(DnsDoc),
     Drop(DropDoc),
     Lost {
@@ -99,6 +100,19 @@ pub(crate) struct CriDoc {
     pub(crate) outcome: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) message: String,
+}
+
+/// What isn't known is left out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ContainerDoc {
+    pub(crate) change: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) sandbox: String,
+    /// Left out for the sandbox itself.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) container: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -177,6 +191,12 @@ impl TryFrom<v1::Event> for EventDoc {
                 pid: call.pid,
                 outcome: call.outcome,
                 message: call.message,
+            }),
+            Some(Kind::Container(told)) => EventKindDoc::Container(ContainerDoc {
+                change: told.change,
+                pod: told.pod.map(PodDoc::from),
+                sandbox: told.sandbox,
+                container: told.container,
             }),
             Some(Kind::Drop(drop)) => EventKindDoc::Drop(drop_doc(drop)),
             Some(Kind::Dns(query)) => EventKindDoc::Dns(dns_doc(query)?),

@@ -8,14 +8,18 @@ mod timeline;
 mod top;
 mod trace;
 
-pub(crate) use event::{CriDoc, DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc};
+pub(crate) use event::{
+    ContainerDoc, CriDoc, DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc,
+};
 pub(crate) use fault::{
     ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,
     TargetStatusDoc, WatchDoc,
 };
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
 pub(crate) use tcp::{FlowDoc, FlowsDoc, TcpDoc};
-pub(crate) use timeline::{AggregateDoc, LatenciesDoc, MomentDoc, TargetTimelineDoc, TimelineDoc};
+pub(crate) use timeline::{
+    AggregateDoc, LatenciesDoc, MomentDoc, NodeAggregateDoc, NodeTimelineDoc, TargetTimelineDoc, TimelineDoc,
+};
 pub(crate) use top::{PodTopDoc, SyscallTopDoc, TopDoc};
 pub(crate) use trace::TracingDoc;
 

@@ -34,6 +34,17 @@ pub(crate) struct RuntimeDoc {
     pub(crate) version: String,
     /// It pushes changes; otherwise it is polled.
     pub(crate) events: bool,
+    pub(crate) sources: Vec<SourceDoc>,
+}
+
+/// A way to see what the container runtime does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SourceDoc {
+    pub(crate) name: String,
+    pub(crate) in_use: bool,
+    pub(crate) detail: String,
+    pub(crate) blind_spots: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -100,6 +111,16 @@ fn runtime(runtime: v1::RuntimeStatus) -> RuntimeDoc {
         name: runtime.name,
         version: runtime.version,
         events: runtime.events,
+        sources: runtime
+            .sources
+            .into_iter()
+            .map(|source| SourceDoc {
+                name: source.name,
+                in_use: source.in_use,
+                detail: source.detail,
+                blind_spots: source.blind_spots,
+            })
+            .collect(),
     }
 }
 

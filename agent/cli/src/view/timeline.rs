@@ -1,5 +1,7 @@
 //! What a fault did to its targets, as `sabot timeline` prints it.
 
+use std::collections::BTreeMap;
+
 use sabot_core::spec::Metadata;
 use sabot_proto::sabot::v1;
 use serde::Serialize;
@@ -13,6 +15,45 @@ pub(crate) struct TimelineDoc {
     pub(crate) fault: Metadata,
     pub(crate) applied_at: Option<Time>,
     pub(crate) targets: Vec<TargetTimelineDoc>,
+    /// Absent as long as it has been in force on nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<NodeTimelineDoc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct NodeTimelineDoc {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) before: Option<NodeAggregateDoc>,
+    pub(crate) during: Option<NodeAggregateDoc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) after: Option<NodeAggregateDoc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct NodeAggregateDoc {
+    pub(crate) from: Option<Time>,
+    pub(crate) length: Option<Span>,
+    /// Syscalls, by the process's name.
+    pub(crate) processes: BTreeMap<String, ProcessAggregateDoc>,
+    /// Calls of the container runtime, by operation.
+    pub(crate) operations: BTreeMap<String, OperationAggregateDoc>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct ProcessAggregateDoc {
+    pub(crate) calls: u64,
+    pub(crate) errors: u64,
+    /// Of calls that don't wait by design.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) durations: Option<LatenciesDoc>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct OperationAggregateDoc {
+    pub(crate) calls: u64,
+    pub(crate) failures: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mean: Option<Span>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -91,8 +132,50 @@ impl TryFrom<v1::Timeline> for TimelineDoc {
                 .into_iter()
                 .map(target)
                 .collect::<Result<_, _>>()?,
+            node: timeline.node.map(node).transpose()?,
         })
     }
+}
+
+fn node(node: v1::NodeTimeline) -> Result<NodeTimelineDoc, CliError> {
+    Ok(NodeTimelineDoc {
+        before: node.before.map(node_aggregate).transpose()?,
+        during: node.during.map(node_aggregate).transpose()?,
+        after: node.after.map(node_aggregate).transpose()?,
+    })
+}
+
+fn node_aggregate(aggregate: v1::NodeAggregate) -> Result<NodeAggregateDoc, CliError> {
+    let process = |process: v1::ProcessAggregate| {
+        let doc = ProcessAggregateDoc {
+            calls: process.calls,
+            errors: process.errors,
+            durations: process.durations.map(latencies).transpose()?,
+        };
+        Ok((process.process, doc))
+    };
+    let operation = |operation: v1::OperationAggregate| {
+        let doc = OperationAggregateDoc {
+            calls: operation.calls,
+            failures: operation.failures,
+            mean: span("operation.mean", operation.mean)?,
+        };
+        Ok((operation.operation, doc))
+    };
+    Ok(NodeAggregateDoc {
+        from: time("aggregate.from", aggregate.from)?,
+        length: span("aggregate.length", aggregate.length)?,
+        processes: aggregate
+            .processes
+            .into_iter()
+            .map(process)
+            .collect::<Result<_, CliError>>()?,
+        operations: aggregate
+            .operations
+            .into_iter()
+            .map(operation)
+            .collect::<Result<_, CliError>>()?,
+    })
 }
 
 fn target(target: v1::TargetTimeline) -> Result<TargetTimelineDoc, CliError> {

@@ -12,7 +12,9 @@ use tonic::Status;
 use super::status::{invalid_field, invalid_fields};
 use super::tcp::{owner_ref, tcp_event};
 use super::traffic::{direction, dns_event, drop_event};
-use crate::observe::event::{CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
+use crate::observe::event::{
+    ContainerEvent, CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent,
+};
 use crate::observe::identity::Identity;
 
 /// The stream's name where events get lost on their way to a slow reader.
@@ -56,7 +58,7 @@ impl TryFrom<v1::WatchEventsRequest> for EventFilter {
                 Ok(v1::EventType::Unspecified) | Err(_) => Err(invalid_field(
                     "types",
                     format!(
-                        "{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT, CRI, TCP, DNS and DROP"
+                        "{number} is not a type of events; allowed are PACKET, SYSCALL, FAULT, CRI, TCP, DNS, DROP and CONTAINER"
                     ),
                 )),
                 Ok(kind) => Ok(kind),
@@ -135,6 +137,16 @@ impl EventFilter {
                         .min_duration
                         .is_none_or(|d| call.duration.is_some_and(|took| d <= took))
             }
+            EventKind::Container(told) => {
+                self.wants(v1::EventType::Container)
+                    && self.fault.is_none()
+                    && self.outcome.is_none()
+                    && !self.asks_for_syscalls()
+                    && self
+                        .pod
+                        .as_ref()
+                        .is_none_or(|p| p.namespace == told.pod_namespace && p.name == told.pod_name)
+            }
             EventKind::Tcp(tcp) => self.passes_owned(v1::EventType::Tcp, &tcp.owner),
             EventKind::Drop(drop) => self.passes_owned(v1::EventType::Drop, &drop.owner),
             EventKind::Dns(query) => self.passes_owned(v1::EventType::Dns, &query.owner),
@@ -176,6 +188,7 @@ pub(super) fn event(event: &Event) -> v1::Event {
         EventKind::Syscall(syscall) => Kind::Syscall(syscall_event(syscall)),
         EventKind::Fault(change) => Kind::Fault(fault_event(change)),
         EventKind::Cri(call) => Kind::Cri(cri_event(call)),
+        EventKind::Container(told) => Kind::Container(container_event(told)),
         EventKind::Drop(drop) => Kind::Drop(drop_event(drop)),
         EventKind::Dns(query) => Kind::Dns(dns_event(query)),
         EventKind::Tcp(tcp) => Kind::Tcp(tcp_event(tcp)),
@@ -246,6 +259,15 @@ fn cri_event(call: &CriEvent) -> v1::CriEvent {
         duration: call.duration.map(duration_to_proto),
         outcome: call.outcome.to_owned(),
         message: call.message.clone(),
+    }
+}
+
+fn container_event(told: &ContainerEvent) -> v1::ContainerEvent {
+    v1::ContainerEvent {
+        change: told.change.to_owned(),
+        pod: pod_ref(&told.pod_namespace, &told.pod_name),
+        sandbox: told.sandbox.clone(),
+        container: told.container.clone(),
     }
 }
 

@@ -15,7 +15,7 @@ use super::targets::{TargetIdentity, targets};
 use super::view::is_active;
 use super::{Limits, NodeInfo};
 use crate::engine::handle::{Handle, RuntimeState};
-use crate::kernel::features::Feature;
+use crate::kernel::features::{CRI_CALLS, Feature, Features};
 
 pub(super) struct NodeApi {
     engine: Handle,
@@ -48,7 +48,10 @@ impl NodeService for NodeApi {
             started_at: Some(timestamp_to_proto(self.node.started_at)),
             uptime: Some(duration_to_proto(self.node.started.elapsed())),
             features: self.node.features.list.iter().map(feature).collect(),
-            runtime: Some(runtime(&snapshot.runtime)),
+            runtime: Some(v1::RuntimeStatus {
+                sources: runtime_sources(&self.node.features, &snapshot.runtime),
+                ..runtime(&snapshot.runtime)
+            }),
             limits: Some(limits(self.node.limits)),
             active_faults: u32::try_from(active).unwrap_or(u32::MAX),
         };
@@ -143,6 +146,7 @@ fn runtime(state: &RuntimeState) -> v1::RuntimeStatus {
                 name: name.clone(),
                 version: version.clone(),
                 events: *events,
+                ..v1::RuntimeStatus::default()
             };
         }
     };
@@ -151,6 +155,44 @@ fn runtime(state: &RuntimeState) -> v1::RuntimeStatus {
         message,
         ..v1::RuntimeStatus::default()
     }
+}
+
+/// How it is seen what the runtime does: by what its clients send and receive, and by what it tells.
+fn runtime_sources(features: &Features, state: &RuntimeState) -> Vec<v1::RuntimeSource> {
+    let calls = features.get(CRI_CALLS);
+    let events = matches!(state, RuntimeState::Ready { events: true, .. });
+    let how = match state {
+        RuntimeState::Ready { events: true, .. } => {
+            "the runtime tells of containers and sandboxes that were created, started, stopped and deleted (GetContainerEvents)"
+        }
+        RuntimeState::Ready { .. } => {
+            "the runtime doesn't offer GetContainerEvents, as containerd before 1.7 and CRI-O unless it is told to"
+        }
+        RuntimeState::Absent(_) | RuntimeState::Connecting | RuntimeState::Down(_) => {
+            "the runtime isn't ready"
+        }
+    };
+    vec![
+        v1::RuntimeSource {
+            name: "calls".to_owned(),
+            in_use: calls.is_some_and(|feature| feature.available),
+            detail: calls.map_or_else(
+                || "not wanted (--cri-calls, --runtime-endpoint)".to_owned(),
+                |feature| feature.detail.clone(),
+            ),
+            blind_spots: "what happens although nobody asks for it, as the end of a container; names of calls on a connection \
+                          older than the daemon, until they are sent in full; io_uring and 32-bit clients"
+                .to_owned(),
+        },
+        v1::RuntimeSource {
+            name: "events".to_owned(),
+            in_use: events,
+            detail: how.to_owned(),
+            blind_spots: "who asked, how long it took, what failed, images; what happened before the daemon subscribed or while \
+                          the subscription was interrupted"
+                .to_owned(),
+        },
+    ]
 }
 
 fn limits(limits: Limits) -> v1::Limits {

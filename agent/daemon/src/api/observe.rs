@@ -80,6 +80,7 @@ impl ObserveService for ObserveApi {
             incidents: counts(services.observe.incidents()),
             audit: Some(audit(services.observe.audit())),
             cri: services.observe.cri().into_iter().map(cri_summary).collect(),
+            container_events: counts(services.observe.container_events()),
             drops: traffic::drop_summaries(services.observe.drops()),
             dns: traffic::dns_summaries(services.observe.queries()),
             tcp: services.observe.tcp().iter().flat_map(tcp::summaries).collect(),

@@ -9,7 +9,7 @@ use sabot_proto::sabot::v1;
 
 use crate::observe::clock::system_time;
 use crate::observe::durations::{mean, quantile};
-use crate::observe::timeline::{Recovery, TargetTimeline, Timeline, What, Window};
+use crate::observe::timeline::{NodeTimeline, NodeWindow, Recovery, TargetTimeline, Timeline, What, Window};
 
 pub(super) fn timeline(fault: &FaultName, timeline: &Timeline) -> v1::Timeline {
     v1::Timeline {
@@ -19,6 +19,40 @@ pub(super) fn timeline(fault: &FaultName, timeline: &Timeline) -> v1::Timeline {
         }),
         applied_at: Some(timestamp_to_proto(system_time(timeline.applied))),
         targets: timeline.targets.iter().map(target).collect(),
+        node: timeline.node.as_ref().map(node),
+    }
+}
+
+fn node(node: &NodeTimeline) -> v1::NodeTimeline {
+    v1::NodeTimeline {
+        before: node.before.as_ref().map(node_aggregate),
+        during: Some(node_aggregate(&node.during)),
+        after: node.after.as_ref().map(node_aggregate),
+    }
+}
+
+fn node_aggregate(window: &NodeWindow) -> v1::NodeAggregate {
+    let processes = window.totals.processes.iter();
+    let operations = window.totals.operations.iter();
+    v1::NodeAggregate {
+        from: Some(timestamp_to_proto(system_time(window.from))),
+        length: Some(duration_to_proto(window.length())),
+        processes: processes
+            .map(|(name, stats)| v1::ProcessAggregate {
+                process: name.to_string(),
+                calls: stats.calls,
+                errors: stats.errors,
+                durations: latencies(&stats.durations),
+            })
+            .collect(),
+        operations: operations
+            .map(|(&name, totals)| v1::OperationAggregate {
+                operation: name.to_owned(),
+                calls: totals.calls,
+                failures: totals.failures,
+                mean: totals.mean().map(duration_to_proto),
+            })
+            .collect(),
     }
 }
 

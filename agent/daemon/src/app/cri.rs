@@ -1,13 +1,13 @@
-//! The observer of the container runtime's calls, as the operator wants it.
+//! The observers of the container runtime, as the operator wants them: of its calls, and of what it tells by itself.
+
+use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::kernel::features::Feature;
+use crate::kernel::features::{CRI_CALLS, Feature};
+use crate::observe::cri::containers::{self, ContainerObserver};
 use crate::observe::cri::{self, CriObserver, PodName};
 use crate::observe::event::EventHub;
-use crate::targets::{RuntimeEndpoint, TargetsHandle};
-
-/// The feature's name, as GetNode and the metrics say it.
-const FEATURE: &str = "cri_calls";
+use crate::targets::{RuntimeEndpoint, TargetsHandle, Told};
 
 /// Begins to observe unless told not to, and says how that went; a machine that can't do it does without.
 pub(super) fn start(
@@ -30,6 +30,16 @@ pub(super) fn start(
     }
 }
 
+/// Begins to listen to what the runtime tells by itself, if it does.
+pub(super) fn start_containers(
+    told: mpsc::Receiver<Told>,
+    targets: TargetsHandle,
+    hub: &EventHub,
+) -> ContainerObserver {
+    let pods = Box::new(move |sandbox: &str| pod(&targets, sandbox));
+    containers::start(told, pods, hub.clone())
+}
+
 fn pod(targets: &TargetsHandle, sandbox: &str) -> Option<PodName> {
     let update = targets.current();
     let pod = update.world.pods.get(sandbox)?;
@@ -39,7 +49,7 @@ fn pod(targets: &TargetsHandle, sandbox: &str) -> Option<PodName> {
 fn feature(result: Result<(), String>) -> Feature {
     match result {
         Ok(()) => Feature {
-            name: FEATURE,
+            name: CRI_CALLS,
             available: true,
             detail: "the container runtime's calls are read where clients send and receive (tracepoints sock_send_length \
                      and sock_recv_length); on a connection older than the daemon a call whose name isn't sent in full is \
@@ -48,7 +58,7 @@ fn feature(result: Result<(), String>) -> Feature {
             consequence: String::new(),
         },
         Err(reason) => Feature {
-            name: FEATURE,
+            name: CRI_CALLS,
             available: false,
             detail: reason,
             consequence: "who asks the container runtime for what, and how long that takes, is not observed".to_owned(),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use super::{cri, following, syscalls, tcp, traffic};
 use crate::config::{Config, ObserveMode};
 use crate::engine::handle::Handle;
@@ -9,12 +11,13 @@ use crate::kernel::features::Feature;
 use crate::observe::event::EventHub;
 use crate::observe::identity::Identities;
 use crate::observe::observers::Observers;
-use crate::targets::TargetsHandle;
+use crate::targets::{TargetsHandle, Told};
 
 /// Begins to observe, and says of each observer how that went. Those that read what the fault programs say are not among them.
 pub(super) fn start(
     config: &Config,
     targets: &TargetsHandle,
+    told: mpsc::Receiver<Told>,
     identities: &Identities,
     hub: &EventHub,
 ) -> (Observers, Vec<Feature>) {
@@ -26,6 +29,7 @@ pub(super) fn start(
     let observers = Observers {
         syscalls,
         cri,
+        containers: Some(cri::start_containers(told, targets.clone(), hub)),
         tcp,
         drops,
         queries,

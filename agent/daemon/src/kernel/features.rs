@@ -1,5 +1,8 @@
 //! What this machine can do, and why not where it can't.
 
+/// The container runtime's calls can be read.
+pub const CRI_CALLS: &str = "cri_calls";
+
 /// One thing that the daemon needs from the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {

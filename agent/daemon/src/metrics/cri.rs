@@ -1,8 +1,9 @@
-//! Calls of the container runtime.
+//! Calls of the container runtime, and what it tells of its containers.
 
 use prometheus_client::registry::Registry;
 
 use super::family::{Count, Distribution, Family, Level};
+use crate::observe::cri::containers::{CHANGES, ContainerSnapshot};
 use crate::observe::cri::{BOUNDS, CriSnapshot, OperationStats};
 
 pub(super) fn register(registry: &mut Registry, snapshot: &CriSnapshot) {
@@ -38,6 +39,25 @@ pub(super) fn register(registry: &mut Registry, snapshot: &CriSnapshot) {
     );
     out_of_sync.push([], Count(snapshot.out_of_sync));
     out_of_sync.register(registry);
+}
+
+pub(super) fn register_containers(registry: &mut Registry, told: &ContainerSnapshot) {
+    let mut events = Family::new(
+        "cri_container_events",
+        "What the container runtime said has happened to its containers and sandboxes",
+        ["change"],
+    );
+    for (change, count) in CHANGES.into_iter().zip(told.changes) {
+        events.push([change], Count(count));
+    }
+    events.register(registry);
+    let mut gaps = Family::new(
+        "cri_container_event_gaps",
+        "How often the container runtime's events were interrupted; what happened meanwhile is not among them",
+        [],
+    );
+    gaps.push([], Count(told.gaps));
+    gaps.register(registry);
 }
 
 fn distribution(stats: &OperationStats) -> Distribution {

@@ -148,6 +148,7 @@ impl Metrics {
             registry,
             &cri.as_ref().map(CriObserver::snapshot).unwrap_or_default(),
         );
+        cri::register_containers(registry, &self.sources.observers.told());
     }
 
     /// What an observer has counted, nothing from one that is absent; `None` when it can't be read, which is counted.

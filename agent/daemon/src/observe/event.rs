@@ -30,6 +30,7 @@ pub enum EventKind {
     Syscall(SyscallEvent),
     Fault(FaultEvent),
     Cri(CriEvent),
+    Container(ContainerEvent),
     Dns(DnsEvent),
     Drop(DropEvent),
     Tcp(TcpEvent),
@@ -107,6 +108,19 @@ pub struct CriEvent {
     pub outcome: &'static str,
     /// The runtime's words on a failure.
     pub message: String,
+}
+
+/// What the container runtime says has happened to a container or to a sandbox. What isn't known is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerEvent {
+    /// `created`, `started`, `stopped`, `deleted`, or `other`.
+    pub change: &'static str,
+    pub pod_namespace: String,
+    pub pod_name: String,
+    /// Ids.
+    pub sandbox: String,
+    /// Empty for the sandbox itself.
+    pub container: String,
 }
 
 /// A packet that something else than a fault dropped.

@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashMap};
 use sabot_abi::{CONNECTION_ACCEPTED, CONNECTION_OPENED};
 
 use super::clock;
+use super::cri::{CriObserver, OK, OperationStats};
 use super::event::{Event, EventKind};
 use super::identity::Identity;
 use super::observers::Observers;
 use super::queries::QueryStats;
 use super::tcp::{TcpMoments, TcpTotals};
-use super::timeline::{Firsts, Measure, Reaction, Totals};
+use super::timeline::{Firsts, Measure, NodeTotals, OperationTotals, Reaction, Totals};
 
 /// Calls of the runtime that change a pod; the others only look.
 const REACTIONS: [&str; 9] = [
@@ -58,6 +59,19 @@ impl Measure for Observers {
         totals.collect()
     }
 
+    fn node(&self) -> NodeTotals {
+        let processes = self.syscalls.as_ref();
+        let processes = processes.and_then(|syscalls| known(syscalls.by_process().map(Some)));
+        let operations = self.cri.as_ref().map(CriObserver::snapshot).unwrap_or_default();
+        let operations = operations.operations.iter();
+        NodeTotals {
+            processes: processes.unwrap_or_default(),
+            operations: operations
+                .map(|(&name, stats)| (name, operation(stats)))
+                .collect(),
+        }
+    }
+
     fn firsts(&self, owner: u32) -> Firsts {
         let moments = self.tcp.as_ref().and_then(|tcp| known(tcp.firsts(owner)));
         moments.map(Firsts::from).unwrap_or_default()
@@ -91,9 +105,19 @@ impl Measure for Observers {
 }
 
 fn known<T, E: std::fmt::Display>(read: Result<Option<T>, E>) -> Option<T> {
-    read.inspect_err(|error| tracing::warn!(%error, "a pod's counters can't be read for its timeline"))
+    read.inspect_err(|error| tracing::warn!(%error, "counters can't be read for a timeline"))
         .ok()
         .flatten()
+}
+
+fn operation(stats: &OperationStats) -> OperationTotals {
+    let ok = stats.outcomes.get(OK).copied().unwrap_or_default();
+    OperationTotals {
+        calls: stats.calls(),
+        failures: stats.calls() - ok,
+        timed: stats.buckets.iter().sum(),
+        total: stats.total,
+    }
 }
 
 fn add_queries(totals: &mut Totals, queries: QueryStats) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES, SYSCALL_LOSS_EVENT};
 
 use super::cri::CriObserver;
+use super::cri::containers::{CHANGES, ContainerObserver, ContainerSnapshot};
 use super::dns::DnsObserver;
 use super::drops::{DropObserver, DropSnapshot};
 use super::event::{
@@ -29,6 +30,7 @@ pub struct Observers {
     pub packets: Option<PacketObserver>,
     pub dns: Option<DnsObserver>,
     pub cri: Option<CriObserver>,
+    pub containers: Option<ContainerObserver>,
     pub drops: Option<DropObserver>,
     pub queries: Option<QueryObserver>,
     pub tcp: Option<TcpObserver>,
@@ -175,7 +177,17 @@ impl Observers {
             out_of_sync,
             "times that a connection of the container runtime was not followed",
         );
+        uncounted(
+            self.told().gaps,
+            "times that the container runtime's events were interrupted",
+        );
         missing
+    }
+
+    /// What the container runtime told of its containers; nothing where it tells nothing.
+    pub fn told(&self) -> ContainerSnapshot {
+        let containers = self.containers.as_ref();
+        containers.map(ContainerObserver::snapshot).unwrap_or_default()
     }
 
     /// What went wrong inside the fault programs since the start.
@@ -251,6 +263,11 @@ impl ObserveSource for Observers {
                 in_flight: stats.in_flight,
             })
             .collect()
+    }
+
+    fn container_events(&self) -> Vec<(String, u64)> {
+        let counts = CHANGES.into_iter().zip(self.told().changes);
+        named(&counts.filter(|(_, count)| *count > 0).collect::<Vec<_>>())
     }
 
     fn tracing(&self) -> Option<Tracing> {

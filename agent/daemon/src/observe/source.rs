@@ -77,6 +77,11 @@ pub trait ObserveSource: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What the container runtime told of its containers and sandboxes, by change.
+    fn container_events(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+
     /// Whose syscalls are traced, and which; `None` where syscalls aren't observed. The default is for sources that
     /// observe none.
     fn tracing(&self) -> Option<Tracing> {

@@ -6,6 +6,7 @@
 
 mod details;
 mod flags;
+mod processes;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use sabot_core::Violation;
 use sabot_core::model::BootTime;
 
 pub use self::details::Detail;
+pub use self::processes::ProcessStats;
 pub use self::watching::{DEFAULT_PROCESSES, Tracing};
 use self::watching::{Numbers, check};
 use super::clock;

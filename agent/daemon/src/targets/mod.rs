@@ -20,7 +20,7 @@ use std::time::Duration;
 use sabot_core::model::World;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-pub use self::cri::{DEFAULT_SOCKETS, EndpointError, RuntimeEndpoint};
+pub use self::cri::{DEFAULT_SOCKETS, EndpointError, RuntimeEndpoint, Told};
 pub use self::names::{LEAST_LIFETIME, MAX_ADDRESSES, Names};
 
 use self::cri::{CriState, Pace};
@@ -124,6 +124,11 @@ impl TargetsHandle {
 
 /// Begins to watch; must be called inside a tokio runtime.
 pub fn start(config: TargetsConfig) -> TargetsHandle {
+    start_telling(config, None)
+}
+
+/// The same, and passes on what the container runtime says of its own accord. A listener that is slow holds up no pods.
+pub fn start_telling(config: TargetsConfig, listener: Option<mpsc::Sender<Told>>) -> TargetsHandle {
     let poke = Arc::new(Notify::new());
     let (cri, pods) = watch::channel(CriState {
         pods: BTreeMap::new(),
@@ -134,6 +139,12 @@ pub fn start(config: TargetsConfig) -> TargetsHandle {
         with_events: config.runtime_poll_with_events,
         call_timeout: config.runtime_timeout,
     };
-    tokio::spawn(cri::run(config.runtime_endpoint, pace, cri, poke.clone()));
+    tokio::spawn(cri::run(
+        config.runtime_endpoint,
+        pace,
+        cri,
+        poke.clone(),
+        listener,
+    ));
     world::start(pods, poke, config.inspect_interval)
 }

@@ -2,6 +2,7 @@
 
 mod baselines;
 mod details;
+mod latencies;
 mod rig;
 mod tracing;
 

@@ -76,6 +76,15 @@ fn call() -> v1::CriEvent {
     }
 }
 
+fn container() -> v1::ContainerEvent {
+    v1::ContainerEvent {
+        change: "stopped".into(),
+        pod: packet().pod,
+        sandbox: call().sandbox,
+        container: "19ab".into(),
+    }
+}
+
 fn refused() -> v1::TcpEvent {
     v1::TcpEvent {
         pod: packet().pod,
@@ -177,6 +186,17 @@ fn events_are_one_line_each() {
             }),
             "cri unknown = unread",
         ),
+        (
+            Kind::Container(container()),
+            "container stopped team-a/web-0 sandbox 5f2c8e0b7a6d4 container 19ab",
+        ),
+        (
+            Kind::Container(v1::ContainerEvent {
+                container: String::new(),
+                ..container()
+            }),
+            "sandbox stopped team-a/web-0 sandbox 5f2c8e0b7a6d4",
+        ),
         (Kind::Lost(lost()), "lost 7 events of watch"),
     ] {
         assert_line(kind, line);
@@ -252,6 +272,13 @@ fn the_json_of_an_event_names_its_type() {
             "time": time, "type": "cri", "operation": "CreateContainer",
             "pod": {"namespace": "team-a", "name": "web-0"}, "sandbox": "5f2c8e0b7a6d4c3b2a19", "image": "busybox:1",
             "process": "kubelet", "pid": 11, "duration": "2ms 500us", "outcome": "NotFound", "message": "no such image",
+        })
+    );
+    assert_eq!(
+        value(Kind::Container(container())),
+        json!({
+            "time": time, "type": "container", "change": "stopped", "pod": {"namespace": "team-a", "name": "web-0"},
+            "sandbox": "5f2c8e0b7a6d4c3b2a19", "container": "19ab",
         })
     );
     assert_eq!(

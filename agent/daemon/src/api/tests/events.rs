@@ -7,7 +7,9 @@ use tonic::{Code, Streaming};
 
 use super::engine::fault_name;
 use super::{Fixture, HUB_CAPACITY, metadata, next};
-use crate::observe::event::{CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent};
+use crate::observe::event::{
+    ContainerEvent, CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent,
+};
 
 fn packet(fault: &str, pod: &str, outcome: &'static str) -> EventKind {
     EventKind::Packet(PacketEvent {
@@ -65,6 +67,16 @@ fn call(pod: &str, millis: u64, outcome: &'static str) -> EventKind {
     })
 }
 
+fn container(pod: &str) -> EventKind {
+    EventKind::Container(ContainerEvent {
+        change: "stopped",
+        pod_namespace: "team-a".into(),
+        pod_name: pod.into(),
+        sandbox: "s1".into(),
+        container: "c1".into(),
+    })
+}
+
 /// One event of each distinguishable sort; the order is relied upon below.
 fn samples() -> Vec<EventKind> {
     vec![
@@ -78,6 +90,7 @@ fn samples() -> Vec<EventKind> {
         change("slow"),
         call("web", 1, "OK"),
         call("db", 5, "NotFound"),
+        container("web"),
     ]
 }
 
@@ -204,6 +217,23 @@ async fn a_call_of_the_runtime_arrives_with_all_its_fields() {
 }
 
 #[tokio::test]
+async fn what_happened_to_a_container_arrives_with_all_its_fields() {
+    let fixture = Fixture::start().await;
+    let mut stream = watch(&fixture, v1::WatchEventsRequest::default()).await;
+    publish(&fixture, container("web"));
+    let expected = v1::ContainerEvent {
+        change: "stopped".into(),
+        pod: Some(v1::PodRef {
+            namespace: "team-a".into(),
+            name: "web".into(),
+        }),
+        sandbox: "s1".into(),
+        container: "c1".into(),
+    };
+    assert_eq!(next_kind(&mut stream).await, Kind::Container(expected));
+}
+
+#[tokio::test]
 async fn calls_of_the_runtime_are_filtered_by_type_and_pod() {
     let none = v1::WatchEventsRequest::default;
     let calls = v1::WatchEventsRequest {
@@ -211,6 +241,11 @@ async fn calls_of_the_runtime_are_filtered_by_type_and_pod() {
         ..none()
     };
     assert_eq!(passing(calls).await, [8, 9]);
+    let containers = v1::WatchEventsRequest {
+        types: vec![v1::EventType::Container.into()],
+        ..none()
+    };
+    assert_eq!(passing(containers).await, [10]);
     let pod = v1::WatchEventsRequest {
         pod: Some(v1::PodRef {
             namespace: "team-a".into(),
@@ -218,7 +253,7 @@ async fn calls_of_the_runtime_are_filtered_by_type_and_pod() {
         }),
         ..none()
     };
-    assert_eq!(passing(pod).await, [0, 2, 8]);
+    assert_eq!(passing(pod).await, [0, 2, 8, 10]);
 }
 
 #[tokio::test]
@@ -427,6 +462,28 @@ async fn a_timeline_says_what_happened_and_how_long_after_what() {
         [&target.before, &target.during, &target.after].map(retransmits),
         [None, Some(4), Some(1)]
     );
+    let node = told.node.expect("the node's part");
+    assert_eq!((&node.before, &node.after), (&None, &None));
+    let during = node.during.expect("it was in force");
+    let [kubelet] = during.processes.as_slice() else {
+        panic!("one process: {during:?}");
+    };
+    assert_eq!(
+        (kubelet.process.as_str(), kubelet.calls, kubelet.errors),
+        ("kubelet", 10, 3)
+    );
+    assert_eq!(
+        kubelet.durations.as_ref().map(|durations| durations.count),
+        Some(9)
+    );
+    let [stop] = during.operations.as_slice() else {
+        panic!("one operation: {during:?}");
+    };
+    assert_eq!(
+        (stop.operation.as_str(), stop.calls, stop.failures),
+        ("StopContainer", 2, 1)
+    );
+    assert_eq!(stop.mean.as_ref().map(|mean| mean.nanos), Some(300_000_000));
 
     let unknown = fixture
         .observe()

@@ -34,9 +34,10 @@ use crate::kernel::features::{Feature, Features};
 use crate::observe::event::EventHub;
 use crate::observe::identity::Identity;
 use crate::observe::source::{ObserveSource, SetTracingError, SyscallSummary};
-use crate::observe::syscalls::{SyscallsError, Tracing};
+use crate::observe::syscalls::{ProcessStats, SyscallsError, Tracing};
 use crate::observe::timeline::{
-    Moment, Recovery, TargetTimeline, Timeline, TimelineSource, Totals, What, Window,
+    Moment, NodeTimeline, NodeTotals, NodeWindow, OperationTotals, Recovery, TargetTimeline, Timeline,
+    TimelineSource, Totals, What, Window,
 };
 use engine::FakeEngine;
 
@@ -122,7 +123,37 @@ impl TimelineSource for OneTimeline {
                 during: window(1, 5),
                 after: Some(window(5, 6)),
             }],
+            node: Some(NodeTimeline {
+                before: None,
+                during: node_window(at(1), at(5)),
+                after: None,
+            }),
         })
+    }
+}
+
+/// Ten calls of the kubelet, and two of the runtime's of 300 ms.
+fn node_window(from: BootTime, to: BootTime) -> NodeWindow {
+    let mut kubelet = ProcessStats {
+        calls: 10,
+        errors: 3,
+        ..ProcessStats::default()
+    };
+    kubelet.durations.buckets[1] = 9;
+    kubelet.durations.sum = 9 * 1100;
+    let stop = OperationTotals {
+        calls: 2,
+        failures: 1,
+        timed: 2,
+        total: Duration::from_millis(600),
+    };
+    NodeWindow {
+        from,
+        to,
+        totals: NodeTotals {
+            processes: [("kubelet".into(), kubelet)].into(),
+            operations: [("StopContainer", stop)].into(),
+        },
     }
 }
 

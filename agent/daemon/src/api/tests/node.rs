@@ -41,6 +41,7 @@ async fn the_node_says_what_works_and_what_does_not() {
     let runtime = described.runtime.expect("the runtime");
     assert_eq!(runtime.state(), v1::RuntimeState::Absent);
     assert_eq!(runtime.message, "no CRI socket was found");
+    assert_eq!(in_use(&runtime), [("calls", false), ("events", false)]);
 
     fixture.apply("cut").await;
     fixture.engine.change(|s| {
@@ -59,6 +60,20 @@ async fn the_node_says_what_works_and_what_does_not() {
         ("containerd", "1.6.20")
     );
     assert!(runtime.events);
+    assert_eq!(in_use(&runtime), [("calls", false), ("events", true)]);
+    assert!(
+        runtime
+            .sources
+            .iter()
+            .all(|source| !source.blind_spots.is_empty())
+    );
+}
+
+fn in_use(runtime: &v1::RuntimeStatus) -> Vec<(&str, bool)> {
+    let sources = runtime.sources.iter();
+    sources
+        .map(|source| (source.name.as_str(), source.in_use))
+        .collect()
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 
 mod book;
 mod connection;
+pub mod containers;
 mod hpack;
 mod http2;
 mod message;
@@ -35,7 +36,8 @@ use self::connection::{Ended, News};
 use self::message::Message;
 use self::operations::{Subject, is_poll};
 use self::places::Places;
-use self::status::{DISCONNECTED, LOST, OK};
+pub use self::status::OK;
+use self::status::{DISCONNECTED, LOST};
 use self::table::Table;
 use super::clock;
 use super::event::{CriEvent, Event, EventHub, EventKind, STREAM_CRI};

@@ -23,7 +23,8 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
-pub(super) const OK: &str = CODES[0];
+/// As a call ends that did what it should.
+pub const OK: &str = CODES[0];
 /// The client took its call back, because it wanted to or because its time was over.
 pub(super) const CANCELLED: &str = CODES[1];
 // What gRPC has no code for is in lower case.

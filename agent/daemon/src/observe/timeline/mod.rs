@@ -1,9 +1,10 @@
 //! What each fault did to each of its targets, and when: its packets, their TCP connections, the runtime, and how long it took
-//! until everything was as before.
+//! until everything was as before. And what the node's processes and its runtime did in the meantime.
 //!
 //! Times of kernel events are the kernel's own. Injection and end are seen by the recorder, some milliseconds after they
 //! happened; a recovery is told to the second.
 
+mod node;
 mod record;
 mod recorder;
 mod recovery;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+pub use self::node::{NodeTimeline, NodeTotals, NodeWindow, OperationTotals};
 pub use self::record::{Firsts, Moment, Reaction, TargetTimeline, What};
 use self::recorder::Recorder;
 pub use self::recovery::Recovery;
@@ -45,6 +47,9 @@ pub trait Measure: Send + Sync + 'static {
     /// Of those owners that are there.
     fn totals(&self, owners: &BTreeSet<u32>) -> HashMap<u32, Totals>;
 
+    /// What they know of the node, whoever the owners are.
+    fn node(&self) -> NodeTotals;
+
     fn firsts(&self, owner: u32) -> Firsts;
 
     /// What happens from now on is first again.
@@ -59,6 +64,8 @@ pub trait Measure: Send + Sync + 'static {
 pub struct Timeline {
     pub applied: BootTime,
     pub targets: Vec<TargetTimeline>,
+    /// `None` as long as it has been in force on nobody.
+    pub node: Option<NodeTimeline>,
 }
 
 /// A cheap clone for each reader; the recording ends with the last of them.
@@ -80,6 +87,7 @@ impl TimelineSource for Timelines {
         let mut recorder = lock(&self.recorder);
         recorder.matched(fault, ledgers);
         recorder.look(boot_time());
+        recorder.look_at_node(fault, boot_time());
         recorder.timeline(fault)
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use sabot_core::model::{BootTime, FaultName, TargetSelector};
 
+use super::node::{NodeRecord, NodeSample};
 use super::record::{Reaction, Record};
 use super::totals::{Sample, Totals};
 use super::{Measure, Timeline};
@@ -20,6 +21,8 @@ pub(super) struct Recorder {
     measure: Arc<dyn Measure>,
     /// The last samples of each owner, the oldest first.
     history: HashMap<u32, VecDeque<Sample>>,
+    /// The same of the node.
+    node_history: VecDeque<NodeSample>,
     faults: BTreeMap<FaultName, FaultRecord>,
 }
 
@@ -30,6 +33,8 @@ struct FaultRecord {
     is_over: bool,
     /// By owner.
     targets: BTreeMap<u32, Record>,
+    /// From the first target on.
+    node: Option<NodeRecord>,
 }
 
 impl Recorder {
@@ -37,6 +42,7 @@ impl Recorder {
         Self {
             measure,
             history: HashMap::new(),
+            node_history: VecDeque::new(),
             faults: BTreeMap::new(),
         }
     }
@@ -53,12 +59,14 @@ impl Recorder {
                 applied: instant(view.fault.created),
                 is_over: false,
                 targets: BTreeMap::new(),
+                node: None,
             });
             if record.is_over {
                 continue;
             }
             record.is_over = matches!(view.phase, Phase::Expired | Phase::Deleted);
             let in_force = in_force(view, owners);
+            let is_in_force = !in_force.is_empty();
             for (&owner, target) in &mut record.targets {
                 if !in_force.contains(&owner) {
                     target.see(self.measure.firsts(owner));
@@ -72,6 +80,7 @@ impl Recorder {
             for owner in new {
                 self.begin(name, owner, owners, now);
             }
+            self.follow_node(name, is_in_force, now);
         }
     }
 
@@ -100,7 +109,32 @@ impl Recorder {
         }
     }
 
-    /// Keeps what every owner has been through, for the time before the next fault.
+    /// The node's part begins with the first target and ends with the last one.
+    fn follow_node(&mut self, fault: &FaultName, is_in_force: bool, now: BootTime) {
+        let measure = Arc::clone(&self.measure);
+        let sample = || node_sample(&*measure, now);
+        let Some(record) = self.faults.get_mut(fault) else {
+            return;
+        };
+        match &mut record.node {
+            Some(node) => node.set_in_force(is_in_force, sample),
+            None if is_in_force => {
+                let before = self.node_history.iter().find(|sample| is_within(sample.at, now));
+                record.node = Some(NodeRecord::new(before, sample()));
+            }
+            None => {}
+        }
+    }
+
+    /// Brings the node's part of a fault's timeline up to date.
+    pub(super) fn look_at_node(&mut self, fault: &FaultName, now: BootTime) {
+        let node = self.faults.get_mut(fault).and_then(|fault| fault.node.as_mut());
+        if let Some(node) = node.filter(|node| !node.is_closed()) {
+            node.take(node_sample(&*self.measure, now));
+        }
+    }
+
+    /// Keeps what every owner and the node have been through, for the time before the next fault.
     pub(super) fn sample(&mut self, owners: &Owners, now: BootTime) {
         let mut open = BTreeSet::new();
         self.each_open(|owner, _| {
@@ -117,6 +151,19 @@ impl Recorder {
             while samples.front().is_some_and(|oldest| !is_within(oldest.at, now)) {
                 samples.pop_front();
             }
+        }
+        self.sample_node(now);
+    }
+
+    fn sample_node(&mut self, now: BootTime) {
+        let sample = node_sample(&*self.measure, now);
+        for node in self.faults.values_mut().filter_map(|fault| fault.node.as_mut()) {
+            node.take(sample.clone());
+        }
+        self.node_history.push_back(sample);
+        let samples = &mut self.node_history;
+        while samples.front().is_some_and(|oldest| !is_within(oldest.at, now)) {
+            samples.pop_front();
         }
     }
 
@@ -138,6 +185,12 @@ impl Recorder {
                 });
             }
         });
+        for fault in self.faults.values_mut() {
+            let is_over = !fault.targets.values().any(Record::is_open);
+            if let Some(node) = fault.node.as_mut().filter(|node| is_over && node.is_ending()) {
+                node.close(node_sample(&*measure, now));
+            }
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -188,6 +241,7 @@ impl Recorder {
                 .values()
                 .map(|target| target.tell(record.applied))
                 .collect(),
+            node: record.node.as_ref().map(NodeRecord::tell),
         })
     }
 
@@ -205,6 +259,13 @@ impl Recorder {
                 }
             }
         }
+    }
+}
+
+fn node_sample(measure: &dyn Measure, at: BootTime) -> NodeSample {
+    NodeSample {
+        at,
+        totals: Arc::new(measure.node()),
     }
 }
 

@@ -14,6 +14,7 @@ const FAULT: &str = "shop/cut";
 struct Kernel {
     totals: Mutex<HashMap<u32, Totals>>,
     firsts: Mutex<HashMap<u32, Firsts>>,
+    node: Mutex<NodeTotals>,
 }
 
 impl Measure for Kernel {
@@ -23,6 +24,10 @@ impl Measure for Kernel {
             .iter()
             .map(|owner| (*owner, totals.get(owner).cloned().unwrap_or_default()))
             .collect()
+    }
+
+    fn node(&self) -> NodeTotals {
+        self.node.lock().unwrap().clone()
     }
 
     fn firsts(&self, owner: u32) -> Firsts {
@@ -298,4 +303,117 @@ fn owners_that_went_take_their_history_with_them() {
     scene.owners = Owners::default();
     scene.sample();
     assert_eq!(scene.recorder.remembered(), 0);
+}
+
+/// Calls of the kubelet, every tenth of which fails, and one of the runtime, that fails with the last of many.
+fn node_works(scene: &Scene, calls: u64) {
+    let mut node = scene.kernel.node.lock().unwrap();
+    let kubelet = node.processes.entry("kubelet".into()).or_default();
+    kubelet.calls += calls;
+    kubelet.errors += calls / 10;
+    kubelet.durations.buckets[log_linear_bucket(5000)] += calls;
+    kubelet.durations.sum += calls * 5000;
+    let operation = node.operations.entry("StopContainer").or_default();
+    operation.calls += 1;
+    operation.failures += u64::from(calls > 10);
+    operation.timed += 1;
+    operation.total += Duration::from_millis(calls);
+}
+
+/// Calls, errors, and the runtime's calls, failures and mean.
+fn work(window: &NodeWindow) -> (u64, u64, u64, u64, Option<Duration>) {
+    let kubelet = window
+        .totals
+        .processes
+        .get("kubelet")
+        .cloned()
+        .unwrap_or_default();
+    assert_eq!(kubelet.durations.count(), kubelet.calls);
+    let operations = window.totals.operations.get("StopContainer");
+    let operations = operations.copied().unwrap_or_default();
+    (
+        kubelet.calls,
+        kubelet.errors,
+        operations.calls,
+        operations.failures,
+        operations.mean(),
+    )
+}
+
+fn told_of_node(scene: &Scene) -> NodeTimeline {
+    let timeline = scene.recorder.timeline(&name(FAULT)).expect("it is known");
+    timeline.node.expect("it was in force")
+}
+
+#[test]
+fn what_the_node_did_is_told_before_during_and_after() {
+    let mut scene = Scene::new();
+    scene.sample();
+    node_works(&scene, 10);
+    scene.pass(5);
+    scene.sample();
+    scene.follow(Phase::Pending);
+    assert_eq!(scene.recorder.timeline(&name(FAULT)).unwrap().node, None);
+    scene.pass(1);
+    scene.follow(Phase::Injected);
+    node_works(&scene, 20);
+    node_works(&scene, 40);
+    scene.pass(2);
+    scene.recorder.look_at_node(&name(FAULT), scene.now);
+    let millis = |ms| Some(Duration::from_millis(ms));
+    let now = told_of_node(&scene);
+    assert_eq!(work(now.before.as_ref().unwrap()), (10, 1, 1, 0, millis(10)));
+    assert_eq!(now.before.unwrap().length().as_secs(), 6);
+    assert_eq!(work(&now.during), (60, 6, 2, 2, millis(30)));
+    assert_eq!((now.during.length().as_secs(), now.after), (2, None));
+
+    node_works(&scene, 30);
+    scene.pass(1);
+    scene.follow(Phase::Expired);
+    scene.pass(1);
+    node_works(&scene, 10);
+    scene.sample();
+    let over = told_of_node(&scene);
+    assert_eq!(work(&over.during), (90, 9, 3, 3, millis(30)));
+    assert_eq!(work(over.after.as_ref().unwrap()), (10, 1, 1, 0, millis(10)));
+    // Without traffic the targets' recovery is given up in time, and with it this.
+    for _ in 0..70 {
+        scene.pass(1);
+        scene.recorder.look(scene.now);
+    }
+    let given_up = told_of_node(&scene).after.unwrap();
+    node_works(&scene, 10);
+    scene.pass(5);
+    scene.sample();
+    assert_eq!(told_of_node(&scene).after, Some(given_up));
+}
+
+#[test]
+fn a_target_that_comes_later_prolongs_what_is_told_of_the_node() {
+    let mut scene = Scene::new();
+    scene.follow(Phase::Injected);
+    node_works(&scene, 10);
+    scene.pass(1);
+    let nobody =
+        |scene: &mut Scene| scene.follow_all(snapshot(2, [fault_view(FAULT, Phase::Pending, 3, &[])]));
+    nobody(&mut scene);
+    assert!(told_of_node(&scene).after.is_some());
+    node_works(&scene, 10);
+    scene.pass(1);
+    scene.follow(Phase::Injected);
+    scene.recorder.look_at_node(&name(FAULT), scene.now);
+    let told = told_of_node(&scene);
+    assert_eq!((told.during.length().as_secs(), told.after), (2, None));
+    assert_eq!(told.during.totals.processes["kubelet"].calls, 20);
+}
+
+#[test]
+fn who_did_nothing_in_the_meantime_is_left_out() {
+    let scene = Scene::new();
+    node_works(&scene, 10);
+    let totals = scene.kernel.node();
+    assert_eq!(totals.since(&totals), NodeTotals::default());
+    assert_eq!(totals.since(&NodeTotals::default()), totals);
+    // Counters that begin anew never make it negative.
+    assert_eq!(NodeTotals::default().since(&totals), NodeTotals::default());
 }

@@ -19,14 +19,16 @@ use sabot_proto::runtime::v1::{
     ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStateValue, PodSandboxStatusRequest,
     VersionRequest, VersionResponse,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tonic::{Response, Status};
 
 pub use self::endpoint::{DEFAULT_SOCKETS, EndpointError, RuntimeEndpoint};
+pub use self::events::Told;
 
 use self::endpoint::{Client, connect};
+use self::events::Follower;
 use self::sandbox::{Description, Sandbox};
 use crate::engine::handle::RuntimeState;
 
@@ -54,18 +56,21 @@ pub(super) struct CriState {
     pub(super) runtime: RuntimeState,
 }
 
-/// Follows the runtime until nobody receives the state any more. `poke` makes it look at once.
+/// Follows the runtime until nobody receives the state any more. `poke` makes it look at once; `listener` is told what the
+/// runtime says of its own accord.
 pub(super) async fn run(
     endpoint: RuntimeEndpoint,
     pace: Pace,
     state: watch::Sender<CriState>,
     poke: Arc<Notify>,
+    listener: Option<mpsc::Sender<Told>>,
 ) {
     let closed = state.clone();
     let mut source = Source {
         pace,
         state,
         poke,
+        listener,
         known: BTreeMap::new(),
         failing: BTreeSet::new(),
         was_ready: false,
@@ -81,6 +86,7 @@ struct Source {
     pace: Pace,
     state: watch::Sender<CriState>,
     poke: Arc<Notify>,
+    listener: Option<mpsc::Sender<Told>>,
     known: BTreeMap<String, Sandbox>,
     /// Ready sandboxes that could not be resolved; tried again on each look.
     failing: BTreeSet<String>,
@@ -112,7 +118,13 @@ impl Source {
             Err(reason) => return reason,
         };
         let (offered, mut events) = watch::channel(false);
-        let follower = tokio::spawn(events::follow(client.clone(), offered, self.poke.clone()));
+        let follower = Follower {
+            client: client.clone(),
+            offered,
+            poke: self.poke.clone(),
+            listener: self.listener.clone(),
+        };
+        let follower = tokio::spawn(follower.run());
         let _follower = AbortOnDrop(follower.abort_handle());
         let mut poked = false;
         loop {
