@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::World;
+use sabot_core::model::{ClusterWanted, World};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub use self::cri::{DEFAULT_SOCKETS, EndpointError, RuntimeEndpoint};
@@ -61,6 +61,7 @@ pub struct Wanted {
     pub interfaces: BTreeSet<String>,
     /// DNS names, in lower case and without the last dot.
     pub names: BTreeSet<String>,
+    pub cluster: ClusterWanted,
 }
 
 /// Everything that this room has to say.

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{BootTime, Pod, TargetDevice, World};
+use sabot_core::model::{BootTime, Cluster, Pod, TargetDevice, World};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -267,6 +267,7 @@ fn compose(cri: &CriState, local: &Local, addresses: &Addresses) -> WorldUpdate 
             interfaces,
             node_addresses: local.node.addresses.clone(),
             names: addresses.clone(),
+            cluster: Cluster::default(),
         },
         runtime: cri.runtime.clone(),
         netns_failures,
