@@ -181,7 +181,8 @@ async fn watches_see_every_change_from_their_version_on() {
     );
 }
 
-#[tokio::test]
+// Its client goes on while the test waits.
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_test_does_to_open_watches() {
     let cluster = FakeCluster::start();
     let pods: Api<Pod> = Api::all(client(&cluster.kubeconfig()).await);

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {
     /// From a closed set: `bpf`, `tcx`, `clsact`, `tun`, `veth`, `ringbuf`, `boot_clock`, `raw_tracepoints`,
-    /// `cri_calls`, `tcp_tracepoints`.
+    /// `cri_calls`, `tcp_tracepoints`, `kubernetes`.
     pub name: &'static str,
     pub available: bool,
     /// What was found, or why it is missing.
