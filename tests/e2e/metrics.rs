@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const QUIET: Duration = Duration::from_millis(300);
 
 /// Families with their types: the contract with dashboards and alerts.
-const FAMILIES: [(&str, &str); 26] = [
+const FAMILIES: [(&str, &str); 28] = [
     ("sabot_build_info", "gauge"),
     ("sabot_datapath_incidents_total", "counter"),
     ("sabot_delay_seconds", "histogram"),
@@ -31,6 +31,8 @@ const FAMILIES: [(&str, &str); 26] = [
     ("sabot_fault_packets_total", "counter"),
     ("sabot_fault_targets", "gauge"),
     ("sabot_kernel_feature", "gauge"),
+    ("sabot_kubernetes_connected", "gauge"),
+    ("sabot_kubernetes_watches", "gauge"),
     ("sabot_reconcile_duration_seconds", "histogram"),
     ("sabot_scrape_errors_total", "counter"),
     ("sabot_syscall_duration_seconds", "histogram"),
@@ -420,6 +422,13 @@ fn assert_node(scene: &Scene) {
         Some(1.0)
     );
     let features = node["features"].as_array().expect("features are listed");
+    // The cluster comes and goes, and has families of its own.
+    let (cluster, features): (Vec<_>, Vec<_>) = features.iter().partition(|f| f["name"] == "kubernetes");
+    assert_eq!(
+        (cluster.len(), &cluster[0]["available"]),
+        (1, &Value::Bool(false))
+    );
+    assert_eq!(scrape.value("sabot_kubernetes_connected", &[]), Some(0.0));
     assert_eq!(
         scrape.samples("sabot_kernel_feature", &[]).count(),
         features.len()

@@ -3,6 +3,8 @@
 //! `spec` parses and validates what a user writes into [`Fault`]; `targets` resolves the [`World`]; `planner` compares
 //! both with [`Observed`] and says which [`Operation`]s close the gap.
 
+mod cluster;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -11,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
+pub use self::cluster::*;
 pub use crate::action::*;
 
 /// A fault's name, unique on a node: `namespace/name`, or `name` where no namespace was given.
@@ -320,4 +323,6 @@ pub struct World {
     pub node_addresses: BTreeSet<IpAddr>,
     /// What targets' lookups have answered for the names that desired faults name, and that is still valid.
     pub names: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Empty where no API server was ever reached.
+    pub cluster: Cluster,
 }

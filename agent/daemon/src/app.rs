@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinHandle};
 
 use crate::api::{self, BindError, Limits, NodeInfo, ServeError, Services, WatchLoss};
-use crate::config::{Attach, Config, ConfigError};
+use crate::config::{Attach, Config, ConfigError, KubernetesMode};
 use crate::engine::handle::{Handle, RuntimeState};
 use crate::engine::{Control, Engine, Heartbeat, LeftBehind, Options, Parts};
 use crate::kernel::cost::Measuring;
@@ -40,6 +40,7 @@ use crate::observe::identity;
 use crate::observe::observers::Observers;
 use crate::observe::packets::{self, PacketObserver, SnapshotEnricher};
 use crate::observe::timeline;
+use crate::targets::kube::{Connection, KubeConfig, KubeError, KubeStatus};
 use crate::targets::{self, Names, TargetsConfig, TargetsHandle, Told};
 use signals::Signals;
 
@@ -62,6 +63,8 @@ pub enum AppError {
     Start { part: &'static str, source: io::Error },
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Kubernetes(#[from] KubeError),
     #[error("cannot serve metrics on {address} (see --metrics-address): {source}")]
     MetricsAddress { address: SocketAddr, source: io::Error },
     #[error(transparent)]
@@ -129,6 +132,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
     // Before anything else: a second daemon must not touch what the first one has in force.
     let (socket, _socket_guard) = api::bind_socket(&config.socket)?;
     let http = bind_http(config.metrics_address).await?;
+    let cluster = cluster(&config).await?;
     let config = Arc::new(config);
     let kernel = {
         let config = Arc::clone(&config);
@@ -139,7 +143,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         source: io::Error::other(panic),
     })??;
 
-    let daemon = Daemon::start(&config, kernel, socket, http)?;
+    let daemon = Daemon::start(&config, kernel, cluster, socket, http)?;
     give_memory_back();
     notify::notify(notify::READY);
     tracing::info!(socket = %config.socket.display(), node = config.node_name, "serving");
@@ -182,11 +186,13 @@ impl Daemon {
     fn start(
         config: &Config,
         kernel: kernel::Kernel,
+        cluster: Connection,
         socket: UnixListener,
         http: Option<TcpListener>,
     ) -> Result<Self, AppError> {
         let hub = EventHub::new(config.event_buffer);
-        let (source, told) = watch_targets(config);
+        let kubernetes = cluster.status();
+        let (source, told) = watch_targets(config, cluster);
         let identities = identity::start(source.watch());
         let (mut observers, observed) = observers::start(config, &source, told, &identities, &hub);
         let mut features = kernel.features;
@@ -220,6 +226,7 @@ impl Daemon {
             features: Arc::clone(&features),
             reconcile,
             costs: measuring(config),
+            kubernetes: kubernetes.clone(),
         };
         let state = Arc::new(HttpState {
             metrics: Metrics::new("sabot", sources),
@@ -231,7 +238,7 @@ impl Daemon {
             events: hub,
             observe: observers,
             timelines: Arc::new(timelines),
-            node: Arc::new(node_info(config, &features)),
+            node: Arc::new(node_info(config, &features, kubernetes)),
             watch_loss,
         };
         Ok(Self {
@@ -318,17 +325,26 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
+/// Finds the cluster that this node belongs to; asks nothing of it yet.
+async fn cluster(config: &Config) -> Result<Connection, AppError> {
+    let found = match config.kubernetes {
+        KubernetesMode::Off => KubeConfig::Absent("--kubernetes is off".to_owned()),
+        KubernetesMode::Auto => KubeConfig::find(config.kubeconfig.as_deref()).await?,
+    };
+    Ok(Connection::new(found, &config.node_name)?)
+}
+
 /// Begins to watch the world, and to hear what the container runtime tells by itself.
-fn watch_targets(config: &Config) -> (TargetsHandle, mpsc::Receiver<Told>) {
+fn watch_targets(config: &Config, cluster: Connection) -> (TargetsHandle, mpsc::Receiver<Told>) {
     /// That may wait to be counted.
     const QUEUE: usize = 1024;
     let (listener, told) = mpsc::channel(QUEUE);
-    let config = TargetsConfig {
+    let settings = TargetsConfig {
         runtime_endpoint: config.runtime_endpoint.clone(),
         runtime_poll: config.runtime_poll,
         ..TargetsConfig::default()
     };
-    (targets::start_telling(config, Some(listener)), told)
+    (targets::start_in(settings, cluster, Some(listener)), told)
 }
 
 /// What the engine works with.
@@ -435,13 +451,14 @@ fn options(config: &Config) -> Options {
     }
 }
 
-fn node_info(config: &Config, features: &Features) -> NodeInfo {
+fn node_info(config: &Config, features: &Features, kubernetes: KubeStatus) -> NodeInfo {
     NodeInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: config.node_name.clone(),
         started_at: SystemTime::now(),
         started: Instant::now(),
         features: features.clone(),
+        kubernetes,
         limits: Limits {
             max_duration: config.max_duration,
             max_faults: abi::MAX_SLOTS,

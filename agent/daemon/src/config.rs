@@ -36,6 +36,9 @@ pub struct Config {
     /// How often the runtime is listed where it offers no events.
     pub runtime_poll: Duration,
     pub node_name: String,
+    pub kubernetes: KubernetesMode,
+    /// Where the cluster is, for a daemon that runs outside of it.
+    pub kubeconfig: Option<PathBuf>,
     /// No fault lives longer.
     pub max_duration: Duration,
     pub log: LogConfig,
@@ -102,6 +105,15 @@ pub enum Hook {
     Auto,
     Tcx,
     Clsact,
+}
+
+/// Whether the cluster's API server is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KubernetesMode {
+    /// Where one is known, by the kubeconfig or by the pod's service account.
+    Auto,
+    Off,
 }
 
 /// When something is observed.
@@ -195,6 +207,10 @@ impl Config {
         }
         if self.node_name.is_empty() {
             return Err(invalid("node-name", "", "a name is needed"));
+        }
+        if let (KubernetesMode::Off, Some(path)) = (self.kubernetes, &self.kubeconfig) {
+            let allowed = "with `kubernetes` set to off there is nothing that it is for";
+            return Err(invalid("kubeconfig", path.display(), allowed));
         }
         if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&self.runtime_poll) {
             return Err(invalid(

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use domain::base::Rtype;
 use sabot_testkit::cri::fake::{Events, FakeRuntime, FakeSandbox, ask, socket_in};
+use sabot_testkit::kube::FakeCluster;
 use sabot_testkit::metrics::Scrape;
 use sabot_testkit::traffic::{Echo, NameServer, UdpLoad, UdpReceiver, echo_once};
 use sabot_testkit::wait::{wait_for, wait_until};
@@ -43,6 +44,7 @@ pub(crate) struct Scene {
     names: NameServer,
     echo: Echo,
     _runtime: FakeRuntime,
+    _cluster: FakeCluster,
     folder: TempDir,
     lab: Lab,
 }
@@ -67,6 +69,9 @@ impl Scene {
         let options = DaemonOptions::built().expect("the daemon is built");
         let options = options.netns(lab.node()).runtime(&socket);
         let options = options.flags(&["--syscall-process", "etcd", "--measure-programs"]);
+        let cluster = FakeCluster::start_in(lab.node());
+        let kubeconfig = cluster.kubeconfig();
+        let options = options.flags(&["--kubeconfig", &kubeconfig.to_string_lossy()]);
         let daemon = Daemon::start(options).expect("the daemon starts");
         let rules = deploy("prometheus/rules.yaml");
         let prometheus = Prometheus::start(lab.node(), daemon.metrics_address(), &rules);
@@ -77,6 +82,7 @@ impl Scene {
                 .expect("the name server starts"),
             echo: Echo::start(lab.pod(DB).netns(), lab.pod(DB).ipv4()).expect("the echo starts"),
             _runtime: runtime,
+            _cluster: cluster,
             folder,
             lab,
         };

@@ -3,6 +3,7 @@
 //! Everything is measured with release builds, in namespaces of our own, and against baselines of the same run.
 
 mod apply;
+mod cluster;
 mod datapath;
 mod fidelity;
 mod measure;
@@ -38,6 +39,8 @@ pub(crate) struct Arguments {
 enum Bench {
     /// From the call over gRPC to the answer that says the fault is enforced, beside ipset and iptables.
     Apply,
+    /// What a node's daemon takes from a cluster of 500 and of 5,000 nodes, and asks of its API server.
+    Cluster,
     /// Throughput and time per packet with faults in force, beside ipset and iptables.
     Datapath,
     /// How near to what was asked each fault comes: loss, delay, rate, answers, and the delay line's throughput.
@@ -107,6 +110,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut report = match arguments.bench {
         Bench::Apply => Report::begin("apply", plan.quick)?,
+        Bench::Cluster => Report::begin("cluster", plan.quick)?,
         Bench::Datapath => Report::begin("datapath", plan.quick)?,
         Bench::Fidelity => Report::begin("fidelity", plan.quick)?,
         Bench::Observe => Report::begin("observe", plan.quick)?,
@@ -114,6 +118,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ui::heading(&format!("bench {}:", report.bench));
     match arguments.bench {
         Bench::Apply => apply::run(&plan, &mut report)?,
+        Bench::Cluster => cluster::run(&plan, &mut report)?,
         Bench::Datapath => datapath::run(&plan, &mut report)?,
         Bench::Fidelity => fidelity::run(&plan, &mut report)?,
         Bench::Observe => observe::run(&plan, &mut report)?,

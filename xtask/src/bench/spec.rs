@@ -36,12 +36,16 @@ pub(super) fn netns(pod: &LabPod) -> target::Kind {
 pub(super) fn pods(namespace: &str, key: &str, value: &str) -> target::Kind {
     target::Kind::Pods(TargetPods {
         namespace: Some(namespace.to_owned()),
-        selector: Some(LabelSelector {
-            match_labels: HashMap::from([(key.to_owned(), value.to_owned())]),
-            ..LabelSelector::default()
-        }),
+        selector: Some(label(key, value)),
         ..TargetPods::default()
     })
+}
+
+pub(super) fn label(key: &str, value: &str) -> LabelSelector {
+    LabelSelector {
+        match_labels: HashMap::from([(key.to_owned(), value.to_owned())]),
+        ..LabelSelector::default()
+    }
 }
 
 pub(super) fn address(ip: IpAddr) -> Peer {

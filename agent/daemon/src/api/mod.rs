@@ -29,6 +29,7 @@ use crate::kernel::features::Features;
 use crate::observe::event::EventHub;
 use crate::observe::source::ObserveSource;
 use crate::observe::timeline::TimelineSource;
+use crate::targets::kube::KubeStatus;
 
 /// What the services are made of.
 #[derive(Clone)]
@@ -42,7 +43,7 @@ pub struct Services {
     pub watch_loss: WatchLoss,
 }
 
-/// What doesn't change while the daemon runs.
+/// The daemon and its machine; but for the cluster, none of it changes while the daemon runs.
 #[derive(Clone, Debug)]
 pub struct NodeInfo {
     pub version: String,
@@ -51,6 +52,7 @@ pub struct NodeInfo {
     /// The same instant, for the uptime.
     pub started: Instant,
     pub features: Features,
+    pub kubernetes: KubeStatus,
     pub limits: Limits,
 }
 

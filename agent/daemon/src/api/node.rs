@@ -16,6 +16,7 @@ use super::view::is_active;
 use super::{Limits, NodeInfo};
 use crate::engine::handle::{Handle, RuntimeState};
 use crate::kernel::features::{CRI_CALLS, Feature, Features};
+use crate::targets::kube::KubeState;
 
 pub(super) struct NodeApi {
     engine: Handle,
@@ -41,13 +42,15 @@ impl NodeService for NodeApi {
     ) -> Result<Response<v1::GetNodeResponse>, Status> {
         let snapshot = self.engine.snapshot();
         let active = snapshot.faults.values().filter(|f| is_active(f)).count();
+        let kubernetes = kubernetes(&self.node.kubernetes.state());
+        let features = self.node.features.list.iter().chain([&kubernetes]);
         let node = v1::Node {
             version: self.node.version.clone(),
             name: self.node.name.clone(),
             kernel_release: self.node.features.kernel_release.clone(),
             started_at: Some(timestamp_to_proto(self.node.started_at)),
             uptime: Some(duration_to_proto(self.node.started.elapsed())),
-            features: self.node.features.list.iter().map(feature).collect(),
+            features: features.map(feature).collect(),
             runtime: Some(v1::RuntimeStatus {
                 sources: runtime_sources(&self.node.features, &snapshot.runtime),
                 ..runtime(&snapshot.runtime)
@@ -127,6 +130,26 @@ fn feature(feature: &Feature) -> v1::Feature {
         available: feature.available,
         detail: feature.detail.clone(),
         consequence: feature.consequence.clone(),
+    }
+}
+
+/// The cluster's API as one more thing that a node has or lacks.
+fn kubernetes(state: &KubeState) -> Feature {
+    let unknown = "Services, nodes and pods of other nodes are unknown";
+    let (available, detail, consequence) = match state {
+        KubeState::Ready { version } => (true, format!("the API server is {version}"), ""),
+        KubeState::Absent(why) => (false, why.clone(), unknown),
+        KubeState::Connecting => (false, "the API server hasn't answered yet".to_owned(), unknown),
+        KubeState::Down(why) => {
+            let stays = "Services, nodes and pods of other nodes stay as they were last known";
+            (false, why.clone(), stays)
+        }
+    };
+    Feature {
+        name: "kubernetes",
+        available,
+        detail,
+        consequence: consequence.to_owned(),
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::targets::{EndpointError, RuntimeEndpoint};
 
-use super::{Attach, Config, ConfigError, Hook, LogConfig, LogFormat, ObserveMode};
+use super::{Attach, Config, ConfigError, Hook, KubernetesMode, LogConfig, LogFormat, ObserveMode};
 
 const MIB: u64 = 1 << 20;
 
@@ -38,9 +38,18 @@ pub(super) struct Settings {
     #[serde(deserialize_with = "with_parser::<_, _, DurationParser>")]
     runtime_poll: Option<Duration>,
 
-    /// This node's name [default: the host's name]
+    /// This node's name, in a cluster as its API server knows it [default: the host's name]
     #[arg(long, env = "SABOT_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
+
+    /// Whether the cluster's API server is asked for Services, nodes and pods of other nodes: `auto` where there is a
+    /// kubeconfig or a pod's service account [default: auto]
+    #[arg(long, env = "SABOT_KUBERNETES", value_enum)]
+    kubernetes: Option<KubernetesMode>,
+
+    /// The cluster, and who we are there, for a daemon that doesn't run in a pod [default: the pod's service account]
+    #[arg(long, env = "SABOT_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
 
     /// The longest duration that a fault may have [default: 1h]
     #[arg(long, env = "SABOT_MAX_DURATION", value_name = "DURATION", value_parser = duration)]
@@ -153,6 +162,8 @@ impl Settings {
             runtime_endpoint: self.runtime_endpoint.or(lower.runtime_endpoint),
             runtime_poll: self.runtime_poll.or(lower.runtime_poll),
             node_name: self.node_name.or(lower.node_name),
+            kubernetes: self.kubernetes.or(lower.kubernetes),
+            kubeconfig: self.kubeconfig.or(lower.kubeconfig),
             max_duration: self.max_duration.or(lower.max_duration),
             log_format: self.log_format.or(lower.log_format),
             log_level: self.log_level.or(lower.log_level),
@@ -191,6 +202,8 @@ impl Settings {
                 Some(name) => name,
                 None => host_name().map_err(ConfigError::HostName)?,
             },
+            kubernetes: self.kubernetes.unwrap_or(KubernetesMode::Auto),
+            kubeconfig: self.kubeconfig,
             max_duration: self.max_duration.unwrap_or(Duration::from_secs(3600)),
             log: LogConfig {
                 format: self.log_format.unwrap_or(LogFormat::Text),

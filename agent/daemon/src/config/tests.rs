@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::targets::RuntimeEndpoint;
 
-use super::{Attach, Config, ConfigError, Hook, LogFormat, ObserveMode};
+use super::{Attach, Config, ConfigError, Hook, KubernetesMode, LogFormat, ObserveMode};
 
 fn load(arguments: &[&str]) -> Result<Config, ConfigError> {
     Config::load(std::iter::once("sabotd").chain(arguments.iter().copied()))
@@ -45,6 +45,28 @@ fn defaults_are_complete() {
     assert_eq!(config.log.format, LogFormat::Text);
     assert!(!config.node_name.is_empty());
     assert_eq!(config.runtime_endpoint, RuntimeEndpoint::Auto);
+    assert_eq!(
+        (config.kubernetes, config.kubeconfig),
+        (KubernetesMode::Auto, None)
+    );
+}
+
+#[test]
+fn a_kubeconfig_is_for_a_cluster_that_is_asked() {
+    let config = with_file("kubeconfig = '/etc/sabot/kubeconfig'", &[]).expect("it is valid");
+    assert_eq!(
+        config.kubeconfig.as_deref(),
+        Some("/etc/sabot/kubeconfig".as_ref())
+    );
+    let config = load(&["--kubernetes", "off"]).expect("it is valid");
+    assert_eq!(config.kubernetes, KubernetesMode::Off);
+    let error = refused(&["--kubernetes", "off", "--kubeconfig", "/x"]);
+    assert_eq!(
+        error,
+        "kubeconfig: `/x` is not allowed: with `kubernetes` set to off there is nothing that it is for"
+    );
+    let error = refused(&["--kubernetes", "on"]);
+    assert!(error.contains("auto, off"), "{error}");
 }
 
 #[test]

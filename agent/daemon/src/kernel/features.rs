@@ -7,7 +7,7 @@ pub const CRI_CALLS: &str = "cri_calls";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {
     /// From a closed set: `bpf`, `tcx`, `clsact`, `tun`, `veth`, `ringbuf`, `boot_clock`, `raw_tracepoints`,
-    /// `cri_calls`, `tcp_tracepoints`.
+    /// `cri_calls`, `tcp_tracepoints`, `kubernetes`.
     pub name: &'static str,
     pub available: bool,
     /// What was found, or why it is missing.

@@ -10,6 +10,7 @@ mod drops;
 mod family;
 mod faults;
 mod http;
+mod kubernetes;
 mod node;
 mod syscalls;
 mod tcp;
@@ -37,6 +38,7 @@ use crate::observe::observers::Observers;
 use crate::observe::queries::QueryObserver;
 use crate::observe::syscalls::SyscallObserver;
 use crate::observe::tcp::TcpObserver;
+use crate::targets::kube::KubeStatus;
 
 /// How long a scrape waits for the engine; scrapers give up after ten seconds.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(3);
@@ -53,6 +55,7 @@ pub struct Sources {
     pub reconcile: ReconcileDuration,
     /// `None` unless the programs' runs are to be measured.
     pub costs: Option<Measuring>,
+    pub kubernetes: KubeStatus,
 }
 
 /// Everything that is measured, under one prefix.
@@ -87,6 +90,7 @@ impl Metrics {
         self.gather_faults(&mut registry).await;
         self.gather_observed(&mut registry).await;
         self.gather_costs(&mut registry);
+        kubernetes::register(&mut registry, &self.sources.kubernetes);
         let mut lost = self.sources.observers.lost();
         lost.push(("subscribers", (self.sources.subscribers_lost)()));
         node::register_losses(

@@ -10,6 +10,7 @@ use crate::delayline::DelayHistogram;
 use crate::engine::handle::{Ledger, LedgerDirection, LedgerEntry, Phase, Snapshot, Tally};
 use crate::kernel::features::Feature;
 use crate::observe::testing::{engine, engine_with_ledgers, fault_view, name, snapshot, target_view};
+use crate::targets::kube::KubeStatus;
 
 struct Delays;
 
@@ -44,6 +45,7 @@ fn sources(engine: Handle) -> Sources {
         features: Arc::new(features),
         reconcile: ReconcileDuration::default(),
         costs: None,
+        kubernetes: KubeStatus::absent("none is wanted".into()),
     }
 }
 

@@ -1,11 +1,12 @@
-//! Who a selector means: pods from the container runtime, network namespaces and devices of the node, and the addresses of
-//! names that the targets' own lookups answer.
+//! Who a selector means: pods from the container runtime, network namespaces and devices of the node, the addresses of
+//! names that the targets' own lookups answer, and of the cluster what its API server says.
 //!
 //! [`start`] begins to watch, and [`TargetsHandle`] is what the engine sees: the [`World`] as it is now, and a way to say
 //! which namespaces and devices to look at.
 
 mod cri;
 mod interface;
+pub mod kube;
 mod names;
 pub mod netns;
 #[cfg(test)]
@@ -17,14 +18,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::World;
+use sabot_core::model::{ClusterWanted, World};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 pub use self::cri::{DEFAULT_SOCKETS, EndpointError, RuntimeEndpoint, Told};
 pub use self::names::{LEAST_LIFETIME, MAX_ADDRESSES, Names};
 
 use self::cri::{CriState, Pace};
+use self::kube::{Connection, KubeState, KubeWorld};
 use crate::engine::handle::RuntimeState;
+
+/// How long a command waits for what it wants of the cluster.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Settings of this room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +67,7 @@ pub struct Wanted {
     pub interfaces: BTreeSet<String>,
     /// DNS names, in lower case and without the last dot.
     pub names: BTreeSet<String>,
+    pub cluster: ClusterWanted,
 }
 
 /// Everything that this room has to say.
@@ -68,6 +75,7 @@ pub struct Wanted {
 pub struct WorldUpdate {
     pub world: World,
     pub runtime: RuntimeState,
+    pub kubernetes: KubeState,
     /// Why wanted namespaces are not in the world.
     pub netns_failures: BTreeMap<PathBuf, String>,
     /// Why wanted devices are not in the world.
@@ -81,6 +89,8 @@ pub struct TargetsHandle {
     wanted: Arc<watch::Sender<Wanted>>,
     names: Names,
     refreshes: mpsc::Sender<world::Refresh>,
+    kube: watch::Receiver<Arc<KubeWorld>>,
+    kube_state: watch::Receiver<KubeState>,
 }
 
 impl TargetsHandle {
@@ -110,9 +120,12 @@ impl TargetsHandle {
     }
 
     /// Like [`Self::want`], and reads these namespaces, and those that never were, before it answers, which takes a few
-    /// milliseconds. Pods are those last known: the runtime is made to look at once, but not waited for.
+    /// milliseconds. Pods are those last known: the runtime is made to look at once, but not waited for. What is wanted of
+    /// the cluster is waited for if its API server answers, though not for long.
     pub async fn refresh(&self, wanted: Wanted, namespaces: BTreeSet<PathBuf>) -> Arc<WorldUpdate> {
+        let cluster = wanted.cluster.clone();
         self.want(wanted);
+        self.learn(&cluster).await;
         let (reply, answer) = oneshot::channel();
         // The world's task outlives its handles; if it panicked, the last update is the best there is.
         match self.refreshes.send(world::Refresh { namespaces, reply }).await {
@@ -120,15 +133,29 @@ impl TargetsHandle {
             Err(_) => self.current(),
         }
     }
+
+    async fn learn(&self, wanted: &ClusterWanted) {
+        if !matches!(*self.kube_state.borrow(), KubeState::Ready { .. }) {
+            return;
+        }
+        let mut kube = self.kube.clone();
+        // What isn't known in time becomes known later, and changes the world then.
+        let _ = timeout(CLUSTER_PATIENCE, kube.wait_for(|world| world.knows(wanted))).await;
+    }
 }
 
-/// Begins to watch; must be called inside a tokio runtime.
+/// Begins to watch a node without a cluster; must be called inside a tokio runtime.
 pub fn start(config: TargetsConfig) -> TargetsHandle {
-    start_telling(config, None)
+    start_in(config, Connection::absent("none is wanted".to_owned()), None)
 }
 
-/// The same, and passes on what the container runtime says of its own accord. A listener that is slow holds up no pods.
-pub fn start_telling(config: TargetsConfig, listener: Option<mpsc::Sender<Told>>) -> TargetsHandle {
+/// Begins to watch a node of a cluster, and passes on what the container runtime says of its own accord; a listener that is
+/// slow holds up no pods. Must be called inside a tokio runtime.
+pub fn start_in(
+    config: TargetsConfig,
+    cluster: Connection,
+    listener: Option<mpsc::Sender<Told>>,
+) -> TargetsHandle {
     let poke = Arc::new(Notify::new());
     let (cri, pods) = watch::channel(CriState {
         pods: BTreeMap::new(),
@@ -146,5 +173,5 @@ pub fn start_telling(config: TargetsConfig, listener: Option<mpsc::Sender<Told>>
         poke.clone(),
         listener,
     ));
-    world::start(pods, poke, config.inspect_interval)
+    world::start(pods, cluster, poke, config.inspect_interval)
 }

@@ -1,4 +1,6 @@
-//! The one writer of the world: puts together what the runtime says and what is read here.
+//! The one writer of the world: puts together what the runtime and the cluster say and what is read here.
+
+mod compose;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -7,13 +9,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{BootTime, Pod, TargetDevice, World};
+use sabot_core::model::{BootTime, TargetDevice};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use self::compose::{compose, is_same_beside_cluster};
 use super::cri::CriState;
 use super::interface::{self, NodeNetwork};
+use super::kube::{self, Connection, KubeState, KubeWorld};
 use super::names::{Addresses, Names};
 use super::netns::target_devices;
 use super::{TargetsHandle, Wanted, WorldUpdate};
@@ -23,15 +27,31 @@ use crate::kernel::nsfs::netns_id;
 /// Refreshes that may wait; each waits for a few milliseconds at most.
 const REFRESH_QUEUE: usize = 64;
 
-pub(super) fn start(cri: watch::Receiver<CriState>, poke: Arc<Notify>, every: Duration) -> TargetsHandle {
+pub(super) fn start(
+    cri: watch::Receiver<CriState>,
+    cluster: Connection,
+    poke: Arc<Notify>,
+    every: Duration,
+) -> TargetsHandle {
     let names = Names::default();
     let addresses = names.watch();
-    let initial = compose(&cri.borrow(), &Local::default(), &Addresses::new());
+    let kube_state = cluster.status().watch();
+    let initial = compose(
+        &cri.borrow(),
+        &Local::default(),
+        &Addresses::new(),
+        &BTreeMap::new(),
+        &kube_state.borrow(),
+    );
     let (updates, receiver) = watch::channel(Arc::new(initial));
     let (wanted_sender, wanted) = watch::channel(Wanted::default());
+    let kube = kube::start(cluster, wanted.clone());
     let (refreshes, requests) = mpsc::channel(REFRESH_QUEUE);
     let task = Task {
         cri,
+        told: kube.borrow().clone(),
+        kube: kube.clone(),
+        kube_state: kube_state.clone(),
         poke,
         wanted,
         requests,
@@ -41,13 +61,16 @@ pub(super) fn start(cri: watch::Receiver<CriState>, poke: Arc<Notify>, every: Du
         names: names.clone(),
         addresses,
     };
-    tokio::spawn(task.run(every));
-    TargetsHandle {
+    let handle = TargetsHandle {
         updates: receiver,
         wanted: Arc::new(wanted_sender),
         names,
         refreshes,
-    }
+        kube,
+        kube_state,
+    };
+    tokio::spawn(task.run(every));
+    handle
 }
 
 /// Somebody waits for these to be read.
@@ -62,6 +85,10 @@ const TURN: usize = 4;
 
 struct Task {
     cri: watch::Receiver<CriState>,
+    kube: watch::Receiver<Arc<KubeWorld>>,
+    /// What the last update said of the cluster.
+    told: Arc<KubeWorld>,
+    kube_state: watch::Receiver<KubeState>,
     poke: Arc<Notify>,
     wanted: watch::Receiver<Wanted>,
     requests: mpsc::Receiver<Refresh>,
@@ -91,6 +118,12 @@ impl Task {
                     self.publish();
                 }
                 Ok(()) = self.cri.changed() => {
+                    self.publish();
+                }
+                Ok(()) = self.kube.changed() => {
+                    self.publish();
+                }
+                Ok(()) = self.kube_state.changed() => {
                     self.publish();
                 }
                 Ok(()) = self.addresses.changed() => {
@@ -165,18 +198,24 @@ impl Task {
     }
 
     fn publish(&mut self) -> Arc<WorldUpdate> {
-        let update = compose(
+        let kube = self.kube.borrow_and_update().clone();
+        let is_told = Arc::ptr_eq(&kube, &self.told);
+        let mut update = compose(
             &self.cri.borrow_and_update(),
             &self.local,
             &self.addresses.borrow_and_update(),
+            &kube.own,
+            &self.kube_state.borrow_and_update(),
         );
         self.updates.send_if_modified(|current| {
-            let changed = **current != update;
+            let changed = !is_told || !is_same_beside_cluster(current, &update);
             if changed {
+                update.world.cluster = kube.cluster.clone();
                 *current = Arc::new(update);
             }
             changed
         });
+        self.told = kube;
         self.updates.borrow().clone()
     }
 }
@@ -251,55 +290,6 @@ fn is_current(path: &Path, devices: &Result<Vec<TargetDevice>, String>) -> bool 
         let id = netns_id(path);
         !devices.is_empty() && devices.iter().all(|device| Some(device.key.netns) == id)
     })
-}
-
-fn compose(cri: &CriState, local: &Local, addresses: &Addresses) -> WorldUpdate {
-    let (namespaces, netns_failures) = split(&local.namespaces);
-    let (interfaces, interface_failures) = split(&local.node.interfaces);
-    WorldUpdate {
-        world: World {
-            pods: cri
-                .pods
-                .iter()
-                .map(|(id, pod)| (id.clone(), with_addresses(pod, local)))
-                .collect(),
-            namespaces,
-            interfaces,
-            node_addresses: local.node.addresses.clone(),
-            names: addresses.clone(),
-        },
-        runtime: cri.runtime.clone(),
-        netns_failures,
-        interface_failures,
-    }
-}
-
-fn split<K: Clone + Ord, V: Clone>(
-    results: &BTreeMap<K, Result<V, String>>,
-) -> (BTreeMap<K, V>, BTreeMap<K, String>) {
-    let (mut found, mut failed) = (BTreeMap::new(), BTreeMap::new());
-    for (key, result) in results {
-        match result {
-            Ok(value) => {
-                found.insert(key.clone(), value.clone());
-            }
-            Err(reason) => {
-                failed.insert(key.clone(), reason.clone());
-            }
-        }
-    }
-    (found, failed)
-}
-
-/// A pod on the node's network sends from the node's addresses, whichever of them its runtime reports, if any.
-fn with_addresses(pod: &Pod, local: &Local) -> Pod {
-    let mut pod = pod.clone();
-    if pod.host_network {
-        let known = pod.addresses.clone();
-        pod.addresses
-            .extend(local.node.addresses.iter().filter(|a| !known.contains(a)));
-    }
-    pod
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use sabotd::metrics::{Format, Metrics, ReconcileDuration, Sources};
 use sabotd::observe::event::SyscallEvent;
 use sabotd::observe::names::syscall_number;
 use sabotd::observe::observers::Observers;
+use sabotd::targets::kube::KubeStatus;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
@@ -97,6 +98,7 @@ async fn what_was_traced_is_scraped() {
         features: Arc::default(),
         reconcile: ReconcileDuration::default(),
         costs: None,
+        kubernetes: KubeStatus::absent("none is wanted".into()),
     };
     let text = Metrics::new("sabot", sources).render(Format::Text).await.unwrap();
     for line in [

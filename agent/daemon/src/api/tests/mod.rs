@@ -39,6 +39,7 @@ use crate::observe::timeline::{
     Moment, NodeTimeline, NodeTotals, NodeWindow, OperationTotals, Recovery, TargetTimeline, Timeline,
     TimelineSource, Totals, What, Window,
 };
+use crate::targets::kube::KubeStatus;
 use engine::FakeEngine;
 
 /// Longer than anything here takes on a busy machine; reaching it means that it hangs.
@@ -262,6 +263,7 @@ fn node_info() -> NodeInfo {
                 },
             ],
         },
+        kubernetes: KubeStatus::absent("not in a pod".into()),
         limits: Limits {
             max_duration: Duration::from_secs(3600),
             max_faults: 4096,

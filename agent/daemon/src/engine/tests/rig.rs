@@ -19,6 +19,7 @@ use crate::engine::handle::{EngineError, FaultView, Handle, Phase, RuntimeState}
 use crate::engine::{Control, Engine, LeftBehind, Options, Parts, WorldSource};
 use crate::kernel::features::{Feature, Features};
 use crate::observe::event::{Event, EventHub, EventKind};
+use crate::targets::kube::KubeState;
 use crate::targets::{Wanted, WorldUpdate};
 
 pub(super) const WAIT: Duration = Duration::from_secs(10);
@@ -40,6 +41,7 @@ impl FakeWorld {
                 version: "1.6.20".into(),
                 events: false,
             },
+            kubernetes: KubeState::Absent(String::new()),
             netns_failures: BTreeMap::new(),
             interface_failures: BTreeMap::new(),
         };

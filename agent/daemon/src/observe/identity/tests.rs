@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::engine::handle::RuntimeState;
+use crate::targets::kube::KubeState;
 use crate::targets::test_netns::TestNetns;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -144,6 +145,7 @@ async fn who_went_is_still_known_for_a_while() {
         Arc::new(WorldUpdate {
             world,
             runtime: RuntimeState::Connecting,
+            kubernetes: KubeState::Absent(String::new()),
             netns_failures: BTreeMap::new(),
             interface_failures: BTreeMap::new(),
         })

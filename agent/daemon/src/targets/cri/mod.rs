@@ -312,7 +312,7 @@ fn ready(version: &VersionResponse, events: bool) -> RuntimeState {
 }
 
 /// Ends a task with the scope that needs it.
-struct AbortOnDrop(AbortHandle);
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

@@ -1,0 +1,117 @@
+//! Which lists and watches answer what is wanted.
+
+use std::collections::BTreeSet;
+
+use sabot_core::model::{ClusterWanted, ObjectName, PodSelector};
+
+/// Pods that have finished hold no addresses.
+const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+/// What the slices of a Service are labelled with.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Resource {
+    Pods,
+    Services,
+    EndpointSlices,
+    Nodes,
+}
+
+/// The objects of one list and one watch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Scope {
+    pub(super) resource: Resource,
+    /// `None`: all namespaces, or none at all.
+    pub(super) namespace: Option<String>,
+    pub(super) labels: String,
+    pub(super) fields: String,
+}
+
+impl Scope {
+    /// The pods of one node.
+    pub(super) fn pods_of(node: &str) -> Self {
+        Self {
+            resource: Resource::Pods,
+            namespace: None,
+            labels: String::new(),
+            fields: format!("spec.nodeName={node},{UNFINISHED}"),
+        }
+    }
+
+    pub(super) fn pods(selector: &PodSelector) -> Self {
+        let name = selector
+            .name
+            .as_ref()
+            .map(|name| format!("metadata.name={name},"));
+        Self {
+            resource: Resource::Pods,
+            namespace: Some(selector.namespace.clone()),
+            labels: selector.labels.to_string(),
+            fields: format!("{}{UNFINISHED}", name.unwrap_or_default()),
+        }
+    }
+
+    pub(super) fn service(name: &ObjectName) -> Self {
+        Self {
+            resource: Resource::Services,
+            namespace: Some(name.namespace.clone()),
+            labels: String::new(),
+            fields: format!("metadata.name={}", name.name),
+        }
+    }
+
+    pub(super) fn endpoints(service: &ObjectName) -> Self {
+        Self {
+            resource: Resource::EndpointSlices,
+            namespace: Some(service.namespace.clone()),
+            labels: format!("{SERVICE_NAME}={}", service.name),
+            fields: String::new(),
+        }
+    }
+
+    pub(super) fn node(name: &str) -> Self {
+        Self {
+            resource: Resource::Nodes,
+            namespace: None,
+            labels: String::new(),
+            fields: format!("metadata.name={name}"),
+        }
+    }
+
+    pub(super) fn nodes() -> Self {
+        Self {
+            resource: Resource::Nodes,
+            namespace: None,
+            labels: String::new(),
+            fields: String::new(),
+        }
+    }
+
+    /// Everything that is to be followed for what is wanted.
+    pub(super) fn wanted(wanted: &ClusterWanted) -> BTreeSet<Self> {
+        let mut scopes: BTreeSet<_> = wanted.pods.iter().map(Self::pods).collect();
+        for service in &wanted.services {
+            scopes.extend([Self::service(service), Self::endpoints(service)]);
+        }
+        if wanted.all_nodes {
+            scopes.insert(Self::nodes());
+        } else {
+            scopes.extend(wanted.nodes.iter().map(|name| Self::node(name)));
+        }
+        scopes
+    }
+
+    /// Where the API server has it.
+    pub(super) fn path(&self) -> String {
+        let (group, plural) = match self.resource {
+            Resource::Pods => ("/api/v1", "pods"),
+            Resource::Services => ("/api/v1", "services"),
+            Resource::EndpointSlices => ("/apis/discovery.k8s.io/v1", "endpointslices"),
+            Resource::Nodes => ("/api/v1", "nodes"),
+        };
+        match &self.namespace {
+            Some(namespace) => format!("{group}/namespaces/{namespace}/{plural}"),
+            None => format!("{group}/{plural}"),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! One world out of what its sources say.
+
+use std::collections::BTreeMap;
+
+use sabot_core::model::{Cluster, ClusterPod, Pod, World};
+
+use super::Local;
+use crate::targets::WorldUpdate;
+use crate::targets::cri::CriState;
+use crate::targets::kube::KubeState;
+use crate::targets::names::Addresses;
+
+/// The cluster may hold tens of thousands of pods: it is neither copied nor compared for every little thing.
+pub(super) fn is_same_beside_cluster(one: &WorldUpdate, other: &WorldUpdate) -> bool {
+    let WorldUpdate {
+        world,
+        runtime,
+        kubernetes,
+        netns_failures,
+        interface_failures,
+    } = one;
+    let World {
+        pods,
+        namespaces,
+        interfaces,
+        node_addresses,
+        names,
+        cluster: _,
+    } = world;
+    *pods == other.world.pods
+        && *namespaces == other.world.namespaces
+        && *interfaces == other.world.interfaces
+        && *node_addresses == other.world.node_addresses
+        && *names == other.world.names
+        && *runtime == other.runtime
+        && *kubernetes == other.kubernetes
+        && *netns_failures == other.netns_failures
+        && *interface_failures == other.interface_failures
+}
+
+/// Everything but the cluster.
+pub(super) fn compose(
+    cri: &CriState,
+    local: &Local,
+    addresses: &Addresses,
+    own: &BTreeMap<String, ClusterPod>,
+    kubernetes: &KubeState,
+) -> WorldUpdate {
+    let (namespaces, netns_failures) = split(&local.namespaces);
+    let (interfaces, interface_failures) = split(&local.node.interfaces);
+    WorldUpdate {
+        world: World {
+            pods: cri
+                .pods
+                .iter()
+                .map(|(id, pod)| (id.clone(), with_labels(with_addresses(pod, local), own)))
+                .collect(),
+            namespaces,
+            interfaces,
+            node_addresses: local.node.addresses.clone(),
+            names: addresses.clone(),
+            cluster: Cluster::default(),
+        },
+        runtime: cri.runtime.clone(),
+        kubernetes: kubernetes.clone(),
+        netns_failures,
+        interface_failures,
+    }
+}
+
+fn split<K: Clone + Ord, V: Clone>(
+    results: &BTreeMap<K, Result<V, String>>,
+) -> (BTreeMap<K, V>, BTreeMap<K, String>) {
+    let (mut found, mut failed) = (BTreeMap::new(), BTreeMap::new());
+    for (key, result) in results {
+        match result {
+            Ok(value) => {
+                found.insert(key.clone(), value.clone());
+            }
+            Err(reason) => {
+                failed.insert(key.clone(), reason.clone());
+            }
+        }
+    }
+    (found, failed)
+}
+
+/// A pod on the node's network sends from the node's addresses, whichever of them its runtime reports, if any.
+fn with_addresses(pod: &Pod, local: &Local) -> Pod {
+    let mut pod = pod.clone();
+    if pod.host_network {
+        let known = pod.addresses.clone();
+        pod.addresses
+            .extend(local.node.addresses.iter().filter(|a| !known.contains(a)));
+    }
+    pod
+}
+
+/// Labels may change while a pod lives: what the API server says is newer than what the sandbox was made with.
+fn with_labels(mut pod: Pod, own: &BTreeMap<String, ClusterPod>) -> Pod {
+    if let Some(known) = own.get(&pod.uid) {
+        pod.labels.clone_from(&known.labels);
+    }
+    pod
+}
