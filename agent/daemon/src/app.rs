@@ -311,6 +311,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 /// Begins to watch the world.
 fn watch_targets(config: &Config) -> TargetsHandle {
     targets::start(TargetsConfig {
+        node_name: config.node_name.clone(),
         runtime_endpoint: config.runtime_endpoint.clone(),
         runtime_poll: config.runtime_poll,
         ..TargetsConfig::default()

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{BootTime, Cluster, Pod, TargetDevice, World};
+use sabot_core::model::{BootTime, Cluster, OwnNode, Pod, TargetDevice, World};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -23,14 +23,20 @@ use crate::kernel::nsfs::netns_id;
 /// Refreshes that may wait; each waits for a few milliseconds at most.
 const REFRESH_QUEUE: usize = 64;
 
-pub(super) fn start(cri: watch::Receiver<CriState>, poke: Arc<Notify>, every: Duration) -> TargetsHandle {
+pub(super) fn start(
+    node_name: String,
+    cri: watch::Receiver<CriState>,
+    poke: Arc<Notify>,
+    every: Duration,
+) -> TargetsHandle {
     let names = Names::default();
     let addresses = names.watch();
-    let initial = compose(&cri.borrow(), &Local::default(), &Addresses::new());
+    let initial = compose(&node_name, &cri.borrow(), &Local::default(), &Addresses::new());
     let (updates, receiver) = watch::channel(Arc::new(initial));
     let (wanted_sender, wanted) = watch::channel(Wanted::default());
     let (refreshes, requests) = mpsc::channel(REFRESH_QUEUE);
     let task = Task {
+        node_name,
         cri,
         poke,
         wanted,
@@ -61,6 +67,7 @@ pub(super) struct Refresh {
 const TURN: usize = 8;
 
 struct Task {
+    node_name: String,
     cri: watch::Receiver<CriState>,
     poke: Arc<Notify>,
     wanted: watch::Receiver<Wanted>,
@@ -166,6 +173,7 @@ impl Task {
 
     fn publish(&mut self) -> Arc<WorldUpdate> {
         let update = compose(
+            &self.node_name,
             &self.cri.borrow_and_update(),
             &self.local,
             &self.addresses.borrow_and_update(),
@@ -219,7 +227,7 @@ impl Local {
                 tracing::info!(path = %path.display(), reason, "a network namespace that a fault names can't be read");
             }
         }
-        let (node, node_failure) = match interface::read(&wanted.interfaces) {
+        let (node, node_failure) = match interface::read(&wanted.interfaces, wanted.node) {
             Ok(node) => (node, None),
             Err(e) => {
                 let reason = e.to_string();
@@ -253,7 +261,7 @@ fn is_current(path: &Path, devices: &Result<Vec<TargetDevice>, String>) -> bool 
     })
 }
 
-fn compose(cri: &CriState, local: &Local, addresses: &Addresses) -> WorldUpdate {
+fn compose(node_name: &str, cri: &CriState, local: &Local, addresses: &Addresses) -> WorldUpdate {
     let (namespaces, netns_failures) = split(&local.namespaces);
     let (interfaces, interface_failures) = split(&local.node.interfaces);
     WorldUpdate {
@@ -267,6 +275,10 @@ fn compose(cri: &CriState, local: &Local, addresses: &Addresses) -> WorldUpdate 
             interfaces,
             node_addresses: local.node.addresses.clone(),
             names: addresses.clone(),
+            node: OwnNode {
+                name: node_name.to_owned(),
+                devices: local.node.devices.clone(),
+            },
             cluster: Cluster::default(),
         },
         runtime: cri.runtime.clone(),
