@@ -421,7 +421,7 @@ fn a_set_includes_what_the_model_says_after_every_edit() {
         .add_peers(NEIGHBOUR, &everything)
         .expect("there is room");
     let config = Config {
-        cases: 600,
+        cases: 300,
         failure_persistence: None,
         ..Config::default()
     };

@@ -7,13 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::Limits;
 use sabot_core::model::{
     Cluster as KnownCluster, Endpoint, EndpointPort, FaultName, ObjectName, Pod as KnownPod, Service,
     ServicePort, TargetDevice,
 };
 use sabot_core::plan::Policy;
-use sabot_core::spec::{FaultSpec, Metadata};
+use sabot_core::spec::Manifest;
+use sabot_core::{Limits, parse_manifests};
 use sabotd::engine::handle::{Handle, LedgerDirection, Phase};
 use sabotd::engine::{Control, Engine, LeftBehind, Options, Parts, WorldSource};
 use sabotd::kernel::{HookKind, Injector, InjectorOptions, probe};
@@ -85,7 +85,7 @@ impl Rig {
         let parts = Parts {
             datapath: injector,
             source: told.clone(),
-            features: Arc::new(probe()),
+            features: Arc::new(probe::probe()),
             events: EventHub::new(16),
             on_reconcile: Box::new(|_| {}),
         };
@@ -128,12 +128,12 @@ impl Rig {
 
     /// Puts a partition into force. `spec` has its target and peers, as a manifest does.
     pub(crate) fn partition(&self, name: &str, spec: &str) {
-        let spec = format!("{{duration: 5m, action: {{partition: {{}}}}, {spec}}}");
-        let spec: FaultSpec = serde_norway::from_str(&spec).unwrap_or_else(|error| panic!("{spec}: {error}"));
-        let metadata = Metadata {
-            name: name.to_owned(),
-            namespace: "shop".to_owned(),
-        };
+        let manifest = format!(
+            "{{apiVersion: sabot.dev/v1alpha1, kind: NetworkFault, metadata: {{name: {name}, namespace: shop}}, \
+             spec: {{duration: 5m, action: {{partition: {{}}}}, {spec}}}}}"
+        );
+        let manifest = parse_manifests(&manifest).unwrap_or_else(|error| panic!("{manifest}: {error}"));
+        let Manifest { metadata, spec, .. } = manifest.into_iter().next().expect("there is one");
         let applied = self.runtime.block_on(self.handle.apply(metadata, spec, PATIENCE));
         let view = applied.unwrap_or_else(|error| panic!("{name} is refused: {error}"));
         assert_eq!(view.phase, Phase::Injected, "{}", view.message);
