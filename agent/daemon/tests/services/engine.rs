@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sabot_core::model::{
@@ -49,6 +49,9 @@ impl WorldSource for Told {
     }
 }
 
+/// A process has one injector at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// An engine in force; [`Rig::end`] takes everything back.
 pub(crate) struct Rig {
     runtime: Runtime,
@@ -56,11 +59,15 @@ pub(crate) struct Rig {
     handle: Handle,
     control: Control,
     task: JoinHandle<Result<(), LeftBehind>>,
+    // Dropped after everything else.
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Rig {
     /// Pods are `shop/pod-PLACE`, those with a place of 2 or more labelled `app: backend`, the others `app: client`.
     pub(crate) fn new(cluster: &Cluster) -> Self {
+        // A test that failed has left nothing behind that the next one meets.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let runtime = Runtime::new().expect("a runtime");
         let _inside = runtime.enter();
         let nobody = start(TargetsConfig {
@@ -109,6 +116,7 @@ impl Rig {
             handle,
             control,
             task,
+            _turn: turn,
         }
     }
 
