@@ -296,9 +296,10 @@ fn a_target_service_is_its_backends_of_this_node() {
         share: PickShare::Count(4),
         seed: 3,
     };
-    let mut there = World::default();
-    there.cluster = world.cluster.clone();
-    there.pods = crate::fixtures::world(elsewhere).pods;
+    let there = World {
+        cluster: world.cluster.clone(),
+        ..crate::fixtures::world(elsewhere)
+    };
     let fault = on_service(Some(pick));
     assert_eq!(meant(&fault, &world).len() + meant(&fault, &there).len(), 4);
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use sabot_core::model::{BootTime, FaultName, TargetKey};
-use sabot_core::plan::{Equipment, Operation, PeerPort, PeerSetId, RuleBody, Slot, TargetId};
+use sabot_core::plan::{Equipment, Operation, PeerEntry, PeerPort, PeerSetId, RuleBody, Slot, TargetId};
 use sabot_core::planner::SLOT_REST;
 use sabot_core::resolve::rule_equipment;
 
@@ -92,27 +92,8 @@ impl Kernel {
                 }
                 self.owners.insert(*slot, fault.clone());
             }
-            Operation::AddPeers { set, entries } => {
-                assert!(
-                    self.owners.contains_key(&set.slot()),
-                    "{set:?} belongs to no fault"
-                );
-                assert!(!entries.is_empty());
-                let peers = self.peers.entry(*set).or_default();
-                for entry in entries {
-                    assert!(entry.only.is_none() || entry.is_exact() && !entry.excepted);
-                    peers.insert((entry.net, entry.only), entry.excepted);
-                }
-            }
-            Operation::RemovePeers { set, entries } => {
-                assert!(!entries.is_empty());
-                if let Some(peers) = self.peers.get_mut(set) {
-                    for entry in entries {
-                        peers.remove(&(entry.net, entry.only));
-                    }
-                }
-                self.peers.retain(|_, peers| !peers.is_empty());
-            }
+            Operation::AddPeers { set, entries } => self.add_peers(*set, entries),
+            Operation::RemovePeers { set, entries } => self.remove_peers(*set, entries),
             Operation::WriteRule { slot, rule } => self.write_rule(*slot, rule),
             Operation::ClearRule { slot } => {
                 assert!(self.owners.remove(slot).is_some(), "{slot:?} belongs to no fault");
@@ -146,6 +127,29 @@ impl Kernel {
             }
             slow => panic!("{slow:?} is slow"),
         }
+    }
+
+    fn add_peers(&mut self, set: PeerSetId, entries: &[PeerEntry]) {
+        assert!(
+            self.owners.contains_key(&set.slot()),
+            "{set:?} belongs to no fault"
+        );
+        assert!(!entries.is_empty());
+        let peers = self.peers.entry(set).or_default();
+        for entry in entries {
+            assert!(entry.only.is_none() || entry.is_exact() && !entry.excepted);
+            peers.insert((entry.net, entry.only), entry.excepted);
+        }
+    }
+
+    fn remove_peers(&mut self, set: PeerSetId, entries: &[PeerEntry]) {
+        assert!(!entries.is_empty());
+        if let Some(peers) = self.peers.get_mut(&set) {
+            for entry in entries {
+                peers.remove(&(entry.net, entry.only));
+            }
+        }
+        self.peers.retain(|_, peers| !peers.is_empty());
     }
 
     fn write_rule(&mut self, slot: Slot, rule: &RuleBody) {
