@@ -340,6 +340,7 @@ fn watch_targets(config: &Config, cluster: Connection) -> (TargetsHandle, mpsc::
     const QUEUE: usize = 1024;
     let (listener, told) = mpsc::channel(QUEUE);
     let settings = TargetsConfig {
+        node_name: config.node_name.clone(),
         runtime_endpoint: config.runtime_endpoint.clone(),
         runtime_poll: config.runtime_poll,
         ..TargetsConfig::default()
