@@ -42,7 +42,7 @@ pub(crate) struct Scene {
     pub(crate) daemon: Daemon,
     names: NameServer,
     echo: Echo,
-    _runtime: FakeRuntime,
+    runtime: FakeRuntime,
     folder: TempDir,
     lab: Lab,
 }
@@ -56,7 +56,7 @@ impl Scene {
         // It is known by its name, and does what etcd is judged by.
         fs::copy("/bin/dd", folder.path().join("etcd")).expect("dd can be copied");
         let socket = socket_in(&folder);
-        let runtime = FakeRuntime::start(&socket, "1.6.20", Events::Unimplemented);
+        let runtime = FakeRuntime::start(&socket, "1.7.13", Events::Offered);
         for (pod, name) in lab.pods().iter().zip(PODS) {
             let sandbox = FakeSandbox {
                 addresses: vec![pod.ipv4().to_string(), pod.ipv6().to_string()],
@@ -76,7 +76,7 @@ impl Scene {
             names: NameServer::start(lab.pod(NAMES).netns(), lab.pod(NAMES).ipv4())
                 .expect("the name server starts"),
             echo: Echo::start(lab.pod(DB).netns(), lab.pod(DB).ipv4()).expect("the echo starts"),
-            _runtime: runtime,
+            runtime,
             folder,
             lab,
         };
@@ -128,6 +128,9 @@ impl Scene {
         assert_eq!(found.expect("names answers"), [self.lab.pod(DB).ipv4()]);
         // The daemon's own calls aren't counted.
         ask(&socket_in(&self.folder)).expect("the runtime answers");
+        if self.runtime.subscribers() > 0 {
+            self.runtime.emit(PODS[WEB]);
+        }
         self.write();
     }
 
