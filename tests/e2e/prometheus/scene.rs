@@ -128,6 +128,18 @@ impl Scene {
         assert_eq!(found.expect("names answers"), [self.lab.pod(DB).ipv4()]);
         // The daemon's own calls aren't counted.
         ask(&socket_in(&self.folder)).expect("the runtime answers");
+        // A daemon at rest has nothing to reconcile.
+        let preview = [
+            "partition",
+            "--name",
+            "asked",
+            "--target",
+            "pod:shop/web",
+            "--for",
+            "1m",
+            "--dry-run",
+        ];
+        self.daemon.sabot_ok(&preview).expect("it could be injected");
         if self.runtime.subscribers() > 0 {
             self.runtime.emit(PODS[WEB]);
         }
