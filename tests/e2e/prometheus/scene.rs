@@ -43,7 +43,7 @@ pub(crate) struct Scene {
     pub(crate) daemon: Daemon,
     names: NameServer,
     echo: Echo,
-    _runtime: FakeRuntime,
+    runtime: FakeRuntime,
     _cluster: FakeCluster,
     folder: TempDir,
     lab: Lab,
@@ -58,7 +58,7 @@ impl Scene {
         // It is known by its name, and does what etcd is judged by.
         fs::copy("/bin/dd", folder.path().join("etcd")).expect("dd can be copied");
         let socket = socket_in(&folder);
-        let runtime = FakeRuntime::start(&socket, "1.6.20", Events::Unimplemented);
+        let runtime = FakeRuntime::start(&socket, "1.7.13", Events::Offered);
         for (pod, name) in lab.pods().iter().zip(PODS) {
             let sandbox = FakeSandbox {
                 addresses: vec![pod.ipv4().to_string(), pod.ipv6().to_string()],
@@ -81,7 +81,7 @@ impl Scene {
             names: NameServer::start(lab.pod(NAMES).netns(), lab.pod(NAMES).ipv4())
                 .expect("the name server starts"),
             echo: Echo::start(lab.pod(DB).netns(), lab.pod(DB).ipv4()).expect("the echo starts"),
-            _runtime: runtime,
+            runtime,
             _cluster: cluster,
             folder,
             lab,
@@ -134,6 +134,21 @@ impl Scene {
         assert_eq!(found.expect("names answers"), [self.lab.pod(DB).ipv4()]);
         // The daemon's own calls aren't counted.
         ask(&socket_in(&self.folder)).expect("the runtime answers");
+        // A daemon at rest has nothing to reconcile.
+        let preview = [
+            "partition",
+            "--name",
+            "asked",
+            "--target",
+            "pod:shop/web",
+            "--for",
+            "1m",
+            "--dry-run",
+        ];
+        self.daemon.sabot_ok(&preview).expect("it could be injected");
+        if self.runtime.subscribers() > 0 {
+            self.runtime.emit(PODS[WEB]);
+        }
         self.write();
     }
 
