@@ -238,8 +238,8 @@ fn owner(fault: &v1::Fault, target: &v1::TargetRef) -> Option<Key> {
     }
     match fault.spec.as_ref()?.target.as_ref()?.kind.as_ref()? {
         Kind::Netns(path) => Some(Some((String::new(), format!("netns:{path}")))),
-        Kind::Interface(_) => Some(None),
-        Kind::Pods(_) => None,
+        Kind::Interface(_) | Kind::Node(_) => Some(None),
+        Kind::Pods(_) | Kind::Service(_) => None,
     }
 }
 
