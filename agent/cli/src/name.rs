@@ -78,7 +78,8 @@ pub(crate) fn generate(action: &Action, target: &Target) -> String {
     parts.join("-")
 }
 
-/// The pod's name, its selector's first value, the namespace's or the device's name, as far as a name may hold it.
+/// The pod's name, its selector's first value, the namespace's, device's, Service's or node's name, as far as a name may
+/// hold it.
 fn hint(target: &Target) -> String {
     let from_pods = target.pods.as_ref().and_then(|pods| {
         let selector = || pods.selector.as_ref();
@@ -95,6 +96,8 @@ fn hint(target: &Target) -> String {
     let text = from_pods
         .or_else(from_path)
         .or_else(|| target.interface.clone())
+        .or_else(|| target.service.as_ref().map(|service| service.name.clone()))
+        .or_else(|| target.node.clone())
         .unwrap_or_default();
     let clean: String = text
         .chars()

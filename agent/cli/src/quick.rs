@@ -186,17 +186,21 @@ fn target(args: &FaultArgs) -> Result<Target, CliError> {
     let Some(pick) = args.pick else {
         return Ok(target);
     };
-    let Some(pods) = target.pods.as_mut() else {
-        return Err(CliError::Usage(format!(
-            "--pick takes some of several pods, but --target is {}",
-            args.target
-        )));
+    let place = match (target.pods.as_mut(), target.service.as_mut()) {
+        (Some(pods), _) => &mut pods.pick,
+        (None, Some(service)) => &mut service.pick,
+        (None, None) => {
+            return Err(CliError::Usage(format!(
+                "--pick takes some of several pods, but --target is {}",
+                args.target
+            )));
+        }
     };
     let (count, percent) = match pick {
         PickArg::Count(count) => (Some(count), None),
         PickArg::Percent(percent) => (None, Some(percent)),
     };
-    pods.pick = Some(Pick {
+    *place = Some(Pick {
         count,
         percent,
         seed: args.seed.unwrap_or_default(),

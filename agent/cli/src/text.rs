@@ -17,7 +17,9 @@ pub(crate) use action::action;
 /// `pods:shop/app=web, 50% of them (seed 7)`.
 pub(crate) fn target(spec: &FaultSpec) -> String {
     let form = TargetForm(spec.target.clone()).to_string();
-    let Some(pick) = spec.target.pods.as_ref().and_then(|p| p.pick.as_ref()) else {
+    let of_pods = spec.target.pods.as_ref().and_then(|pods| pods.pick.as_ref());
+    let of_service = || spec.target.service.as_ref()?.pick.as_ref();
+    let Some(pick) = of_pods.or_else(of_service) else {
         return form;
     };
     let share = match (pick.count, pick.percent) {

@@ -149,7 +149,7 @@ pub struct Ramp {
 }
 
 /// Which pods a selector means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodSelector {
     pub namespace: String,
     /// One pod by name; excludes `labels`.
@@ -158,12 +158,12 @@ pub struct PodSelector {
 }
 
 /// Kubernetes' label selector: every requirement must hold; an empty one matches everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LabelSelector {
     pub requirements: Vec<LabelRequirement>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LabelRequirement {
     In { key: String, values: BTreeSet<String> },
     NotIn { key: String, values: BTreeSet<String> },
@@ -195,6 +195,11 @@ pub enum TargetSelector {
     Netns(PathBuf),
     /// A device of the node's own network namespace.
     Interface(String),
+    /// The pods of this node that are backends of the Service. They are ranked by their names, since that is what a Service
+    /// knows of them.
+    Service { name: ObjectName, pick: Option<Pick> },
+    /// The node of this name: the devices of its own network namespace that have a default route.
+    Node(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,6 +212,14 @@ pub enum Peer {
     Pods(PodSelector),
     /// A DNS name; its addresses are those that the target's own lookups answer.
     Host(String),
+    /// The Service's own addresses and ports, and its backends'.
+    Service {
+        name: ObjectName,
+        /// `None`: all of its ports.
+        port: Option<PortRef>,
+    },
+    /// The node of this name, by its addresses.
+    Node(String),
 }
 
 /// A fault as accepted: validated, with its times fixed.
@@ -243,6 +256,12 @@ impl Fault {
     pub fn expected_loss(&self) -> Option<f64> {
         let height = self.ramp.map_or(1.0, |ramp| ramp.to);
         self.action.expected_loss().map(|loss| loss * height)
+    }
+
+    /// What its peers mean changes with the world.
+    pub fn has_moving_peers(&self) -> bool {
+        let moves = |peer: &Peer| !matches!(peer, Peer::Address(_) | Peer::Cidr { .. });
+        self.peers.iter().any(moves)
     }
 
     /// Some of the peers are names, whose addresses are learnt from the target's own lookups.
@@ -310,6 +329,14 @@ pub struct Pod {
     pub devices: Vec<TargetDevice>,
 }
 
+/// The node that the daemon runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnNode {
+    pub name: String,
+    /// Its devices with a default route; empty unless a desired fault names the node.
+    pub devices: Vec<TargetDevice>,
+}
+
 /// Everything that selectors can mean right now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
@@ -323,6 +350,8 @@ pub struct World {
     pub node_addresses: BTreeSet<IpAddr>,
     /// What targets' lookups have answered for the names that desired faults name, and that is still valid.
     pub names: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// This node, as the cluster knows it.
+    pub node: OwnNode,
     /// Empty where no API server was ever reached.
     pub cluster: Cluster,
 }

@@ -1,6 +1,7 @@
 //! The contract of the planner: what the kernel holds, and the operations that change it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -42,20 +43,50 @@ impl PeerSetId {
 }
 
 /// One entry of a peer set; the longest prefix decides. A full-length prefix is an exact address.
+///
+/// An entry that is limited to a port names an exact address and adds to the others, never takes away from them: what
+/// comes from another port of that address is decided as though the entry weren't there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerEntry {
     pub net: IpNet,
     /// `except`: the prefix is taken out of a shorter one.
     pub excepted: bool,
+    /// Only this traffic of the peer's end.
+    pub only: Option<PeerPort>,
+}
+
+/// A port of a peer's own end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerPort {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// `None`: the whole protocol.
+    pub port: Option<u16>,
 }
 
 impl PeerEntry {
     pub fn included(net: IpNet) -> Self {
-        Self { net, excepted: false }
+        Self {
+            net,
+            excepted: false,
+            only: None,
+        }
+    }
+
+    /// One port of an address.
+    pub fn limited(address: IpAddr, only: PeerPort) -> Self {
+        Self {
+            only: Some(only),
+            ..Self::included(address.to_canonical().into())
+        }
     }
 
     pub fn excepted(net: IpNet) -> Self {
-        Self { net, excepted: true }
+        Self {
+            net,
+            excepted: true,
+            only: None,
+        }
     }
 
     /// It names one address.
@@ -63,7 +94,8 @@ impl PeerEntry {
         self.net.prefix_len() == self.net.max_prefix_len()
     }
 
-    /// The entry that has the same key in the kernel: writing one replaces the other.
+    /// The entry that has the same key in the kernel: writing one replaces the other. One that is limited to a port has
+    /// none; what this returns for it exists nowhere.
     pub fn twin(self) -> Self {
         Self {
             excepted: !self.excepted,

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
-use crate::model::{LabelRequirement, LabelSelector, Pick, PickShare, Pod, PodSelector};
+use crate::model::{ClusterPod, LabelRequirement, LabelSelector, Pick, PickShare, Pod, PodSelector, World};
 
 impl LabelRequirement {
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
@@ -25,9 +26,31 @@ impl LabelSelector {
 
 impl PodSelector {
     pub fn matches(&self, pod: &Pod) -> bool {
-        pod.namespace == self.namespace
-            && self.name.as_ref().is_none_or(|name| *name == pod.name)
-            && self.labels.matches(&pod.labels)
+        self.names(&pod.namespace, &pod.name, &pod.labels)
+    }
+
+    /// Whether it means a pod of this name and these labels.
+    pub fn names(&self, namespace: &str, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        namespace == self.namespace
+            && self.name.as_ref().is_none_or(|wanted| *wanted == name)
+            && self.labels.matches(labels)
+    }
+
+    /// The matching pods of other nodes, as far as the cluster's API told of them; those that no node has yet are left out.
+    pub fn elsewhere<'a>(&'a self, world: &'a World) -> impl Iterator<Item = &'a ClusterPod> {
+        world
+            .cluster
+            .pods
+            .values()
+            .filter(|pod| !pod.node.is_empty() && self.names(&pod.namespace, &pod.name, &pod.labels))
+    }
+
+    /// The addresses of all matching pods, of this node and of others.
+    pub fn addresses<'a>(&'a self, world: &'a World) -> impl Iterator<Item = IpAddr> + 'a {
+        let here = world.pods.values().filter(|pod| self.matches(pod));
+        let here = here.flat_map(|pod| &pod.addresses);
+        let elsewhere = self.elsewhere(world).flat_map(|pod| &pod.addresses);
+        here.chain(elsewhere).map(IpAddr::to_canonical)
     }
 }
 
@@ -58,27 +81,19 @@ impl fmt::Display for LabelSelector {
     }
 }
 
-/// The pods that `pick` takes of those that match.
+/// The pods that `pick` takes of those that match, by their uids, or by whatever else tells one from the other.
 ///
 /// One seeded ranking of all pods decides: a count takes the first ones, a percent as many as its share of all, rounded
 /// up. A pod's rank depends on the seed and its uid alone, so a pod that comes or goes moves at most one pod in or out
-/// besides itself. Sandboxes of one pod go together.
-pub fn pick<'a>(matching: &[&'a Pod], pick: &Pick) -> Vec<&'a Pod> {
-    let ranking: BTreeSet<(u64, &str)> = matching
-        .iter()
-        .map(|pod| (rank(pick.seed, &pod.uid), pod.uid.as_str()))
-        .collect();
+/// besides itself. A uid that is given twice counts once.
+pub fn taken<'a>(matching: impl Iterator<Item = &'a str>, pick: &Pick) -> BTreeSet<&'a str> {
+    let ranking: BTreeSet<(u64, &str)> = matching.map(|uid| (rank(pick.seed, uid), uid)).collect();
     let count = match pick.share {
         PickShare::Count(count) => count as usize,
         // The small allowance keeps a rounding error from counting as a fraction of a pod.
         PickShare::Percent(share) => (share.value() * ranking.len() as f64 / 100.0 - 1e-9).ceil() as usize,
     };
-    let taken: BTreeSet<&str> = ranking.into_iter().take(count).map(|(_, uid)| uid).collect();
-    matching
-        .iter()
-        .copied()
-        .filter(|pod| taken.contains(pod.uid.as_str()))
-        .collect()
+    ranking.into_iter().take(count).map(|(_, uid)| uid).collect()
 }
 
 /// A pod's place in the ranking of a seed: FNV-1a (64 bits) over the seed's eight bytes, little-endian, and the uid's

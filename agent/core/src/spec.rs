@@ -92,6 +92,12 @@ pub struct Target {
     pub netns: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
+    /// The pods of this node that are backends of a Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<TargetService>,
+    /// A node, by its name in the cluster: its devices with a default route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -108,6 +114,21 @@ pub struct TargetPods {
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pick: Option<Pick>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {name: payments}"
+)]
+pub struct TargetService {
+    /// Absent: the fault's own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pick: Option<Pick>,
 }
@@ -156,7 +177,7 @@ pub struct Pick {
     pub seed: u64,
 }
 
-/// Exactly one of `ip`, `cidr`, `pods` and `host`; `except` goes with `cidr`.
+/// Exactly one of `ip`, `cidr`, `pods`, `host`, `service` and `node`; `except` goes with `cidr`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(
     rename_all = "camelCase",
@@ -175,6 +196,36 @@ pub struct Peer {
     /// A DNS name, whose addresses are learnt from the target's own lookups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// A Service: its own addresses and its backends', at its ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceRef>,
+    /// A node of the cluster, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a mapping such as {name: payments, port: 8443}"
+)]
+pub struct ServiceRef {
+    /// Absent: the fault's own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    pub name: String,
+    /// Absent: all of its ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortRef>,
+}
+
+/// A port of a Service, by its number or its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a port's number, as 8443, or its name, as https")]
+pub enum PortRef {
+    Number(u32),
+    Name(String),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

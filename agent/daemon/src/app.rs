@@ -327,6 +327,7 @@ async fn cluster(config: &Config) -> Result<Connection, AppError> {
 /// Begins to watch the world.
 fn watch_targets(config: &Config, cluster: Connection) -> TargetsHandle {
     let settings = TargetsConfig {
+        node_name: config.node_name.clone(),
         runtime_endpoint: config.runtime_endpoint.clone(),
         runtime_poll: config.runtime_poll,
         ..TargetsConfig::default()

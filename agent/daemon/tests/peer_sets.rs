@@ -1,6 +1,6 @@
 //! Sets of peers in the kernel: random ones against a plain model, while they are edited, and large ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,13 +12,16 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sabot_abi as abi;
 use sabot_core::action::Action;
 use sabot_core::model::{BootTime, Direction, PacketFilter};
-use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
+use sabot_core::plan::{PeerEntry, PeerPort, PeerSetId, RuleBody, Slot, TargetId};
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::boot_time;
 use sabotd::kernel::trial::{Frame, Trial, Verdict};
 
 const TARGET: TargetId = TargetId(3);
 const SLOT: Slot = Slot(9);
+/// Protocols and ports of the packets; the last port is in no set.
+const PROTOCOLS: [u8; 3] = [TCP, UDP, SCTP];
+const PORTS: [u16; 3] = [9, 80, 1];
 /// The other slot's sets are next to this one's in number.
 const NEIGHBOUR: PeerSetId = PeerSetId(20);
 
@@ -74,18 +77,28 @@ impl Rig {
     }
 
     fn cuts(&self, other: IpAddr) -> bool {
-        let bytes = frame(other);
-        let frame = Frame {
-            bytes: &bytes,
-            ..Frame::default()
+        self.cuts_packet(&Packet::to(other))
+    }
+
+    /// On its way to the other end, and from there, which is the same.
+    fn cuts_packet(&self, packet: &Packet) -> bool {
+        let cut = |direction| {
+            let bytes = packet.frame(direction);
+            let frame = Frame {
+                bytes: &bytes,
+                ..Frame::default()
+            };
+            let outcome = self.trial().run(TARGET, direction, &frame);
+            outcome.expect("the kernel takes it").verdict != Verdict::Pass
         };
-        let outcome = self.trial().run(TARGET, LedgerDirection::Egress, &frame);
-        outcome.expect("the kernel takes it").verdict != Verdict::Pass
+        let [there, back] = [LedgerDirection::Egress, LedgerDirection::Ingress].map(cut);
+        assert_eq!(there, back, "{packet:?}");
+        there
     }
 
     /// Nanoseconds for each of many packets one after the other, at best.
     fn nanoseconds(&self, other: IpAddr) -> u128 {
-        let bytes = frame(other);
+        let bytes = Packet::to(other).frame(LedgerDirection::Egress);
         let frame = Frame {
             bytes: &bytes,
             ..Frame::default()
@@ -126,48 +139,153 @@ fn rule() -> RuleBody {
     }
 }
 
-/// A small UDP packet to another end.
-fn frame(to: IpAddr) -> Vec<u8> {
-    let udp = [0, 1, 0, 9, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-    match to {
-        IpAddr::V4(to) => {
-            frame.extend([8, 0, 0x45, 0, 0, 36, 0, 0, 0, 0, 64, 17, 0, 0, 172, 16, 0, 7]);
-            frame.extend(to.octets());
-        }
-        IpAddr::V6(to) => {
-            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 16, 17, 64]);
-            frame.extend(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 7).octets());
-            frame.extend(to.octets());
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+
+/// A small packet between the target, whose own port is 1, and another end.
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    other: IpAddr,
+    protocol: u8,
+    /// The other end's, where the protocol has ports.
+    port: u16,
+    /// A later part of an IPv4 datagram, without the transport's header.
+    fragment: bool,
+}
+
+impl Packet {
+    fn to(other: IpAddr) -> Self {
+        Self {
+            other,
+            protocol: UDP,
+            port: 9,
+            fragment: false,
         }
     }
-    frame.extend(udp);
-    frame
+
+    fn frame(&self, direction: LedgerDirection) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        let ends = |own: Vec<u8>, other: Vec<u8>| match direction {
+            LedgerDirection::Egress => [own, other].concat(),
+            LedgerDirection::Ingress => [other, own].concat(),
+        };
+        let transport = self.transport(direction);
+        let length = transport.len() as u8;
+        match self.other {
+            IpAddr::V4(other) => {
+                let fragment = u8::from(self.fragment);
+                frame.extend([8, 0, 0x45, 0, 0, 20 + length, 0, 0, 0, fragment, 64]);
+                frame.extend([self.protocol, 0, 0]);
+                frame.extend(ends(vec![172, 16, 0, 7], other.octets().into()));
+            }
+            IpAddr::V6(other) => {
+                let own = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 7);
+                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, length, self.protocol, 64]);
+                frame.extend(ends(own.octets().into(), other.octets().into()));
+            }
+        }
+        frame.extend(transport);
+        frame
+    }
+
+    fn transport(&self, direction: LedgerDirection) -> Vec<u8> {
+        if self.protocol == ICMP {
+            return vec![8, 0, 0, 0, 0, 1, 0, 1];
+        }
+        let (own, other) = (1_u16.to_be_bytes(), self.port.to_be_bytes());
+        let mut bytes = match direction {
+            LedgerDirection::Egress => [own, other].concat(),
+            LedgerDirection::Ingress => [other, own].concat(),
+        };
+        match self.protocol {
+            TCP => bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0]),
+            UDP => bytes.extend([0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]),
+            _ => bytes.extend([0; 8]),
+        }
+        bytes
+    }
 }
 
 /// What a set is.
-#[derive(Default)]
-struct Model(BTreeMap<IpNet, bool>);
+#[derive(Debug, Default)]
+struct Model {
+    /// Whether each is included.
+    nets: BTreeMap<IpNet, bool>,
+    ports: BTreeSet<(IpAddr, PeerPort)>,
+}
 
 impl Model {
     fn add(&mut self, entries: &[PeerEntry]) {
         for entry in entries {
-            self.0.insert(entry.net, !entry.excepted);
+            match entry.only {
+                Some(only) => drop(self.ports.insert((entry.net.addr(), only))),
+                None => drop(self.nets.insert(entry.net, !entry.excepted)),
+            }
         }
     }
 
     fn remove(&mut self, entries: &[PeerEntry]) {
         for entry in entries {
-            self.0.remove(&entry.net);
+            match entry.only {
+                Some(only) => drop(self.ports.remove(&(entry.net.addr(), only))),
+                None => drop(self.nets.remove(&entry.net)),
+            }
         }
     }
 
-    fn includes(&self, address: IpAddr) -> bool {
-        let around = self.0.iter().filter(|(net, _)| net.contains(&address));
-        around
-            .max_by_key(|(net, _)| net.prefix_len())
-            .is_some_and(|(_, included)| *included)
+    fn entries(&self) -> Vec<PeerEntry> {
+        let nets = self.nets.iter().map(|(net, included)| PeerEntry {
+            excepted: !included,
+            ..PeerEntry::included(*net)
+        });
+        let ports = self.ports.iter();
+        nets.chain(ports.map(|(address, only)| PeerEntry::limited(*address, *only)))
+            .collect()
     }
+
+    fn includes(&self, packet: &Packet) -> bool {
+        let has_port = !packet.fragment && packet.protocol != ICMP;
+        let limited = self.ports.iter().any(|(address, only)| {
+            let meant = only.port.is_none() || has_port && only.port == Some(packet.port);
+            *address == packet.other && only.protocol == packet.protocol && meant
+        });
+        let around = self.nets.iter().filter(|(net, _)| net.contains(&packet.other));
+        let longest = around.max_by_key(|(net, _)| net.prefix_len());
+        limited || longest.is_some_and(|(_, included)| *included)
+    }
+
+    /// The addresses that are worth a look.
+    fn places(&self) -> Vec<IpAddr> {
+        let ports = self.ports.iter().map(|(address, _)| *address);
+        self.nets.keys().flat_map(edges).chain(ports).collect()
+    }
+}
+
+/// Every kind of packet between the target and that end that a set can tell from another.
+fn packets(other: IpAddr) -> Vec<Packet> {
+    let mut all = vec![Packet {
+        protocol: ICMP,
+        ..Packet::to(other)
+    }];
+    for protocol in PROTOCOLS {
+        all.extend(PORTS.map(|port| Packet {
+            other,
+            protocol,
+            port,
+            fragment: false,
+        }));
+        if other.is_ipv4() {
+            all.push(Packet {
+                other,
+                protocol,
+                port: PORTS[0],
+                fragment: true,
+            });
+        }
+    }
+    all
 }
 
 #[derive(Clone, Debug)]
@@ -214,10 +332,13 @@ fn entries(lengths: (Vec<u8>, Vec<u8>)) -> impl Strategy<Value = Vec<PeerEntry>>
         (v6().prop_map(IpAddr::from), select(lengths.1)),
     ];
     let entry = (net, prop::bool::weighted(0.3)).prop_map(|((address, length), excepted)| PeerEntry {
-        net: IpNet::new(address, length).expect("a length").trunc(),
         excepted,
+        ..PeerEntry::included(IpNet::new(address, length).expect("a length").trunc())
     });
-    prop::collection::vec(entry, 0..24)
+    let port = prop::option::weighted(0.8, select(&PORTS[..2]));
+    let only = (select(&PROTOCOLS[..]), port).prop_map(|(protocol, port)| PeerPort { protocol, port });
+    let limited = (address(), only).prop_map(|(address, only)| PeerEntry::limited(address, only));
+    prop::collection::vec(prop_oneof![2 => entry, 1 => limited], 0..24)
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -250,14 +371,7 @@ fn edges(net: &IpNet) -> Vec<IpAddr> {
 }
 
 fn edit(rig: &Rig, model: &mut Model, step: &Step) {
-    let present: Vec<PeerEntry> = model
-        .0
-        .iter()
-        .map(|(net, included)| PeerEntry {
-            net: *net,
-            excepted: !included,
-        })
-        .collect();
+    let present = model.entries();
     let remove = |model: &mut Model, entries: &[PeerEntry]| {
         rig.remove(entries);
         model.remove(entries);
@@ -284,15 +398,16 @@ fn a_set_includes_what_the_model_says_after_every_edit() {
         let mut model = Model::default();
         let mut outcome = Ok(());
         for step in &steps {
-            let mentioned: Vec<IpAddr> = model.0.keys().flat_map(edges).collect();
+            let mentioned = model.places();
             edit(&rig, &mut model, step);
-            let now = model.0.keys().flat_map(edges);
+            let now = model.places().into_iter();
             let wrong = now
                 .chain(mentioned)
                 .chain(others.iter().copied())
-                .find(|address| rig.cuts(*address) != model.includes(*address));
-            if let Some(address) = wrong {
-                let text = format!("{address} after {step:?}: {:?}", model.0);
+                .flat_map(packets)
+                .find(|packet| rig.cuts_packet(packet) != model.includes(packet));
+            if let Some(packet) = wrong {
+                let text = format!("{packet:?} after {step:?}: {model:?}");
                 outcome = Err(TestCaseError::fail(text));
                 break;
             }

@@ -20,6 +20,12 @@ pub const MAX_PEER_LENGTHS: u32 = 8;
 pub const PEER_INCLUDED: u32 = 1;
 /// Value of a peer entry: the address is excepted from the set.
 pub const PEER_EXCEPTED: u32 = 2;
+/// Beside the value of a whole address, or in its place: some of its ports are in the set whatever the rest is. They stand
+/// in a map of their own, by [`PeerPortKey`], which is looked into for such addresses alone.
+pub const PEER_PORTS: u32 = 4;
+
+/// Ports of peers' addresses in all sets; an edit needs them twice for a moment.
+pub const MAX_PEER_PORTS: u32 = 1 << 18;
 
 /// In a scope, beside the number of the set: the key is a whole address and no prefix.
 const EXACT: u32 = 1 << 31;
@@ -108,6 +114,38 @@ impl PeerKey6 {
     }
 }
 
+/// Key of one port of a peer's address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerPortKey {
+    peer_set: u32,
+    /// The IP protocol number.
+    protocol: u16,
+    /// The peer's own port; 0 stands for the whole protocol.
+    port: u16,
+    /// IPv4 addresses are IPv4-mapped.
+    address: [u8; 16],
+}
+assert_layout!(PeerPortKey, size = 24, align = 4);
+
+impl PeerPortKey {
+    #[inline(always)]
+    pub const fn new(peer_set: u32, protocol: u8, port: u16, address: [u8; 16]) -> Self {
+        Self {
+            peer_set,
+            protocol: protocol as u16,
+            port,
+            address,
+        }
+    }
+
+    /// The whole protocol of the same address.
+    #[inline(always)]
+    pub const fn whole(self) -> Self {
+        Self { port: 0, ..self }
+    }
+}
+
 /// The prefix lengths that a set uses, as the union of their markers, by the number of the set.
 ///
 /// Each bit stands for itself: one without entries costs a look-up, so that bits are set before the first entry comes
@@ -174,4 +212,4 @@ pub const fn peer_prefix(peer_set: u32, address: [u8; 16]) -> PeerPrefix {
     }
 }
 
-pod!(PeerKey4, PeerKey6, PeerLengths, PeerPrefix);
+pod!(PeerKey4, PeerKey6, PeerLengths, PeerPortKey, PeerPrefix);

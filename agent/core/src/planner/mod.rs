@@ -11,7 +11,7 @@ mod targets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{BootTime, Fault, FaultName, Peer, World};
+use crate::model::{BootTime, Fault, FaultName, World};
 use crate::plan::{Equipment, Failure, Observed, Operation, PeerEntry, Policy, Slot};
 use crate::resolve::{self, Resolution};
 
@@ -41,8 +41,8 @@ pub fn plan(
     Planner::default().plan(faults, world, observed, policy, now)
 }
 
-/// Remembers the entries of long peer lists from plan to plan; apart from the time it takes, a plan doesn't depend on
-/// the ones before it.
+/// Remembers the entries of peer lists from plan to plan; apart from the time it takes, a plan doesn't depend on the ones
+/// before it, as long as it is told when the world is another one.
 #[derive(Debug, Default)]
 pub struct Planner {
     memory: BTreeMap<FaultName, Remembered>,
@@ -56,6 +56,11 @@ struct Remembered {
 }
 
 impl Planner {
+    /// The next plan is made for another world: what moving peers meant is forgotten.
+    pub fn world_changed(&mut self) {
+        self.memory.retain(|_, known| !known.fault.has_moving_peers());
+    }
+
     /// The operations that bring `observed` closer to what `faults` mean in `world`. Faults past their expiry aren't
     /// desired, whether they are in `faults` or not.
     pub fn plan(
@@ -91,16 +96,11 @@ impl Planner {
             return Arc::clone(&known.entries);
         }
         let entries = Arc::new(resolve::peer_entries(fault, world));
-        if !fault
-            .peers
-            .iter()
-            .any(|peer| matches!(peer, Peer::Pods(_) | Peer::Host(_)))
-        {
-            let fault = Arc::clone(fault);
-            let entries = Arc::clone(&entries);
-            self.memory
-                .insert(fault.name.clone(), Remembered { fault, entries });
-        }
+        let remembered = Remembered {
+            fault: Arc::clone(fault),
+            entries: Arc::clone(&entries),
+        };
+        self.memory.insert(fault.name.clone(), remembered);
         entries
     }
 }

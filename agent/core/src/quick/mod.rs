@@ -7,7 +7,7 @@ mod selector;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::spec::{LabelSelector, Peer, PeerPods, Target, TargetPods};
+use crate::spec::{LabelSelector, Peer, PeerPods, PortRef, ServiceRef, Target, TargetPods, TargetService};
 use crate::validate::names;
 
 pub use amounts::{
@@ -19,9 +19,11 @@ pub use selector::{format_selector, parse_selector};
 
 /// Where a bare name of a network namespace lies, as for `ip netns`.
 const NETNS_DIRECTORY: &str = "/run/netns";
-const TARGET_FORMS: &str = "pod:NS/NAME, pods:NS/LABELSELECTOR, interface:NAME, netns:PATH or netns:NAME";
-const PEER_FORMS: &str =
-    "pod:NS/NAME, pods:NS/LABELSELECTOR, ip:ADDRESS, cidr:NETWORK[,except=NETWORK]…, host:NAME";
+const TARGET_FORMS: &str = "pod:NS/NAME, pods:NS/LABELSELECTOR, service:NS/NAME, node:NAME, interface:NAME, netns:PATH or \
+     netns:NAME";
+const PEER_FORMS: &str = "pod:NS/NAME, pods:NS/LABELSELECTOR, service:NS/NAME[:PORT], node:NAME, ip:ADDRESS, \
+     cidr:NETWORK[,except=NETWORK]…, host:NAME";
+
 /// A word that isn't one of the forms.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} `{given}`: {reason}; allowed: {allowed}")]
@@ -44,11 +46,13 @@ impl FormError {
     }
 }
 
-/// `pod:shop/web-0`, `pods:shop/app=web`, `interface:eth0`, `netns:/run/netns/web`, `netns:web`.
+/// `pod:shop/web-0`, `pods:shop/app=web`, `service:shop/payments`, `node:worker-1`, `interface:eth0`,
+/// `netns:/run/netns/web`, `netns:web`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetForm(pub Target);
 
-/// `pod:shop/web-0`, `pods:shop/app=web`, `ip:10.0.0.1`, `cidr:10.0.0.0/8,except=10.1.0.0/16`, `host:api.example.com`.
+/// `pod:shop/web-0`, `pods:shop/app=web`, `service:shop/payments:https`, `node:worker-1`, `ip:10.0.0.1`,
+/// `cidr:10.0.0.0/8,except=10.1.0.0/16`, `host:api.example.com`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerForm(pub Peer);
 
@@ -81,7 +85,16 @@ impl FromStr for TargetForm {
             "interface" if names::is_device(rest) => target.interface = Some(rest.to_owned()),
             "interface" => return Err(error(format!("`{rest}` is not {}", names::DEVICE_RULE))),
             "netns" => target.netns = Some(netns(rest).map_err(error)?),
-            _ => return Err(error(unknown_kind(kind, "targets"))),
+            "service" => {
+                let (namespace, name) = service(rest).map_err(error)?;
+                target.service = Some(TargetService {
+                    namespace: Some(namespace),
+                    name,
+                    pick: None,
+                });
+            }
+            "node" => target.node = Some(node(rest).map_err(error)?),
+            _ => return Err(error(format!("`{kind}:` is not known"))),
         }
         Ok(Self(target))
     }
@@ -109,30 +122,63 @@ impl FromStr for PeerForm {
             "ip" => return Err(error(format!("`{rest}` is not an IPv4 or IPv6 address"))),
             "cidr" => (peer.cidr, peer.except) = cidr(rest).map_err(error)?,
             "host" => peer.host = Some(host(rest).map_err(error)?),
-            _ => return Err(error(unknown_kind(kind, "peers"))),
+            "service" => {
+                let (rest, port) = match rest.split_once(':') {
+                    Some((rest, port)) => (rest, Some(service_port(port).map_err(error)?)),
+                    None => (rest, None),
+                };
+                let (namespace, name) = service(rest).map_err(error)?;
+                peer.service = Some(ServiceRef {
+                    namespace: Some(namespace),
+                    name,
+                    port,
+                });
+            }
+            "node" => peer.node = Some(node(rest).map_err(error)?),
+            _ => return Err(error(format!("`{kind}:` is not known"))),
         }
         Ok(Self(peer))
     }
 }
 
-fn unknown_kind(kind: &str, whom: &str) -> String {
-    match kind {
-        "service" | "node" | "host" => format!("this version doesn't know `{kind}:` {whom}"),
-        _ => format!("`{kind}:` is not known"),
+/// The namespace and the name.
+fn service(rest: &str) -> Result<(String, String), String> {
+    let (namespace, name) = in_namespace(rest)?;
+    if !names::is_label(name) {
+        return Err(format!(
+            "the Service's name `{name}` is not {}",
+            names::LABEL_RULE
+        ));
+    }
+    Ok((namespace.to_owned(), name.to_owned()))
+}
+
+fn service_port(text: &str) -> Result<PortRef, String> {
+    match text.parse::<u16>() {
+        Ok(number) if number > 0 => Ok(PortRef::Number(number.into())),
+        Err(_) if names::is_label(text) && !text.bytes().all(|b| b.is_ascii_digit()) => {
+            Ok(PortRef::Name(text.to_owned()))
+        }
+        _ => Err(format!(
+            "`{text}` is neither a port from 1 to 65535 nor a port's name"
+        )),
+    }
+}
+
+fn node(rest: &str) -> Result<String, String> {
+    if names::is_subdomain(rest) {
+        Ok(rest.to_owned())
+    } else {
+        Err(format!(
+            "the node's name `{rest}` is not {}",
+            names::SUBDOMAIN_RULE
+        ))
     }
 }
 
 fn pods_form(kind: &str, rest: &str) -> Result<PodsForm, String> {
     let one = kind == "pod";
-    let (namespace, which) = rest
-        .split_once('/')
-        .ok_or_else(|| "the namespace is missing: it stands before a '/'".to_owned())?;
-    if !names::is_label(namespace) {
-        return Err(format!(
-            "the namespace `{namespace}` is not {}",
-            names::LABEL_RULE
-        ));
-    }
+    let (namespace, which) = in_namespace(rest)?;
     let namespace = namespace.to_owned();
     if !one {
         let selector = parse_selector(which).map_err(|e| e.reason)?;
@@ -153,6 +199,21 @@ fn pods_form(kind: &str, rest: &str) -> Result<PodsForm, String> {
         name: Some(which.to_owned()),
         selector: None,
     })
+}
+
+/// The namespace, and what stands behind it.
+fn in_namespace(rest: &str) -> Result<(&str, &str), String> {
+    let (namespace, which) = rest
+        .split_once('/')
+        .ok_or_else(|| "the namespace is missing: it stands before a '/'".to_owned())?;
+    if names::is_label(namespace) {
+        Ok((namespace, which))
+    } else {
+        Err(format!(
+            "the namespace `{namespace}` is not {}",
+            names::LABEL_RULE
+        ))
+    }
 }
 
 fn netns(rest: &str) -> Result<String, String> {
@@ -199,12 +260,16 @@ impl fmt::Display for TargetForm {
             pods,
             netns,
             interface,
+            service,
+            node,
         } = &self.0;
-        match (pods, netns, interface) {
-            (Some(pods), _, _) => write_pods(f, &pods.namespace, &pods.name, &pods.selector),
-            (_, Some(path), _) => write!(f, "netns:{path}"),
-            (_, _, Some(name)) => write!(f, "interface:{name}"),
-            (None, None, None) => Ok(()),
+        match (pods, netns, interface, service, node) {
+            (Some(pods), ..) => write_pods(f, &pods.namespace, &pods.name, &pods.selector),
+            (_, Some(path), ..) => write!(f, "netns:{path}"),
+            (_, _, Some(name), ..) => write!(f, "interface:{name}"),
+            (.., Some(service), _) => write_service(f, &service.namespace, &service.name),
+            (.., Some(node)) => write!(f, "node:{node}"),
+            (None, None, None, None, None) => Ok(()),
         }
     }
 }
@@ -217,18 +282,33 @@ impl fmt::Display for PeerForm {
             except,
             pods,
             host,
+            service,
+            node,
         } = &self.0;
-        match (ip, cidr, pods, host) {
+        match (ip, cidr, pods, host, service, node) {
             (Some(ip), ..) => write!(f, "ip:{ip}"),
             (_, Some(cidr), ..) => {
                 write!(f, "cidr:{cidr}")?;
                 except.iter().try_for_each(|net| write!(f, ",except={net}"))
             }
-            (_, _, Some(pods), _) => write_pods(f, &pods.namespace, &pods.name, &pods.selector),
-            (_, _, _, Some(host)) => write!(f, "host:{host}"),
-            (None, None, None, None) => Ok(()),
+            (_, _, Some(pods), ..) => write_pods(f, &pods.namespace, &pods.name, &pods.selector),
+            (_, _, _, Some(host), ..) => write!(f, "host:{host}"),
+            (.., Some(service), _) => {
+                write_service(f, &service.namespace, &service.name)?;
+                match &service.port {
+                    Some(PortRef::Number(port)) => write!(f, ":{port}"),
+                    Some(PortRef::Name(port)) => write!(f, ":{port}"),
+                    None => Ok(()),
+                }
+            }
+            (.., Some(node)) => write!(f, "node:{node}"),
+            (None, None, None, None, None, None) => Ok(()),
         }
     }
+}
+
+fn write_service(f: &mut fmt::Formatter<'_>, namespace: &Option<String>, name: &str) -> fmt::Result {
+    write!(f, "service:{}/{name}", namespace.as_deref().unwrap_or_default())
 }
 
 fn write_pods(

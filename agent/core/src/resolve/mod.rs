@@ -1,16 +1,19 @@
 //! Which devices and addresses a fault means in the world as it is now.
 
 mod peers;
+mod services;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::model::{
-    Action, Direction, Fault, Pick, Pod, PodSelector, TargetDevice, TargetKey, TargetSelector, World,
+    Action, Direction, Fault, ObjectName, Pick, Pod, PodSelector, TargetDevice, TargetKey, TargetSelector,
+    World,
 };
 use crate::plan::{Equipment, RuleBody};
 use crate::select;
 
 pub use peers::peer_entries;
+pub use services::{Coverage, covered_services};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodRef {
@@ -118,6 +121,8 @@ pub fn resolve(fault: &Fault, world: &World) -> Resolution {
             None => finder.await_for(format!("the node has no interface {name}")),
             Some(device) => finder.add(device, None),
         },
+        TargetSelector::Service { name, pick } => finder.service(world, name, pick.as_ref()),
+        TargetSelector::Node(name) => finder.node(world, name),
     }
     finder.found
 }
@@ -139,6 +144,72 @@ impl<'a> Finder<'a> {
         if on_node.is_empty() && candidates.is_empty() {
             self.await_for(nothing_matches(selector));
         }
+        if let Some(pick) = pick {
+            // Every node ranks the pods of all nodes, so that all of them pick the same ones.
+            let elsewhere = selector.elsewhere(world).filter(|pod| !pod.host_network);
+            let uids = candidates.iter().map(|pod| pod.uid.as_str());
+            let taken = select::taken(uids.chain(elsewhere.map(|pod| pod.uid.as_str())), pick);
+            self.keep(&mut candidates, |pod| taken.contains(pod.uid.as_str()));
+        }
+        self.refuse(on_node);
+        self.take(candidates);
+    }
+
+    /// The backends that are pods of this node.
+    fn service(&mut self, world: &'a World, name: &ObjectName, pick: Option<&Pick>) {
+        let Some(service) = world.cluster.services.get(name) else {
+            self.await_for(format!("the Service {name} isn't known"));
+            return;
+        };
+        let backends: BTreeSet<&ObjectName> = service
+            .backends()
+            .filter_map(|endpoint| endpoint.pod.as_ref())
+            .collect();
+        let (on_node, mut candidates): (Vec<&Pod>, Vec<&Pod>) = world
+            .pods
+            .values()
+            .filter(|pod| backends.contains(&pod.object_name()))
+            .partition(|pod| pod.host_network);
+        if on_node.is_empty() && candidates.is_empty() {
+            self.await_for(format!("the Service {name} has no backend on this node"));
+        }
+        if let Some(pick) = pick {
+            let names: Vec<String> = backends.iter().map(ToString::to_string).collect();
+            let taken = select::taken(names.iter().map(String::as_str), pick);
+            self.keep(&mut candidates, |pod| {
+                taken.contains(pod.object_name().to_string().as_str())
+            });
+        }
+        self.refuse(on_node);
+        self.take(candidates);
+    }
+
+    fn node(&mut self, world: &'a World, name: &str) {
+        if world.node.name != name {
+            self.await_for(format!(
+                "this node is {}, and the fault is on {name}",
+                world.node.name
+            ));
+        } else if world.node.devices.is_empty() {
+            self.await_for("the node has no device with a default route".to_owned());
+        }
+        for device in world.node.devices.iter().filter(|_| world.node.name == name) {
+            self.add(device, None);
+        }
+    }
+
+    /// Those that a pick takes.
+    fn keep(&mut self, candidates: &mut Vec<&Pod>, is_taken: impl Fn(&Pod) -> bool) {
+        let before = candidates.len();
+        candidates.retain(|pod| is_taken(pod));
+        if candidates.is_empty() && before > 0 {
+            self.await_for(format!(
+                "the pick takes none of the {before} matching pods of this node"
+            ));
+        }
+    }
+
+    fn refuse(&mut self, on_node: Vec<&Pod>) {
         for pod in on_node {
             self.found.refused.push(RefusedTarget {
                 pod: Some(pod.into()),
@@ -149,9 +220,9 @@ impl<'a> Finder<'a> {
                 ),
             });
         }
-        if let Some(pick) = pick {
-            candidates = select::pick(&candidates, pick);
-        }
+    }
+
+    fn take(&mut self, candidates: Vec<&'a Pod>) {
         for pod in candidates {
             if pod.devices.is_empty() {
                 self.await_for(format!(

@@ -1,12 +1,14 @@
 //! The addresses that a fault's peers mean.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::{Fault, Peer, World};
 use crate::plan::PeerEntry;
+
+use super::services::{self, Coverage, covered_services};
 
 /// Where IPv4 addresses lie among IPv6 ones in the kernel's tables.
 const MAPPED: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
@@ -17,9 +19,13 @@ const EVERY_IPV4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0
 /// The longest prefix decides over an address, and the set means the union of the peers: an exception of one peer is
 /// left out where another peer includes that prefix, so what any peer includes is included. An IPv6 network that spans
 /// the IPv4-mapped addresses doesn't mean IPv4 traffic: that is excepted from it.
+///
+/// Pods as peers are also reached through the Services that lead to them and to nobody else, whose own addresses are
+/// peers as well.
 pub fn peer_entries(fault: &Fault, world: &World) -> BTreeSet<PeerEntry> {
     let mut included: Vec<IpNet> = Vec::with_capacity(fault.peers.len());
     let mut ranges: Vec<(IpNet, &[IpNet])> = Vec::new();
+    let mut limited: Vec<PeerEntry> = Vec::new();
     for peer in &fault.peers {
         match peer {
             Peer::Address(address) => included.push(address.to_canonical().into()),
@@ -27,17 +33,27 @@ pub fn peer_entries(fault: &Fault, world: &World) -> BTreeSet<PeerEntry> {
                 included.push(*net);
                 ranges.push((*net, except));
             }
-            Peer::Pods(selector) => included.extend(
-                (world.pods.values().filter(|pod| selector.matches(pod)))
-                    .flat_map(|pod| pod.addresses.iter().map(|a| IpNet::from(a.to_canonical()))),
-            ),
+            Peer::Pods(selector) => included.extend(selector.addresses(world).map(IpNet::from)),
             Peer::Host(name) => included
                 .extend((world.names.get(name).into_iter().flatten()).map(|a| IpNet::from(a.to_canonical()))),
+            Peer::Service { name, port } => {
+                if let Some(service) = world.cluster.services.get(name) {
+                    limited.extend(services::fronts(service, port.as_ref(), world));
+                    limited.extend(services::backends(service, port.as_ref()));
+                }
+            }
+            Peer::Node(name) => included.extend(node(name, world).map(IpNet::from)),
+        }
+    }
+    for (_, service, coverage) in covered_services(fault, world) {
+        if coverage == Coverage::All {
+            limited.extend(services::fronts(service, None, world));
         }
     }
     let spans_mapped = |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.contains(&MAPPED));
     let excepts_ipv4 = included.iter().any(spans_mapped) && !included.contains(&EVERY_IPV4);
     let mut entries: BTreeSet<PeerEntry> = included.into_iter().map(PeerEntry::included).collect();
+    entries.extend(limited);
     if excepts_ipv4 {
         entries.insert(PeerEntry::excepted(EVERY_IPV4));
     }
@@ -45,6 +61,13 @@ pub fn peer_entries(fault: &Fault, world: &World) -> BTreeSet<PeerEntry> {
         entries.extend(exceptions(&ranges, &entries));
     }
     entries
+}
+
+/// This node knows more of its own addresses than the cluster does.
+fn node<'a>(name: &str, world: &'a World) -> impl Iterator<Item = IpAddr> + 'a {
+    let known = world.cluster.nodes.get(name).into_iter().flatten();
+    let own = (!name.is_empty() && name == world.node.name).then_some(&world.node_addresses);
+    known.chain(own.into_iter().flatten()).map(IpAddr::to_canonical)
 }
 
 /// The exceptions that no other peer overrules.

@@ -5,6 +5,7 @@ pub(crate) mod names;
 mod peers;
 mod pods;
 mod report;
+mod services;
 mod target;
 mod timing;
 mod traffic;

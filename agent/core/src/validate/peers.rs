@@ -10,6 +10,7 @@ use crate::spec;
 use super::names;
 use super::pods::{self, PodFields};
 use super::report::Report;
+use super::services;
 
 const CIDR_RULE: &str = "a network as address/prefix length, as 10.20.0.0/16 or fd00::/64";
 /// `None` only when a violation was reported.
@@ -19,6 +20,8 @@ pub(super) fn check(report: &mut Report, field: &str, peer: &spec::Peer, namespa
         ("cidr", peer.cidr.is_some()),
         ("pods", peer.pods.is_some()),
         ("host", peer.host.is_some()),
+        ("service", peer.service.is_some()),
+        ("node", peer.node.is_some()),
     ];
     report.exactly_one(field, &given);
     if peer.cidr.is_none() && !peer.except.is_empty() {
@@ -53,7 +56,15 @@ pub(super) fn check(report: &mut Report, field: &str, peer: &spec::Peer, namespa
         .host
         .as_deref()
         .and_then(|text| host(report, &format!("{field}.host"), text));
-    pods.or(cidr).or(address).or(host)
+    let service = peer
+        .service
+        .as_ref()
+        .and_then(|service| services::peer(report, &format!("{field}.service"), service, namespace));
+    let node = peer.node.as_deref().map(|name| {
+        services::node(report, &format!("{field}.node"), name);
+        Peer::Node(name.to_owned())
+    });
+    pods.or(cidr).or(address).or(host).or(service).or(node)
 }
 
 /// Names are kept as a resolver compares them: in lower case, and without the root's dot.

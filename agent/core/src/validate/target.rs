@@ -8,6 +8,7 @@ use crate::spec;
 use super::names;
 use super::pods::{self, PodFields};
 use super::report::Report;
+use super::services;
 
 const FIELD: &str = "spec.target";
 
@@ -17,6 +18,8 @@ pub(super) fn check(report: &mut Report, target: &spec::Target, namespace: &str)
         ("pods", target.pods.is_some()),
         ("netns", target.netns.is_some()),
         ("interface", target.interface.is_some()),
+        ("service", target.service.is_some()),
+        ("node", target.node.is_some()),
     ];
     report.exactly_one(FIELD, &given);
     let netns = target.netns.as_deref().map(|path| netns(report, path));
@@ -25,7 +28,32 @@ pub(super) fn check(report: &mut Report, target: &spec::Target, namespace: &str)
         .pods
         .as_ref()
         .map(|pods| target_pods(report, pods, namespace));
-    pods.or(netns).or(interface)
+    let service = target
+        .service
+        .as_ref()
+        .map(|service| target_service(report, service, namespace));
+    let node = target.node.as_deref().map(|name| {
+        services::node(report, &format!("{FIELD}.node"), name);
+        TargetSelector::Node(name.to_owned())
+    });
+    pods.or(netns).or(interface).or(service).or(node)
+}
+
+fn target_service(report: &mut Report, service: &spec::TargetService, namespace: &str) -> TargetSelector {
+    let field = format!("{FIELD}.service");
+    TargetSelector::Service {
+        name: services::name(
+            report,
+            &field,
+            service.namespace.as_deref(),
+            &service.name,
+            namespace,
+        ),
+        pick: service
+            .pick
+            .as_ref()
+            .and_then(|p| pods::pick(report, &format!("{field}.pick"), p)),
+    }
 }
 
 fn target_pods(report: &mut Report, pods: &spec::TargetPods, namespace: &str) -> TargetSelector {

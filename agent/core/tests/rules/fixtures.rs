@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use sabot_core::delay::Distribution;
 use sabot_core::model::{
-    Action, BootTime, Corrupt, CorruptKind, Delay, Direction, Duplicate, Fault, FaultName, Handshake,
-    LabelRequirement, LabelSelector, Loss, LossModel, NetnsId, PacketFilter, Peer, Percent, Pod, PodSelector,
-    QueueBound, REORDER_PATIENCE, RateLimit, RejectCode, Reorder, ResetTo, TargetDevice, TargetIdentity,
-    TargetKey, TargetSelector, World,
+    Action, BootTime, Corrupt, CorruptKind, Delay, Direction, Duplicate, Endpoint, EndpointPort, Fault,
+    FaultName, Handshake, LabelRequirement, LabelSelector, Loss, LossModel, NetnsId, PacketFilter, Peer,
+    Percent, Pod, PodSelector, QueueBound, REORDER_PATIENCE, RateLimit, RejectCode, Reorder, ResetTo,
+    Service, ServicePort, TargetDevice, TargetIdentity, TargetKey, TargetSelector, World,
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -52,6 +52,37 @@ pub(crate) fn world(pods: impl IntoIterator<Item = Pod>) -> World {
     World {
         pods: pods.into_iter().map(|pod| (pod.sandbox.clone(), pod)).collect(),
         ..World::default()
+    }
+}
+
+/// A Service that leads from a port of an address to the same port of its backends, of which it has none yet.
+pub(crate) fn front(address: &str, port: u16) -> Service {
+    Service {
+        addresses: [address.parse().expect("an address")].into(),
+        ports: vec![ServicePort {
+            name: "main".to_owned(),
+            protocol: 6,
+            port,
+            node_port: None,
+        }],
+        ..Service::default()
+    }
+}
+
+/// A pod behind a Service's port, ready.
+pub(crate) fn backend(pod: &Pod, port: u16) -> Endpoint {
+    Endpoint {
+        addresses: pod.addresses.iter().copied().collect(),
+        ports: vec![EndpointPort {
+            name: "main".to_owned(),
+            protocol: 6,
+            port: Some(port),
+        }],
+        pod: Some(pod.object_name()),
+        node: None,
+        ready: true,
+        serving: true,
+        terminating: false,
     }
 }
 

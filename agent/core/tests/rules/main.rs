@@ -6,4 +6,5 @@ mod planner;
 mod quick;
 mod resolve;
 mod select;
+mod services;
 mod validate;

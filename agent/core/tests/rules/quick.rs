@@ -103,21 +103,41 @@ fn selectors_are_kubectls() {
 }
 
 #[test]
-fn kinds_of_later_versions_are_answered_with_the_ones_known() {
-    for (text, whom) in [("service:shop/payments", "service"), ("node:a", "node")] {
-        let expected =
-            format!("peer `{text}`: this version doesn't know `{whom}:` peers; allowed: pod:NS/NAME, ");
-        assert!(
-            refusal::<PeerForm>(text).starts_with(&expected),
-            "{}",
-            refusal::<PeerForm>(text)
-        );
-        assert!(
-            refusal::<TargetForm>(text).contains("interface:NAME"),
-            "{}",
-            refusal::<TargetForm>(text)
-        );
+fn services_and_nodes_are_named_as_the_cluster_names_them() {
+    let service = target("service:shop/payments").service.expect("a service");
+    assert_eq!(
+        (service.namespace.as_deref(), service.name.as_str()),
+        (Some("shop"), "payments")
+    );
+    assert_eq!(target("node:worker-1.lan").node.as_deref(), Some("worker-1.lan"));
+    assert_eq!(peer("node:worker-1").node.as_deref(), Some("worker-1"));
+    let port = |text| peer(text).service.expect("a service").port;
+    assert_eq!(port("service:shop/payments"), None);
+    assert_eq!(
+        port("service:shop/payments:8443"),
+        Some(spec::PortRef::Number(8443))
+    );
+    assert_eq!(
+        port("service:shop/payments:https"),
+        Some(spec::PortRef::Name("https".to_owned()))
+    );
+    for text in [
+        "service:shop/payments",
+        "service:shop/payments:8443",
+        "service:shop/payments:https",
+        "node:worker-1",
+    ] {
+        assert_eq!(PeerForm(peer(text)).to_string(), text);
     }
+    for text in ["service:shop/payments", "node:worker-1"] {
+        assert_eq!(TargetForm(target(text)).to_string(), text);
+    }
+    // A target is whole pods.
+    let error = refusal::<TargetForm>("service:shop/payments:8443");
+    assert!(
+        error.contains("the Service's name `payments:8443` is not"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -133,6 +153,11 @@ fn wrong_forms_are_refused_with_what_is_allowed() {
         "interface:a/b",
         "netns:",
         "netns:a/b",
+        "service:payments",
+        "service:shop/",
+        "service:shop/Payments",
+        "node:",
+        "node:a b",
         "what:ever",
     ] {
         let error = refusal::<TargetForm>(text);
@@ -154,6 +179,13 @@ fn wrong_forms_are_refused_with_what_is_allowed() {
         "host:*.example.com",
         "host:a_b",
         "host:10.0.0.1",
+        "service:payments",
+        "service:shop/payments:",
+        "service:shop/payments:0",
+        "service:shop/payments:65536",
+        "service:shop/payments:80:TCP",
+        "service:shop/payments.default",
+        "node:",
     ] {
         let error = refusal::<PeerForm>(text);
         assert!(

@@ -293,7 +293,7 @@ fn user_means(peers: &[Peer], address: IpAddr) -> bool {
     peers.iter().any(|peer| match peer {
         Peer::Address(one) => *one == address,
         Peer::Cidr { net, except } => net.contains(&address) && !except.iter().any(|e| e.contains(&address)),
-        Peer::Pods(_) | Peer::Host(_) => false,
+        _ => false,
     })
 }
 

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use sabot_core::model::{LabelRequirement, LabelSelector, Pick, PickShare, Pod};
-use sabot_core::select::{pick, rank};
+use sabot_core::select::{rank, taken};
 
 use crate::fixtures::{labelled, percent, pod};
 
@@ -66,6 +66,12 @@ fn a_pod_selector_minds_the_namespace_and_the_name() {
     let mut named = selector;
     named.name = Some("web-2".to_owned());
     assert!(!named.matches(&web) && named.matches(&pod(2, "web", 1)));
+}
+
+fn pick<'a>(matching: &[&'a Pod], pick: &Pick) -> Vec<&'a Pod> {
+    let taken = taken(matching.iter().map(|pod| pod.uid.as_str()), pick);
+    let picked = matching.iter().filter(|pod| taken.contains(pod.uid.as_str()));
+    picked.copied().collect()
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl<'a> FaultIndex<'a> {
     fn add(&mut self, fault: &'a FaultView) {
         let name = metadata_to_proto(&fault.metadata);
         match &fault.fault.target {
-            TargetSelector::Pods { .. } => {
+            TargetSelector::Pods { .. } | TargetSelector::Service { .. } => {
                 for target in &fault.targets {
                     let faults = self
                         .pods
@@ -108,6 +108,12 @@ impl<'a> FaultIndex<'a> {
             }
             TargetSelector::Interface(device) => {
                 self.interface.entry(device.clone()).or_default().push(name);
+            }
+            TargetSelector::Node(_) => {
+                for key in fault.targets.iter().filter_map(|target| target.key.as_ref()) {
+                    let faults = self.interface.entry(key.device.clone()).or_default();
+                    faults.push(name.clone());
+                }
             }
         }
     }

@@ -12,18 +12,19 @@ use super::handle::{Command, EngineError, FaultView, LedgerEntry, Phase, Preview
 use super::reconciler::Engine;
 use super::store::Active;
 use super::waiters::GoneReply;
+use super::wanted::Sight;
 use super::{needs, preview};
 
 /// How long a place that was looked at for a command is kept in sight.
 const LOOK_LINGER: Duration = Duration::from_secs(5);
 
 impl Engine {
-    /// `looked`: the place that was looked at since the command came.
-    pub(super) fn command(&mut self, command: Command, looked: Option<TargetSelector>) {
+    /// `looked`: what was looked at since the command came.
+    pub(super) fn command(&mut self, command: Command, looked: Option<Sight>) {
         let is_fresh = looked.is_some();
-        if let Some(place) = looked {
-            self.places.looked(&place);
-            self.places.linger(&place, self.datapath.now().after(LOOK_LINGER));
+        if let Some(sight) = looked {
+            self.places.looked(&sight);
+            self.places.linger(sight, self.datapath.now().after(LOOK_LINGER));
             self.catch_up();
         }
         match command {
@@ -35,14 +36,14 @@ impl Engine {
             } => match self.check(&metadata, &spec) {
                 // A caller that has gone needs no answer, here and below.
                 Err(error) => drop(reply.send(Err(error))),
-                Ok(fault) if !is_fresh && !self.is_known(&fault.target) => {
+                Ok(fault) if !is_fresh && !self.is_known(&fault) => {
                     let command = Command::Apply {
                         metadata,
                         spec,
                         wait,
                         reply,
                     };
-                    self.look(&fault.target, command);
+                    self.look(&fault, command);
                 }
                 Ok(fault) => match self.accept(fault, metadata, *spec) {
                     Ok(name) => {
@@ -58,13 +59,13 @@ impl Engine {
                 reply,
             } => match self.check(&metadata, &spec) {
                 Err(error) => drop(reply.send(Err(error))),
-                Ok(fault) if !is_fresh && !self.is_known(&fault.target) => {
+                Ok(fault) if !is_fresh && !self.is_known(&fault) => {
                     let command = Command::Preview {
                         metadata,
                         spec,
                         reply,
                     };
-                    self.look(&fault.target, command);
+                    self.look(&fault, command);
                 }
                 Ok(fault) => drop(reply.send(Ok(self.preview(fault)))),
             },
@@ -87,32 +88,37 @@ impl Engine {
         Ok(fault)
     }
 
-    /// Whether the world has what the target names, as far as that has to be looked for.
-    fn is_known(&self, target: &TargetSelector) -> bool {
-        match target {
-            TargetSelector::Pods { .. } => true,
+    /// Whether the world has what the fault names, as far as that has to be looked for.
+    fn is_known(&self, fault: &ValidFault) -> bool {
+        let target = match &fault.target {
+            TargetSelector::Pods { .. } | TargetSelector::Service { .. } => true,
+            TargetSelector::Node(name) => {
+                *name != self.world.node.name || !self.world.node.devices.is_empty()
+            }
             TargetSelector::Netns(path) => self
                 .world
                 .namespaces
                 .get(path)
                 .is_some_and(|devices| self.source.is_current(path, devices)),
             TargetSelector::Interface(name) => self.world.interfaces.contains_key(name),
-        }
+        };
+        target && self.places.is_told(&Sight::of(&fault.target, &fault.peers))
     }
 
     /// Has the world looked at, and comes back to the command then; other commands go on meanwhile.
-    fn look(&mut self, target: &TargetSelector, command: Command) {
+    fn look(&mut self, fault: &ValidFault, command: Command) {
         let now = self.datapath.now();
-        let namespaces = self.places.look(target);
-        let wanted = self.places.wanted(self.desired.values().map(Arc::as_ref), now);
+        let sight = Sight::of(&fault.target, &fault.peers);
+        let namespaces = self.places.look(&sight);
+        let faults = self.desired.values().map(Arc::as_ref);
+        let wanted = self.places.wanted(faults, &self.world, now);
         self.places.tell(&wanted);
         let looking = self.source.refresh(wanted, namespaces);
         let resume = self.resume.clone();
-        let target = target.clone();
         tokio::spawn(async move {
             looking.await;
             // Without a receiver the engine has ended; dropping the command says so to its caller.
-            let _ = resume.send((target, command));
+            let _ = resume.send((sight, command));
         });
     }
 

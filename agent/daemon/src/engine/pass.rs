@@ -10,6 +10,7 @@ use super::handle::{FaultView, Phase, Snapshot};
 use super::reconciler::Engine;
 use super::store::Active;
 use super::view;
+use super::wanted::Sight;
 use super::workers::{Done, execute};
 use crate::observe::event::{Event, EventKind, FaultEvent};
 
@@ -53,8 +54,9 @@ impl Engine {
         let now = self.datapath.now();
         self.desired.remove(name);
         let view = self.store.end(name, phase, now, self.options.keep_ended)?.clone();
+        let sight = Sight::of(&view.fault.target, &view.fault.peers);
         self.places
-            .linger(&view.fault.target, now.after(self.options.policy.keep_warm));
+            .linger(sight, now.after(self.options.policy.keep_warm));
         let change = if phase == Phase::Expired {
             "expired"
         } else {
@@ -207,7 +209,8 @@ impl Engine {
     }
 
     fn tell_places(&mut self, now: BootTime) {
-        let wanted = self.places.wanted(self.desired.values().map(Arc::as_ref), now);
+        let faults = self.desired.values().map(Arc::as_ref);
+        let wanted = self.places.wanted(faults, &self.world, now);
         if self.places.tell(&wanted) {
             self.source.want(wanted);
         }

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use sabot_core::model::{Fault, Peer, World};
+use sabot_core::model::{Fault, ObjectName, Peer, PodSelector, PortRef, World};
 use sabot_core::plan::{Observed, PeerEntry};
+use sabot_core::resolve::{Coverage, covered_services};
 use sabot_core::{peer_entries, resolve};
 
 use super::handle::Preview;
@@ -40,10 +41,25 @@ fn peer_text(entry: &PeerEntry) -> String {
     } else {
         entry.net.to_string()
     };
-    if entry.excepted {
-        format!("except {what}")
-    } else {
-        what
+    match entry.only {
+        Some(only) => {
+            let protocol = protocol_name(only.protocol);
+            only.port.map_or_else(
+                || format!("{what} {protocol}"),
+                |port| format!("{what} {protocol} port {port}"),
+            )
+        }
+        None if entry.excepted => format!("except {what}"),
+        None => what,
+    }
+}
+
+fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        6 => "TCP".to_owned(),
+        17 => "UDP".to_owned(),
+        132 => "SCTP".to_owned(),
+        other => format!("IP protocol {other}"),
     }
 }
 
@@ -53,7 +69,8 @@ fn node_warning<'a>(
     world: &World,
     entries: impl Iterator<Item = &'a PeerEntry>,
 ) -> Option<String> {
-    let entries: Vec<_> = entries.collect();
+    // The ports of a Service are none that a kubelet's probes come from.
+    let entries: Vec<_> = entries.filter(|entry| entry.only.is_none()).collect();
     let meant = |address: &IpAddr| {
         fault.peers.is_empty()
             || entries
@@ -119,22 +136,88 @@ fn peer_warnings(fault: &Fault, world: &World) -> Vec<String> {
                     }
                 }
             }
-            Peer::Pods(selector) => {
-                let named = selector.name.as_deref().map_or_else(
-                    || format!("pods {}/{}", selector.namespace, selector.labels),
-                    |name| format!("pod {}/{name}", selector.namespace),
-                );
-                if !world.pods.values().any(|pod| selector.matches(pod)) {
-                    warnings.push(format!(
-                        "peers[{index}]: nothing on this node matches {named}; pods of other nodes aren't known here"
-                    ));
+            Peer::Pods(selector) => warnings.extend(pods_warning(index, selector, world)),
+            Peer::Service { name, port } => {
+                warnings.extend(service_warning(index, name, port.as_ref(), world));
+            }
+            Peer::Node(name) => {
+                if !world.cluster.nodes.contains_key(name) && world.node.name != *name {
+                    warnings.push(format!("peers[{index}]: the node {name} isn't known"));
                 }
-                warnings.push(format!(
-                    "peers[{index}]: {named} is matched by the pods' own addresses; what the target sends to a Service's \
-                     ClusterIP isn't recognised at this end"
-                ));
             }
         }
+    }
+    warnings.extend(way_warnings(fault, world));
+    warnings
+}
+
+fn pods_warning(index: usize, selector: &PodSelector, world: &World) -> Option<String> {
+    if selector.addresses(world).next().is_some() {
+        return None;
+    }
+    let named = selector.name.as_deref().map_or_else(
+        || format!("pods {}/{}", selector.namespace, selector.labels),
+        |name| format!("pod {}/{name}", selector.namespace),
+    );
+    Some(format!(
+        "peers[{index}]: nothing that is known here matches {named}; pods of other nodes are known where the cluster's API \
+         tells of them"
+    ))
+}
+
+fn service_warning(index: usize, name: &ObjectName, port: Option<&PortRef>, world: &World) -> Option<String> {
+    let Some(service) = world.cluster.services.get(name) else {
+        return Some(format!("peers[{index}]: the Service {name} isn't known"));
+    };
+    if let Some(port) = port
+        && !service.ports.iter().any(|known| known.is(Some(port)))
+    {
+        let text = match port {
+            PortRef::Name(name) => name.clone(),
+            PortRef::Number(number) => number.to_string(),
+        };
+        let known = service.ports.iter().map(|known| match known.name.as_str() {
+            "" => known.port.to_string(),
+            name => format!("{name} ({})", known.port),
+        });
+        let known: Vec<_> = known.collect();
+        return Some(format!(
+            "peers[{index}]: the Service {name} has no port {text}; it has {}",
+            known.join(", ")
+        ));
+    }
+    let nobody = service.backends().next().is_none();
+    nobody.then(|| format!("peers[{index}]: the Service {name} has no backend now"))
+}
+
+/// How pods that are peers are reached beside their own addresses.
+fn way_warnings(fault: &Fault, world: &World) -> Vec<String> {
+    if !fault.peers.iter().any(|peer| matches!(peer, Peer::Pods(_))) {
+        return Vec::new();
+    }
+    let (mut all, mut some) = (Vec::new(), Vec::new());
+    for (name, _, coverage) in covered_services(fault, world) {
+        match coverage {
+            Coverage::All => all.push(name.to_string()),
+            Coverage::Some => some.push(name.to_string()),
+        }
+    }
+    let mut warnings = vec![if all.is_empty() {
+        "peers that are pods are matched by their own addresses; what the target sends to a Service's ClusterIP isn't \
+         recognised at this end"
+            .to_owned()
+    } else {
+        format!(
+            "peers that are pods are matched by their own addresses and by those of the Services that lead to nobody else: {}",
+            all.join(", ")
+        )
+    }];
+    if !some.is_empty() {
+        warnings.push(format!(
+            "of the Services {} some backends are peers and others aren't: what the target sends to their ClusterIPs is only \
+             recognised at the peers' end; a fault on the peers, with the target as its peer, recognises it there",
+            some.join(", ")
+        ));
     }
     warnings
 }

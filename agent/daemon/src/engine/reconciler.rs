@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{BootTime, Fault, FaultName, TargetSelector, World};
+use sabot_core::model::{BootTime, Fault, FaultName, World};
 use sabot_core::plan::{Observed, Policy};
 use sabot_core::{Limits, Planner};
 use tokio::sync::{mpsc, watch};
@@ -19,7 +19,7 @@ use super::retries::Retries;
 use super::source::WorldSource;
 use super::store::Store;
 use super::waiters::Waiters;
-use super::wanted::Places;
+use super::wanted::{Places, Sight};
 use super::workers::{Done, Workers};
 use crate::kernel::features::Features;
 use crate::observe::event::EventHub;
@@ -88,8 +88,8 @@ pub struct Engine {
 
     commands: mpsc::Receiver<Command>,
     /// Commands that had to wait for the world to be looked at.
-    resumed: mpsc::UnboundedReceiver<(TargetSelector, Command)>,
-    pub(super) resume: mpsc::UnboundedSender<(TargetSelector, Command)>,
+    resumed: mpsc::UnboundedReceiver<(Sight, Command)>,
+    pub(super) resume: mpsc::UnboundedSender<(Sight, Command)>,
     done: mpsc::UnboundedReceiver<Done>,
     updates: watch::Receiver<Arc<WorldUpdate>>,
     stop: watch::Receiver<bool>,
@@ -123,7 +123,7 @@ enum Woken {
     Command {
         command: Command,
         /// The place that was looked at for it.
-        looked: Option<TargetSelector>,
+        looked: Option<Sight>,
     },
     /// Something has come due.
     Time,
@@ -280,6 +280,7 @@ impl Engine {
         self.update = self.updates.borrow_and_update().clone();
         if self.update.world != *self.world {
             self.world = Arc::new(self.update.world.clone());
+            self.planner.world_changed();
         }
         for active in self.store.active.values_mut() {
             active.resolve(&self.update);

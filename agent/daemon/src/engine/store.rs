@@ -100,7 +100,7 @@ impl Active {
 fn names(fault: &Fault, world: &World) -> BTreeMap<String, BTreeSet<IpAddr>> {
     let names = fault.peers.iter().filter_map(|peer| match peer {
         Peer::Host(name) => Some(name),
-        Peer::Address(_) | Peer::Cidr { .. } | Peer::Pods(_) => None,
+        _ => None,
     });
     names
         .map(|name| (name.clone(), world.names.get(name).cloned().unwrap_or_default()))
@@ -113,7 +113,8 @@ pub(super) fn explained(target: &TargetSelector, reason: String, update: &WorldU
     let more = match target {
         TargetSelector::Netns(path) => update.netns_failures.get(path).cloned(),
         TargetSelector::Interface(name) => update.interface_failures.get(name).cloned(),
-        TargetSelector::Pods { .. } => match &update.runtime {
+        TargetSelector::Node(_) => None,
+        TargetSelector::Pods { .. } | TargetSelector::Service { .. } => match &update.runtime {
             RuntimeState::Ready { .. } => None,
             RuntimeState::Absent(why) => Some(format!("there is no container runtime: {why}")),
             RuntimeState::Connecting => Some("the container runtime hasn't answered yet".to_owned()),

@@ -1,74 +1,119 @@
-//! Which namespaces and devices the source of the world has to look at.
+//! What the source of the world has to look at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use sabot_core::model::{BootTime, Fault, Peer, TargetSelector};
+use sabot_core::model::{BootTime, ClusterWanted, Fault, Peer, TargetSelector, World};
+use sabot_core::resolve::{Coverage, covered_services};
 
 use crate::targets::Wanted;
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Netns(PathBuf),
-    Interface(String),
+/// What a fault names that isn't in sight by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Sight {
+    netns: Option<PathBuf>,
+    interface: Option<String>,
+    /// The node's own devices.
+    node: bool,
+    cluster: ClusterWanted,
 }
 
-/// Places that active faults name, and those that are kept in sight for a while, so that the next fault on them finds
-/// them known and warm.
+impl Sight {
+    pub(super) fn of(target: &TargetSelector, peers: &[Peer]) -> Self {
+        let mut sight = Self::default();
+        match target {
+            TargetSelector::Pods { pick: None, .. } => {}
+            // The other nodes' pods are ranked as well.
+            TargetSelector::Pods { selector, .. } => sight.cluster.pods.push(selector.clone()),
+            TargetSelector::Netns(path) => sight.netns = Some(path.clone()),
+            TargetSelector::Interface(name) => sight.interface = Some(name.clone()),
+            TargetSelector::Service { name, .. } => drop(sight.cluster.services.insert(name.clone())),
+            TargetSelector::Node(_) => sight.node = true,
+        }
+        for peer in peers {
+            match peer {
+                Peer::Address(_) | Peer::Cidr { .. } | Peer::Host(_) => {}
+                Peer::Pods(selector) => {
+                    sight.cluster.pods.push(selector.clone());
+                    let namespaces = &mut sight.cluster.service_namespaces;
+                    namespaces.insert(selector.namespace.clone());
+                }
+                Peer::Service { name, .. } => drop(sight.cluster.services.insert(name.clone())),
+                Peer::Node(name) => drop(sight.cluster.nodes.insert(name.clone())),
+            }
+        }
+        sight
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What active faults name, and what is kept in sight for a while, so that the next fault on it finds it known and warm.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    lingering: BTreeMap<Place, BootTime>,
+    lingering: BTreeMap<Sight, BootTime>,
     /// Being looked at for a command, by how many of them.
-    looking: BTreeMap<Place, u32>,
+    looking: BTreeMap<Sight, u32>,
     /// What the source was told last.
     told: Wanted,
 }
 
 impl Places {
-    /// Keeps the target's place in sight until then; pods need no telling.
-    pub(super) fn linger(&mut self, target: &TargetSelector, until: BootTime) {
-        if let Some(place) = place(target) {
-            let known = self.lingering.entry(place).or_insert(until);
+    /// Keeps it in sight until then.
+    pub(super) fn linger(&mut self, sight: Sight, until: BootTime) {
+        if !sight.is_empty() {
+            let known = self.lingering.entry(sight).or_insert(until);
             *known = until.max(*known);
         }
     }
 
-    /// A command waits for the target's place to be looked at, however long that takes. Returns what has to be read for it.
-    pub(super) fn look(&mut self, target: &TargetSelector) -> BTreeSet<PathBuf> {
-        let Some(place) = place(target) else {
-            return BTreeSet::new();
-        };
-        let namespaces = match &place {
-            Place::Netns(path) => BTreeSet::from([path.clone()]),
-            Place::Interface(_) => BTreeSet::new(),
-        };
-        *self.looking.entry(place).or_default() += 1;
-        namespaces
+    /// A command waits for it to be looked at, however long that takes. Returns what has to be read for it.
+    pub(super) fn look(&mut self, sight: &Sight) -> BTreeSet<PathBuf> {
+        *self.looking.entry(sight.clone()).or_default() += 1;
+        sight.netns.iter().cloned().collect()
     }
 
     /// The command goes on.
-    pub(super) fn looked(&mut self, target: &TargetSelector) {
-        if let Some(place) = place(target)
-            && let Some(commands) = self.looking.get_mut(&place)
-        {
+    pub(super) fn looked(&mut self, sight: &Sight) {
+        if let Some(commands) = self.looking.get_mut(sight) {
             *commands -= 1;
             if *commands == 0 {
-                self.looking.remove(&place);
+                self.looking.remove(sight);
             }
         }
     }
 
+    /// The source was told to look at what is meant of the cluster.
+    pub(super) fn is_told(&self, sight: &Sight) -> bool {
+        sight.cluster.is_empty() || self.told.cluster.contains(&sight.cluster)
+    }
+
     /// Everything to look at now, with what the given faults name.
-    pub(super) fn wanted<'a>(&mut self, faults: impl Iterator<Item = &'a Fault>, now: BootTime) -> Wanted {
+    pub(super) fn wanted<'a>(
+        &mut self,
+        faults: impl Iterator<Item = &'a Fault>,
+        world: &World,
+        now: BootTime,
+    ) -> Wanted {
         self.lingering.retain(|_, until| *until > now);
         let mut wanted = Wanted::default();
+        let mut named = BTreeSet::new();
         for fault in faults {
-            include(&mut wanted, place(&fault.target));
+            let mut sight = Sight::of(&fault.target, &fault.peers);
+            sight.cluster.all_nodes = has_node_ports(fault, world);
+            named.insert(sight);
             wanted.names.extend(fault.peers.iter().filter_map(name).cloned());
         }
-        for place in self.lingering.keys().chain(self.looking.keys()) {
-            include(&mut wanted, Some(place.clone()));
+        let kept = self.lingering.keys().chain(self.looking.keys());
+        let all: BTreeSet<&Sight> = named.iter().chain(kept).collect();
+        for sight in &all {
+            wanted.netns_paths.extend(sight.netns.iter().cloned());
+            wanted.interfaces.extend(sight.interface.iter().cloned());
+            wanted.node |= sight.node;
         }
+        wanted.cluster = ClusterWanted::all(all.iter().map(|sight| &sight.cluster));
         wanted
     }
 
@@ -86,25 +131,20 @@ impl Places {
     }
 }
 
-fn include(wanted: &mut Wanted, place: Option<Place>) {
-    match place {
-        Some(Place::Netns(path)) => drop(wanted.netns_paths.insert(path)),
-        Some(Place::Interface(name)) => drop(wanted.interfaces.insert(name)),
-        None => {}
-    }
+/// Some of its peers are reached through ports of the nodes.
+fn has_node_ports(fault: &Fault, world: &World) -> bool {
+    let services = &world.cluster.services;
+    let named = fault.peers.iter().any(|peer| match peer {
+        Peer::Service { name, .. } => services.get(name).is_some_and(|service| service.has_node_ports()),
+        _ => false,
+    });
+    let mut covered = covered_services(fault, world);
+    named || covered.any(|(_, service, coverage)| coverage == Coverage::All && service.has_node_ports())
 }
 
 fn name(peer: &Peer) -> Option<&String> {
     match peer {
         Peer::Host(name) => Some(name),
-        Peer::Address(_) | Peer::Cidr { .. } | Peer::Pods(_) => None,
-    }
-}
-
-fn place(target: &TargetSelector) -> Option<Place> {
-    match target {
-        TargetSelector::Pods { .. } => None,
-        TargetSelector::Netns(path) => Some(Place::Netns(path.clone())),
-        TargetSelector::Interface(name) => Some(Place::Interface(name.clone())),
+        _ => None,
     }
 }

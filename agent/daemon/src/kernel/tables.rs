@@ -31,6 +31,8 @@ pub enum TableError {
     Map { what: &'static str, source: MapError },
     #[error("the table of peers is full ({0} entries)")]
     PeersFull(u32),
+    #[error("the table of peers' ports is full ({0} entries)")]
+    PeerPortsFull(u32),
     #[error("the table of ports is full ({0} entries)")]
     PortsFull(u32),
     #[error("the table of counters is full")]

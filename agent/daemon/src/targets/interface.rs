@@ -6,9 +6,9 @@ use std::path::Path;
 
 use sabot_core::model::TargetDevice;
 
-use super::netns::{own_netns, target_device};
+use super::netns::{InspectError, inspect, own_netns, target_device};
 use crate::kernel::nsfs::OWN_NETNS;
-use crate::kernel::rtnl::{Rtnl, RtnlError};
+use crate::kernel::rtnl::{Link, Rtnl};
 
 /// Devices that carry the addresses of services, not of the node: kube-proxy's in IPVS mode, and the node-local DNS
 /// cache's. To spare them would be to spare the services.
@@ -20,33 +20,42 @@ pub(super) struct NodeNetwork {
     pub(super) addresses: BTreeSet<IpAddr>,
     /// Those asked for, or why one isn't there.
     pub(super) interfaces: BTreeMap<String, Result<TargetDevice, String>>,
+    /// Those with a default route, where they were asked for.
+    pub(super) devices: Vec<TargetDevice>,
 }
 
-/// Reads the node's addresses and those of its devices that `wanted` names.
-pub(super) fn read(wanted: &BTreeSet<String>) -> Result<NodeNetwork, RtnlError> {
+/// Reads the node's addresses, those of its devices that `wanted` names, and, if wanted, those with a default route.
+pub(super) fn read(wanted: &BTreeSet<String>, wants_devices: bool) -> Result<NodeNetwork, InspectError> {
     let mut rtnl = Rtnl::open()?;
     let mut interfaces = BTreeMap::new();
     for name in wanted {
         let device = match rtnl.link(name) {
-            Ok(Some(link)) => Ok(target_device(
-                &link,
-                own_netns(),
-                Path::new(OWN_NETNS),
-                "interface",
-            )),
+            Ok(Some(link)) => Ok(own_device(&link)),
             Ok(None) => Err(format!("the node has no device named `{name}`")),
             Err(e) => Err(e.to_string()),
         };
         interfaces.insert(name.clone(), device);
     }
+    let devices = if wants_devices {
+        let inspection = inspect(Path::new(OWN_NETNS))?;
+        let uplinks = inspection.devices.iter().filter(|device| device.default_route);
+        uplinks.map(|device| own_device(&device.link)).collect()
+    } else {
+        Vec::new()
+    };
     Ok(NodeNetwork {
         addresses: node_addresses(&mut rtnl)?,
         interfaces,
+        devices,
     })
 }
 
+fn own_device(link: &Link) -> TargetDevice {
+    target_device(link, own_netns(), Path::new(OWN_NETNS), "interface")
+}
+
 /// Every address that the node can send from: those of its uplinks and of its bridges towards the pods alike.
-fn node_addresses(rtnl: &mut Rtnl) -> Result<BTreeSet<IpAddr>, RtnlError> {
+fn node_addresses(rtnl: &mut Rtnl) -> Result<BTreeSet<IpAddr>, InspectError> {
     let mut services = Vec::new();
     for name in SERVICE_DEVICES {
         services.extend(rtnl.link(name)?.map(|link| link.ifindex));
@@ -76,8 +85,9 @@ mod tests {
         node.ip("address add 2001:db8::1/64 dev eth0 nodad");
         let wanted = ["eth0", "missing0"].map(String::from).into();
 
-        let network = node.run(move || read(&wanted)).unwrap();
+        let network = node.run(move || read(&wanted, false)).unwrap();
 
+        assert_eq!(network.devices, []);
         let expected = ["192.0.2.1", "198.51.100.7", "2001:db8::1"].map(|a| a.parse().unwrap());
         assert_eq!(network.addresses, BTreeSet::from(expected));
         let eth0 = network.interfaces["eth0"].as_ref().unwrap();
@@ -94,7 +104,7 @@ mod tests {
         let node = TestNetns::new();
         let wanted = ["lo", "a-name-longer-than-any"].map(String::from).into();
 
-        let network = node.run(move || read(&wanted)).unwrap();
+        let network = node.run(move || read(&wanted, false)).unwrap();
 
         assert!(network.interfaces["lo"].is_ok());
         assert!(network.interfaces["a-name-longer-than-any"].is_err());

@@ -35,6 +35,8 @@ const CLUSTER_PATIENCE: Duration = Duration::from_secs(2);
 /// Settings of this room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetsConfig {
+    /// What the cluster calls this node.
+    pub node_name: String,
     pub runtime_endpoint: RuntimeEndpoint,
     /// How often the runtime's sandboxes are listed where it offers no events.
     pub runtime_poll: Duration,
@@ -50,6 +52,7 @@ pub struct TargetsConfig {
 impl Default for TargetsConfig {
     fn default() -> Self {
         Self {
+            node_name: String::new(),
             runtime_endpoint: RuntimeEndpoint::Auto,
             runtime_poll: Duration::from_millis(500),
             runtime_poll_with_events: Duration::from_secs(5),
@@ -65,6 +68,8 @@ pub struct Wanted {
     pub netns_paths: BTreeSet<PathBuf>,
     /// Names of devices of the node.
     pub interfaces: BTreeSet<String>,
+    /// The node's own devices, those with a default route.
+    pub node: bool,
     /// DNS names, in lower case and without the last dot.
     pub names: BTreeSet<String>,
     pub cluster: ClusterWanted,
@@ -162,5 +167,5 @@ pub fn start_in(config: TargetsConfig, cluster: Connection) -> TargetsHandle {
         call_timeout: config.runtime_timeout,
     };
     tokio::spawn(cri::run(config.runtime_endpoint, pace, cri, poke.clone()));
-    world::start(pods, cluster, poke, config.inspect_interval)
+    world::start(config.node_name, pods, cluster, poke, config.inspect_interval)
 }

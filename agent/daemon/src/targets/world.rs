@@ -28,6 +28,7 @@ use crate::kernel::nsfs::netns_id;
 const REFRESH_QUEUE: usize = 64;
 
 pub(super) fn start(
+    node_name: String,
     cri: watch::Receiver<CriState>,
     cluster: Connection,
     poke: Arc<Notify>,
@@ -37,6 +38,7 @@ pub(super) fn start(
     let addresses = names.watch();
     let kube_state = cluster.status().watch();
     let initial = compose(
+        &node_name,
         &cri.borrow(),
         &Local::default(),
         &Addresses::new(),
@@ -48,6 +50,7 @@ pub(super) fn start(
     let kube = kube::start(cluster, wanted.clone());
     let (refreshes, requests) = mpsc::channel(REFRESH_QUEUE);
     let task = Task {
+        node_name,
         cri,
         told: kube.borrow().clone(),
         kube: kube.clone(),
@@ -84,6 +87,7 @@ pub(super) struct Refresh {
 const TURN: usize = 8;
 
 struct Task {
+    node_name: String,
     cri: watch::Receiver<CriState>,
     kube: watch::Receiver<Arc<KubeWorld>>,
     /// What the last update said of the cluster.
@@ -201,6 +205,7 @@ impl Task {
         let kube = self.kube.borrow_and_update().clone();
         let is_told = Arc::ptr_eq(&kube, &self.told);
         let mut update = compose(
+            &self.node_name,
             &self.cri.borrow_and_update(),
             &self.local,
             &self.addresses.borrow_and_update(),
@@ -258,7 +263,7 @@ impl Local {
                 tracing::info!(path = %path.display(), reason, "a network namespace that a fault names can't be read");
             }
         }
-        let (node, node_failure) = match interface::read(&wanted.interfaces) {
+        let (node, node_failure) = match interface::read(&wanted.interfaces, wanted.node) {
             Ok(node) => (node, None),
             Err(e) => {
                 let reason = e.to_string();

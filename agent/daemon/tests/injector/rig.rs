@@ -70,13 +70,7 @@ impl Rig {
         let set = PeerSetId(14);
         if let Some(peer) = peer {
             self.injector
-                .add_peers(
-                    set,
-                    &[PeerEntry {
-                        net: peer.into(),
-                        excepted: false,
-                    }],
-                )
+                .add_peers(set, &[PeerEntry::included(peer.into())])
                 .unwrap();
         }
         let rule = RuleBody {

@@ -12,6 +12,7 @@ use sabot_core::model::{
     Action, BootTime, Corrupt, CorruptKind, Direction, Duplicate, Handshake, Loss, LossModel, PacketFilter,
     Percent, PortMatch, Pulse, Ramp, Reorder,
 };
+use sabot_core::plan::PeerPort;
 use sabotd::engine::handle::LedgerDirection;
 
 use crate::chances::{Chances, Factor, damage};
@@ -27,6 +28,8 @@ pub(crate) struct Fault {
     pub packets: PacketFilter,
     /// `None`: every other end. Otherwise networks, each of them taken in or left out.
     pub peers: Option<Vec<(IpNet, bool)>>,
+    /// Ports of addresses that are peers besides, where there are any peers.
+    pub peer_ports: Vec<(IpAddr, PeerPort)>,
     pub spare_node: bool,
     pub pulse: Option<Pulse>,
     pub ramp: Option<Ramp>,

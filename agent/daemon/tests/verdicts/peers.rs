@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use sabot_core::plan::Slot;
+use sabot_core::plan::{PeerEntry, PeerPort, Slot};
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::trial::Verdict;
 
 use crate::frame::{Frame, udp};
-use crate::rig::{BOTH, Egress, Ingress, Rig, SLOT, TARGET, cut, partition, peers, single};
+use crate::rig::{BOTH, Egress, Ingress, Rig, SLOT, TARGET, cut, partition, peer, peers, single};
 
 /// A packet between the target and another end.
 fn between(direction: LedgerDirection, other: &str) -> Frame {
@@ -248,5 +248,27 @@ fn the_nodes_own_addresses_are_spared_unless_named_exactly() {
             entries.is_none() || expected[0] || expected[1],
             "{entries:?}"
         );
+    }
+}
+
+#[test]
+fn a_port_of_the_nodes_is_named_exactly_and_the_rest_of_it_is_spared() {
+    let node: IpAddr = "10.0.0.1".parse().expect("an address");
+    let only = PeerPort {
+        protocol: 17,
+        port: Some(2),
+    };
+    for (spare, expected) in [(true, [true, false]), (false, [true, true])] {
+        let mut rig = Rig::new();
+        rig.spare(&[node].into());
+        let mut rule = partition();
+        rule.spare_node = spare;
+        let entries = [peer("10.0.0.0/24"), PeerEntry::limited(node, only)];
+        rig.put_on_peers(SLOT, rule, &entries);
+        rig.list(&[SLOT]);
+        // The other end's port is 2 on the way out, and 1 on the way in.
+        let cut = BOTH.map(|direction| rig.cuts(direction, &between(direction, "10.0.0.1")));
+        assert_eq!(cut, expected, "{spare}");
+        assert!(rig.cuts(Ingress, &between(Ingress, "10.0.0.2")));
     }
 }

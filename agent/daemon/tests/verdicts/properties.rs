@@ -47,10 +47,13 @@ fn put_into_force(rig: &mut Rig, case: &Case) {
         match &fault.peers {
             Some(peers) => {
                 let entry = |&(net, included): &(IpNet, bool)| PeerEntry {
-                    net,
                     excepted: !included,
+                    ..PeerEntry::included(net)
                 };
-                rig.put_on_peers(slot(index), rule, &peers.iter().map(entry).collect::<Vec<_>>());
+                let limited = fault.peer_ports.iter();
+                let limited = limited.map(|(address, only)| PeerEntry::limited(*address, *only));
+                let entries: Vec<_> = peers.iter().map(entry).chain(limited).collect();
+                rig.put_on_peers(slot(index), rule, &entries);
             }
             None => rig.put(slot(index), &rule),
         }

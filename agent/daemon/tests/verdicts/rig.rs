@@ -307,8 +307,8 @@ pub(crate) fn peer(text: &str) -> PeerEntry {
         address.map(Into::into)
     });
     PeerEntry {
-        net: net.expect("a network or an address"),
         excepted,
+        ..PeerEntry::included(net.expect("a network or an address"))
     }
 }
 

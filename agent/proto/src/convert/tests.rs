@@ -104,6 +104,21 @@ fn every_kind_of_target_and_action_survives_the_round_trip() {
             interface: Some("eth0".into()),
             ..spec::Target::default()
         },
+        spec::Target {
+            service: Some(spec::TargetService {
+                namespace: None,
+                name: "payments".into(),
+                pick: Some(spec::Pick {
+                    count: Some(2),
+                    ..spec::Pick::default()
+                }),
+            }),
+            ..spec::Target::default()
+        },
+        spec::Target {
+            node: Some("worker-1".into()),
+            ..spec::Target::default()
+        },
     ];
     let actions = [
         spec::Action {

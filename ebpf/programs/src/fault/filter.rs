@@ -18,15 +18,15 @@ pub enum Portion {
 /// Whether the rule names the packet, whatever its length.
 #[inline(never)]
 pub fn matches(rule: &Rule, packet: &Packet, direction: u32) -> bool {
-    let (wanted, other_end) = if direction == DIRECTION_EGRESS {
-        (RULE_EGRESS, &packet.destination)
+    let (wanted, other_end, its_port) = if direction == DIRECTION_EGRESS {
+        (RULE_EGRESS, &packet.destination, packet.destination_port)
     } else {
-        (RULE_INGRESS, &packet.source)
+        (RULE_INGRESS, &packet.source, packet.source_port)
     };
     rule.flags & wanted != 0
         && (rule.flags & RULE_DSCP == 0 || rule.dscp >> (packet.dscp & 63) & 1 != 0)
         && ports::include(rule, packet)
-        && peers::include(rule, other_end)
+        && peers::include(rule, packet, other_end, its_port)
 }
 
 /// The wire packets that have one of the rule's lengths.

@@ -5,10 +5,12 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
 use sabot_abi::{
-    MAX_PEER_LENGTHS, MAX_PEER_SETS, MAX_PEERS, PEER_INCLUDED, PEER_PREFIX_BASE, PeerKey4, PeerKey6,
-    PeerLengths, PeerPrefix, RULE_PEERS, RULE_PEERS_EXACT, RULE_PEERS_PREFIX, RULE_SPARE_NODE, Rule,
-    peer_halves, peer_prefix, peer_v4,
+    MAX_PEER_LENGTHS, MAX_PEER_PORTS, MAX_PEER_SETS, MAX_PEERS, PEER_INCLUDED, PEER_PORTS, PEER_PREFIX_BASE,
+    PeerKey4, PeerKey6, PeerLengths, PeerPortKey, PeerPrefix, RULE_PEERS, RULE_PEERS_EXACT, RULE_PEERS_PREFIX,
+    RULE_SPARE_NODE, Rule, peer_halves, peer_prefix, peer_v4,
 };
+
+use crate::packet::Packet;
 
 const MAX_NODE_ADDRESSES: u32 = 1024;
 const FULL_PREFIX: u32 = PEER_PREFIX_BASE + 128;
@@ -25,14 +27,18 @@ static PEER_LENGTHS: Array<PeerLengths> = Array::with_max_entries(MAX_PEER_SETS,
 /// Prefixes of sets that use many lengths.
 #[map]
 static PEERS_TRIE: LpmTrie<PeerPrefix, u32> = LpmTrie::with_max_entries(MAX_PEERS, 0);
+/// Ports of addresses that say so; the value has no meaning.
+#[map]
+static PORTS_OF_PEERS: HashMap<PeerPortKey, u32> =
+    HashMap::with_max_entries(MAX_PEER_PORTS, BPF_F_NO_PREALLOC);
 /// The node's own addresses; the value has no meaning.
 #[map]
 static NODE_ADDRESSES: HashMap<[u8; 16], u32> =
     HashMap::with_max_entries(MAX_NODE_ADDRESSES, BPF_F_NO_PREALLOC);
 
-/// Whether the rule's peers include the address.
+/// Whether the rule's peers include the packet's other end, which is this address with this port; 0 where it has none.
 #[inline(always)]
-pub fn include(rule: &Rule, address: &[u8; 16]) -> bool {
+pub fn include(rule: &Rule, packet: &Packet, address: &[u8; 16], port: u16) -> bool {
     if rule.flags & RULE_PEERS == 0 {
         return !spared(rule, address);
     }
@@ -44,7 +50,13 @@ pub fn include(rule: &Rule, address: &[u8; 16]) -> bool {
             None => in_v6(PeerKey6::exact(rule.peer_set, halves)),
         };
         if let Some(entry) = entry {
-            return entry == PEER_INCLUDED;
+            if entry & PEER_PORTS != 0 && has_port(rule.peer_set, address, packet.protocol, port as u32) {
+                return true;
+            }
+            let entry = entry & !PEER_PORTS;
+            if entry != NONE {
+                return entry == PEER_INCLUDED;
+            }
         }
     }
     if rule.flags & RULE_PEERS_PREFIX == 0 {
@@ -63,6 +75,19 @@ pub fn include(rule: &Rule, address: &[u8; 16]) -> bool {
         }
     };
     entry == PEER_INCLUDED && !spared(rule, address)
+}
+
+/// Whether the set has this port of the address, or the whole protocol.
+///
+/// A subprogram of its own, as [`longest_v4`] is.
+#[inline(never)]
+fn has_port(peer_set: u32, address: &[u8; 16], protocol: u32, port: u32) -> bool {
+    let key = PeerPortKey::new(peer_set, protocol as u8, port as u16, *address);
+    // SAFETY: only presence counts, here and below.
+    if unsafe { PORTS_OF_PEERS.get(key) }.is_some() {
+        return true;
+    }
+    port != 0 && unsafe { PORTS_OF_PEERS.get(key.whole()) }.is_some()
 }
 
 /// The value of the longest prefix around the address, [`NONE`] without one.

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use sabot_core::model::{BootTime, FaultName, TargetKey};
-use sabot_core::plan::{Equipment, Operation, PeerSetId, RuleBody, Slot, TargetId};
+use sabot_core::plan::{Equipment, Operation, PeerPort, PeerSetId, RuleBody, Slot, TargetId};
 use sabot_core::planner::SLOT_REST;
 use sabot_core::resolve::rule_equipment;
+
+/// Whether each is excepted; ports of an address stand beside the address itself.
+pub(crate) type PeerSet = BTreeMap<(IpNet, Option<PeerPort>), bool>;
 
 #[derive(Debug)]
 pub(crate) struct Attached {
@@ -21,7 +24,7 @@ pub(crate) struct Attached {
 pub(crate) struct Kernel {
     pub(crate) owners: BTreeMap<Slot, FaultName>,
     pub(crate) rules: BTreeMap<Slot, RuleBody>,
-    pub(crate) peers: BTreeMap<PeerSetId, BTreeMap<IpNet, bool>>,
+    pub(crate) peers: BTreeMap<PeerSetId, PeerSet>,
     pub(crate) targets: BTreeMap<TargetId, Attached>,
     cleared: BTreeMap<Slot, BootTime>,
 }
@@ -96,12 +99,17 @@ impl Kernel {
                 );
                 assert!(!entries.is_empty());
                 let peers = self.peers.entry(*set).or_default();
-                peers.extend(entries.iter().map(|entry| (entry.net, entry.excepted)));
+                for entry in entries {
+                    assert!(entry.only.is_none() || entry.is_exact() && !entry.excepted);
+                    peers.insert((entry.net, entry.only), entry.excepted);
+                }
             }
             Operation::RemovePeers { set, entries } => {
                 assert!(!entries.is_empty());
                 if let Some(peers) = self.peers.get_mut(set) {
-                    peers.retain(|net, _| !entries.iter().any(|entry| entry.net == *net));
+                    for entry in entries {
+                        peers.remove(&(entry.net, entry.only));
+                    }
                 }
                 self.peers.retain(|_, peers| !peers.is_empty());
             }
@@ -146,7 +154,8 @@ impl Kernel {
             assert_eq!(set.slot(), slot, "a peer set of another slot");
             let full = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
             let present = self.peers.get(&set);
-            let has = |exact: bool| present.is_some_and(|peers| peers.keys().any(|net| full(net) == exact));
+            let has =
+                |exact: bool| present.is_some_and(|peers| peers.keys().any(|(net, _)| full(net) == exact));
             assert!(
                 !rule.peers_exact || has(true),
                 "{slot:?} is written before its addresses"

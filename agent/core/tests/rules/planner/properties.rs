@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sabot_core::model::{
-    Action, BootTime, Direction, Fault, LossModel, Peer, Pod, PodSelector, Pulse, Ramp, TargetDevice,
-    TargetSelector, World,
+    Action, BootTime, Direction, Fault, LossModel, ObjectName, Peer, Pod, PodSelector, PortRef, Pulse, Ramp,
+    Service, TargetDevice, TargetSelector, World,
 };
 use sabot_core::plan::{Observed, Policy};
 
 use super::simulation::{POLICY, Simulation};
-use crate::fixtures::{cidr, device, every_action, fault, labelled, pod, pods_target};
+use crate::fixtures::{backend, cidr, device, every_action, fault, front, labelled, pod, pods_target};
 
 const NETNS: &str = "/run/netns/lab";
 const HOST: &str = "api.example.com";
@@ -57,6 +57,11 @@ enum Event {
     Answer {
         addresses: Vec<u8>,
     },
+    /// The cluster says which pods are behind the Service, by their indices, and at which port; none: it is gone.
+    Service {
+        backends: Option<Vec<u8>>,
+        port: u16,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -73,10 +78,10 @@ struct Shape {
 
 fn shape() -> impl Strategy<Value = Shape> {
     (
-        0..5_u8,
+        0..6_u8,
         0..100_usize,
         0..3_u8,
-        0..8_u8,
+        0..10_u8,
         1..20_u64,
         prop_oneof![4 => Just(0), 1 => 1..4_u64],
         0..8_u8,
@@ -106,6 +111,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (0..8_usize, prop::bool::weighted(0.8)).prop_map(|(which, success)| Event::Finish { which, success }),
         1 => (1..3_u32).prop_map(|count| Event::FailQuick { count }),
         1 => prop::collection::vec(any::<u8>(), 0..4).prop_map(|addresses| Event::Answer { addresses }),
+        2 => (prop::option::weighted(0.8, prop::collection::vec(0..6_u8, 0..4)), 80..82_u16)
+            .prop_map(|(backends, port)| Event::Service { backends, port }),
     ]
 }
 
@@ -122,6 +129,10 @@ fn build(name: u8, shape: &Shape, now: BootTime) -> Fault {
                 name: Some("web-2".to_owned()),
                 ..labelled("web")
             },
+            pick: None,
+        },
+        4 => TargetSelector::Service {
+            name: service_name(),
             pick: None,
         },
         _ => TargetSelector::Netns(NETNS.into()),
@@ -151,9 +162,28 @@ fn build(name: u8, shape: &Shape, now: BootTime) -> Fault {
         4 => vec![Peer::Pods(labelled("db"))],
         5 => vec![Peer::Pods(labelled("web")), cidr("10.0.0.0/8", &["10.1.0.3/32"])],
         6 => vec![Peer::Host(HOST.to_owned())],
+        7 => vec![through_service(None)],
+        8 => vec![
+            through_service(Some(PortRef::Number(80))),
+            cidr("10.1.0.0/16", &["10.1.1.2/32"]),
+        ],
         _ => vec![Peer::Address("192.0.2.1".parse().expect("an address"))],
     };
     built
+}
+
+fn service_name() -> ObjectName {
+    ObjectName {
+        namespace: "shop".to_owned(),
+        name: "front".to_owned(),
+    }
+}
+
+fn through_service(port: Option<PortRef>) -> Peer {
+    Peer::Service {
+        name: service_name(),
+        port,
+    }
 }
 
 fn make_pod(index: u8, generation: u64) -> Pod {
@@ -186,6 +216,23 @@ pub(crate) fn devices_meant<'a>(fault: &Fault, world: &'a World) -> Vec<&'a Targ
         }
         TargetSelector::Netns(path) => world.namespaces.get(path).into_iter().flatten().collect(),
         TargetSelector::Interface(name) => world.interfaces.get(name).into_iter().collect(),
+        TargetSelector::Service { name, .. } => {
+            let endpoints = world.cluster.services.get(name).map(|service| &service.endpoints);
+            let pods: Vec<_> = endpoints.into_iter().flatten().flat_map(|e| &e.pod).collect();
+            let meant = |pod: &&Pod| !pod.host_network && pods.iter().any(|name| name.name == pod.name);
+            let meant = world.pods.values().filter(meant);
+            meant.flat_map(|pod| &pod.devices).collect()
+        }
+        TargetSelector::Node(_) => world.node.devices.iter().collect(),
+    }
+}
+
+/// Its pods are of the first generation, whose addresses may be those of pods that are there.
+fn service(backends: &[u8], port: u16) -> Service {
+    let pods = backends.iter().map(|index| make_pod(*index, 1));
+    Service {
+        endpoints: pods.map(|pod| backend(&pod, port)).collect(),
+        ..front("10.96.0.1", port)
     }
 }
 
@@ -253,6 +300,13 @@ impl Story {
                     .map(|last| IpAddr::from([203, 0, 113, last]));
                 let names = &mut self.simulation.world.names;
                 names.insert(HOST.to_owned(), addresses.collect());
+            }
+            Event::Service { backends, port } => {
+                let services = &mut self.simulation.world.cluster.services;
+                match backends {
+                    Some(backends) => drop(services.insert(service_name(), service(&backends, port))),
+                    None => drop(services.remove(&service_name())),
+                }
             }
         }
         self.simulation.converge();

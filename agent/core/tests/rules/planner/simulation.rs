@@ -33,6 +33,8 @@ pub(crate) struct Simulation {
     /// This many quick operations are to fail.
     pub(crate) fail_quick: u32,
     planner: Planner,
+    /// The world that the planner knows.
+    planned_for: World,
 }
 
 impl Simulation {
@@ -48,6 +50,7 @@ impl Simulation {
             lineless: BTreeSet::new(),
             fail_quick: 0,
             planner: Planner::default(),
+            planned_for: World::default(),
         }
     }
 
@@ -60,6 +63,10 @@ impl Simulation {
     }
 
     fn plan_at(&mut self, now: BootTime) -> Plan {
+        if self.planned_for != self.world {
+            self.planned_for = self.world.clone();
+            self.planner.world_changed();
+        }
         let remembering = self
             .planner
             .plan(&self.faults, &self.world, &self.observed, &self.policy, now);
@@ -243,7 +250,7 @@ impl Simulation {
             let believed: BTreeMap<_, _> = rule
                 .peers
                 .iter()
-                .map(|entry| (entry.net, entry.excepted))
+                .map(|entry| ((entry.net, entry.only), entry.excepted))
                 .collect();
             assert_eq!(
                 believed,
@@ -283,11 +290,11 @@ impl Simulation {
         assert_eq!(rule.peers.is_some(), !fault.peers.is_empty());
         let wanted: BTreeMap<_, _> = peer_entries(fault, &self.world)
             .into_iter()
-            .map(|entry| (entry.net, entry.excepted))
+            .map(|entry| ((entry.net, entry.only), entry.excepted))
             .collect();
         let full = |net: &ipnet::IpNet| net.prefix_len() == net.max_prefix_len();
-        assert_eq!(rule.peers_exact, wanted.keys().any(full));
-        assert_eq!(rule.peers_prefix, wanted.keys().any(|net| !full(net)));
+        assert_eq!(rule.peers_exact, wanted.keys().any(|(net, _)| full(net)));
+        assert_eq!(rule.peers_prefix, wanted.keys().any(|(net, _)| !full(net)));
         for set in [slot.peer_set(), slot.peer_set().other()] {
             let present = self.kernel.peers.get(&set).cloned().unwrap_or_default();
             let expected = if rule.peers == Some(set) {

@@ -96,6 +96,54 @@ const FAULTS: &[(&str, &str)] = &[
         "spec.target.pods.pick.count: `0` given; allowed: a number",
     ),
     (
+        "target: {service: {name: Pay.ments}}",
+        "spec.target.service.name: `Pay.ments` given; allowed: an RFC 1123 label",
+    ),
+    (
+        "target: {service: {name: payments, namespace: a.b}}",
+        "spec.target.service.namespace: `a.b` given; allowed: an RFC 1123 label",
+    ),
+    (
+        "target: {service: {name: payments, pick: {count: 0}}}",
+        "spec.target.service.pick.count: `0` given; allowed: a number",
+    ),
+    (
+        "target: {node: 'a b'}",
+        "spec.target.node: `a b` given; allowed: an RFC 1123 subdomain",
+    ),
+    (
+        "target: {node: a, service: {name: b}}",
+        "spec.target: `service, node` given; allowed: exactly one of pods, netns, interface, service, node",
+    ),
+    (
+        "peers: [{service: {name: ''}}]",
+        "spec.peers[0].service.name: nothing given; allowed: an RFC 1123 label",
+    ),
+    (
+        "peers: [{service: {name: a, port: 0}}]",
+        "spec.peers[0].service.port: `0` given; allowed: a port of the Service: its number, from 1 to 65535",
+    ),
+    (
+        "peers: [{service: {name: a, port: 65536}}]",
+        "spec.peers[0].service.port: `65536` given; allowed: a port",
+    ),
+    (
+        "peers: [{service: {name: a, port: '99999'}}]",
+        "spec.peers[0].service.port: `99999` given; allowed: a port",
+    ),
+    (
+        "peers: [{service: {name: a, port: HTTP}}]",
+        "spec.peers[0].service.port: `HTTP` given; allowed: a port",
+    ),
+    (
+        "peers: [{node: ''}]",
+        "spec.peers[0].node: nothing given; allowed: an RFC 1123 subdomain",
+    ),
+    (
+        "peers: [{node: a, ip: 10.0.0.1}]",
+        "spec.peers[0]: `ip, node` given; allowed: exactly one of ip, cidr, pods, host, service, node",
+    ),
+    (
         "target: {pods: {name: a, pick: {percent: 101}}}",
         "spec.target.pods.pick.percent: `101` given; allowed: ",
     ),

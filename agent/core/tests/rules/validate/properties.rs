@@ -72,11 +72,23 @@ fn target() -> BoxedStrategy<spec::Target> {
                 pick,
             }
         });
-    (of(pods), of(text()), of(text()))
-        .prop_map(|(pods, netns, interface)| spec::Target {
+    let pick = (of(any::<u32>()), any::<u64>()).prop_map(|(count, seed)| spec::Pick {
+        count,
+        percent: None,
+        seed,
+    });
+    let service = (of(text()), text(), of(pick)).prop_map(|(namespace, name, pick)| spec::TargetService {
+        namespace,
+        name,
+        pick,
+    });
+    (of(pods), of(text()), of(text()), of(service), of(text()))
+        .prop_map(|(pods, netns, interface, service, node)| spec::Target {
             pods,
             netns,
             interface,
+            service,
+            node,
         })
         .boxed()
 }
@@ -89,19 +101,32 @@ fn peer() -> BoxedStrategy<spec::Peer> {
             name,
             selector,
         });
+    let port = prop_oneof![
+        any::<u32>().prop_map(spec::PortRef::Number),
+        text().prop_map(spec::PortRef::Name),
+    ];
+    let service = (of(text()), text(), of(port)).prop_map(|(namespace, name, port)| spec::ServiceRef {
+        namespace,
+        name,
+        port,
+    });
     (
         of(text()),
         of(text()),
         prop::collection::vec(text(), 0..3),
         of(pods),
         of(text()),
+        of(service),
+        of(text()),
     )
-        .prop_map(|(ip, cidr, except, pods, host)| spec::Peer {
+        .prop_map(|(ip, cidr, except, pods, host, service, node)| spec::Peer {
             ip,
             cidr,
             except,
             pods,
             host,
+            service,
+            node,
         })
         .boxed()
 }

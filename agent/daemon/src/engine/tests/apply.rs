@@ -233,7 +233,7 @@ async fn a_preview_touches_nothing_and_warns() {
     for part in [
         "uses the node's network",
         "(10.9.0.1) is spared",
-        "nothing on this node matches pod team/db",
+        "nothing that is known here matches pod team/db",
         "ClusterIP",
     ] {
         let found = preview.warnings.iter().any(|warning| warning.contains(part));

@@ -4,4 +4,5 @@ mod failures;
 mod kernel;
 mod ledgers;
 mod rig;
+mod services;
 mod world;

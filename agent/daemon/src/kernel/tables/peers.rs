@@ -1,5 +1,7 @@
 //! Sets of peers: which entries there are, and by which lengths the programs look for them.
 
+mod limited;
+
 use std::collections::HashMap;
 
 use aya::Ebpf;
@@ -9,14 +11,20 @@ use ipnet::IpNet;
 use sabot_abi as abi;
 use sabot_core::plan::{PeerEntry, PeerSetId};
 
+use self::limited::Limited;
 use super::{TableError, is_full, on, take, unless_absent};
 use crate::kernel::tables_encode::mapped;
+
+/// No entry of its own.
+const NONE: u32 = 0;
 
 /// The maps of peers, and what they hold.
 pub(super) struct Peers {
     maps: Maps,
     /// Those that have prefixes.
     sets: HashMap<PeerSetId, Prefixes>,
+    /// Entries that are limited to ports.
+    limited: Limited,
 }
 
 struct Maps {
@@ -60,6 +68,7 @@ impl Peers {
         Ok(Self {
             maps,
             sets: HashMap::new(),
+            limited: Limited::take(ebpf)?,
         })
     }
 
@@ -74,6 +83,11 @@ impl Peers {
                 abi::PEER_INCLUDED
             };
             let net = canonical(&entry.net);
+            if let Some(only) = entry.only {
+                self.limited.add(&mut self.maps, set, &net, only)?;
+                continue;
+            }
+            let value = value | self.limited.beside(set, &net, value);
             self.maps.insert(&place(set, &net, in_trie), value)?;
             if !is_exact(&net) {
                 self.sets.entry(set).or_default().add(net, value);
@@ -86,7 +100,14 @@ impl Peers {
         let in_trie = self.sets.get(&set).is_some_and(|prefixes| prefixes.in_trie);
         for entry in entries {
             let net = canonical(&entry.net);
-            self.maps.remove(&place(set, &net, in_trie))?;
+            if let Some(only) = entry.only {
+                self.limited.remove(&mut self.maps, set, &net, only)?;
+                continue;
+            }
+            match self.limited.beside(set, &net, NONE) {
+                NONE => self.maps.remove(&place(set, &net, in_trie))?,
+                ports => self.maps.insert(&place(set, &net, in_trie), ports)?,
+            }
             if let Some(prefixes) = self.sets.get_mut(&set) {
                 prefixes.remove(&net);
             }
@@ -145,6 +166,19 @@ impl Maps {
             }
         }
         Ok(())
+    }
+
+    /// [`NONE`] where there is none.
+    fn get(&self, place: &Place) -> Result<u32, TableError> {
+        let result = match place {
+            Place::V4(key) => self.v4.get(key, 0),
+            Place::V6(key) => self.v6.get(key, 0),
+            Place::Trie(key) => self.trie.get(key, 0),
+        };
+        match result {
+            Err(MapError::KeyNotFound) => Ok(NONE),
+            other => other.map_err(on("read a peer")),
+        }
     }
 
     fn insert(&mut self, place: &Place, value: u32) -> Result<(), TableError> {

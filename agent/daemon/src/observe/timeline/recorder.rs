@@ -231,7 +231,10 @@ fn in_force(view: &FaultView, owners: &Owners) -> BTreeSet<u32> {
         .filter_map(|target| match &view.fault.target {
             _ if !target.pod_name.is_empty() => owners.find(&pod(target)),
             TargetSelector::Netns(path) => owners.find_netns(path),
-            TargetSelector::Interface(_) | TargetSelector::Pods { .. } => owners.find(&Identity::Node),
+            TargetSelector::Interface(_)
+            | TargetSelector::Node(_)
+            | TargetSelector::Pods { .. }
+            | TargetSelector::Service { .. } => owners.find(&Identity::Node),
         })
         .collect()
 }

@@ -24,6 +24,7 @@ fn config(socket: PathBuf) -> TargetsConfig {
         runtime_poll_with_events: NEVER,
         runtime_timeout: NEVER,
         inspect_interval: Duration::from_millis(50),
+        ..TargetsConfig::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sabot_core::model::{Cluster, ClusterPod, Pod, World};
+use sabot_core::model::{Cluster, ClusterPod, OwnNode, Pod, World};
 
 use super::Local;
 use crate::targets::WorldUpdate;
@@ -25,6 +25,7 @@ pub(super) fn is_same_beside_cluster(one: &WorldUpdate, other: &WorldUpdate) -> 
         interfaces,
         node_addresses,
         names,
+        node,
         cluster: _,
     } = world;
     *pods == other.world.pods
@@ -32,6 +33,7 @@ pub(super) fn is_same_beside_cluster(one: &WorldUpdate, other: &WorldUpdate) -> 
         && *interfaces == other.world.interfaces
         && *node_addresses == other.world.node_addresses
         && *names == other.world.names
+        && *node == other.world.node
         && *runtime == other.runtime
         && *kubernetes == other.kubernetes
         && *netns_failures == other.netns_failures
@@ -40,6 +42,7 @@ pub(super) fn is_same_beside_cluster(one: &WorldUpdate, other: &WorldUpdate) -> 
 
 /// Everything but the cluster.
 pub(super) fn compose(
+    node_name: &str,
     cri: &CriState,
     local: &Local,
     addresses: &Addresses,
@@ -59,6 +62,10 @@ pub(super) fn compose(
             interfaces,
             node_addresses: local.node.addresses.clone(),
             names: addresses.clone(),
+            node: OwnNode {
+                name: node_name.to_owned(),
+                devices: local.node.devices.clone(),
+            },
             cluster: Cluster::default(),
         },
         runtime: cri.runtime.clone(),

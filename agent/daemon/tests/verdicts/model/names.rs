@@ -22,7 +22,7 @@ pub(super) fn names(fault: &Fault, situation: &Situation, frame: &Frame) -> bool
         && is_in_force(fault, situation.now)
         && is_code_point
         && is_port
-        && names_peer(fault, situation, other)
+        && (names_peer(fault, situation, other) || names_peer_port(fault, situation, frame, other))
 }
 
 fn is_in_force(fault: &Fault, now: BootTime) -> bool {
@@ -106,6 +106,34 @@ fn names_peer(fault: &Fault, situation: &Situation, other: IpAddr) -> bool {
     };
     let names_this_one = net.prefix_len() == net.max_prefix_len();
     *included && (names_this_one || !spares)
+}
+
+/// An address is named exactly, so that the node's own aren't spared.
+fn names_peer_port(fault: &Fault, situation: &Situation, frame: &Frame, other: IpAddr) -> bool {
+    let ports = match frame.transport {
+        Transport::Tcp {
+            source, destination, ..
+        }
+        | Transport::Udp {
+            source, destination, ..
+        }
+        | Transport::Sctp { source, destination }
+            if !frame.is_later_fragment() =>
+        {
+            Some((source, destination))
+        }
+        _ => None,
+    };
+    let its_port = ports.map(|(source, destination)| match situation.direction {
+        LedgerDirection::Egress => destination,
+        LedgerDirection::Ingress => source,
+    });
+    fault.peers.is_some()
+        && fault.peer_ports.iter().any(|(address, only)| {
+            *address == other
+                && only.protocol == frame.transport.protocol()
+                && (only.port.is_none() || only.port == its_port)
+        })
 }
 
 pub(super) fn is_neighbour_discovery(frame: &Frame) -> bool {

@@ -12,6 +12,7 @@ use sabot_core::model::{
     Percent, PortMatch, PortRange, PortSide, Pulse, QueueBound, Ramp, RateLimit, RejectCode, Reorder,
     ResetTo,
 };
+use sabot_core::plan::PeerPort;
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::boot_time;
 
@@ -118,6 +119,14 @@ fn peers() -> impl Strategy<Value = Option<Vec<(IpNet, bool)>>> {
     prop::option::weighted(0.5, entries)
 }
 
+/// A port of an end that packets have, or a whole protocol.
+fn peer_port() -> impl Strategy<Value = (IpAddr, PeerPort)> {
+    let ends = V4.iter().chain(&V6).map(|text| text.parse().expect("an address"));
+    let only = (select(&[6_u8, 17, 132][..]), prop::option::weighted(0.7, port()));
+    let only = only.prop_map(|(protocol, port)| PeerPort { protocol, port });
+    (select(ends.collect::<Vec<IpAddr>>()), only)
+}
+
 fn fault() -> impl Strategy<Value = Fault> {
     let direction = select(
         &[
@@ -128,9 +137,11 @@ fn fault() -> impl Strategy<Value = Fault> {
         ][..],
     );
     let ports = prop_oneof![2 => Just(vec![]), 1 => prop::collection::vec(port_match(), 1..4)];
-    let filter = (direction, ports, packet_filter(), peers(), any::<bool>());
+    let peers = (peers(), prop::collection::vec(peer_port(), 0..4));
+    let filter = (direction, ports, packet_filter(), peers, any::<bool>());
     (action(), filter, pulse(), ramp(), times(), any::<u64>()).prop_map(
         |(action, (direction, ports, packets, peers, spare_node), pulse, ramp, times, seed)| {
+            let (peers, peer_ports) = peers;
             let (starts_at, expires_at) = times;
             let ramp = ramp.filter(|_| has_a_share(&action));
             Fault {
@@ -139,6 +150,7 @@ fn fault() -> impl Strategy<Value = Fault> {
                 ports,
                 packets,
                 peers,
+                peer_ports,
                 spare_node,
                 pulse,
                 ramp,

@@ -51,18 +51,30 @@ fn target(proto: v1::Target) -> spec::Target {
                 namespace: pods.namespace,
                 name: pods.name,
                 selector: pods.selector.map(selector),
-                pick: pods.pick.map(|p| spec::Pick {
-                    count: p.count,
-                    percent: p.percent,
-                    seed: p.seed,
-                }),
+                pick: pods.pick.map(pick),
             });
         }
         Some(Kind::Netns(path)) => target.netns = Some(path),
         Some(Kind::Interface(name)) => target.interface = Some(name),
+        Some(Kind::Service(service)) => {
+            target.service = Some(spec::TargetService {
+                namespace: service.namespace,
+                name: service.name,
+                pick: service.pick.map(pick),
+            });
+        }
+        Some(Kind::Node(name)) => target.node = Some(name),
         None => {}
     }
     target
+}
+
+fn pick(proto: v1::Pick) -> spec::Pick {
+    spec::Pick {
+        count: proto.count,
+        percent: proto.percent,
+        seed: proto.seed,
+    }
 }
 
 fn selector(proto: v1::LabelSelector) -> spec::LabelSelector {
@@ -97,9 +109,23 @@ fn peer(proto: v1::Peer) -> spec::Peer {
             });
         }
         Some(Kind::Host(name)) => peer.host = Some(name),
+        Some(Kind::Service(service)) => peer.service = Some(self::service(service)),
+        Some(Kind::Node(name)) => peer.node = Some(name),
         None => {}
     }
     peer
+}
+
+fn service(proto: v1::ServiceRef) -> spec::ServiceRef {
+    use v1::service_ref::Port;
+    spec::ServiceRef {
+        namespace: proto.namespace,
+        name: proto.name,
+        port: proto.port.map(|port| match port {
+            Port::PortNumber(number) => spec::PortRef::Number(number),
+            Port::PortName(name) => spec::PortRef::Name(name),
+        }),
+    }
 }
 
 fn direction(proto: i32) -> Result<Option<spec::Direction>, FieldError> {

@@ -165,6 +165,14 @@ fn action() -> BoxedStrategy<spec::Action> {
     .boxed()
 }
 
+fn service_port() -> BoxedStrategy<spec::PortRef> {
+    prop_oneof![
+        any::<u32>().prop_map(spec::PortRef::Number),
+        text().prop_map(spec::PortRef::Name),
+    ]
+    .boxed()
+}
+
 fn peer() -> BoxedStrategy<spec::Peer> {
     let none = spec::Peer::default;
     prop_oneof![
@@ -180,6 +188,18 @@ fn peer() -> BoxedStrategy<spec::Peer> {
         }),
         text().prop_map(move |host| spec::Peer {
             host: Some(host),
+            ..none()
+        }),
+        (of(text()), text(), of(service_port())).prop_map(move |(namespace, name, port)| spec::Peer {
+            service: Some(spec::ServiceRef {
+                namespace,
+                name,
+                port
+            }),
+            ..none()
+        }),
+        text().prop_map(move |node| spec::Peer {
+            node: Some(node),
             ..none()
         }),
     ]

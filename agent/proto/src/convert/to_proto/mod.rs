@@ -96,11 +96,14 @@ fn target(target: &spec::Target) -> Result<Option<v1::target::Kind>, FieldError>
             namespace: pods.namespace.clone(),
             name: pods.name.clone(),
             selector: pods.selector.as_ref().map(selector),
-            pick: pods.pick.as_ref().map(|p| v1::Pick {
-                count: p.count,
-                percent: p.percent,
-                seed: p.seed,
-            }),
+            pick: pods.pick.as_ref().map(pick),
+        })
+    });
+    let service = target.service.as_ref().map(|service| {
+        Kind::Service(v1::TargetService {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+            pick: service.pick.as_ref().map(pick),
         })
     });
     one_of(
@@ -109,8 +112,18 @@ fn target(target: &spec::Target) -> Result<Option<v1::target::Kind>, FieldError>
             ("pods", pods),
             ("netns", target.netns.clone().map(Kind::Netns)),
             ("interface", target.interface.clone().map(Kind::Interface)),
+            ("service", service),
+            ("node", target.node.clone().map(Kind::Node)),
         ],
     )
+}
+
+fn pick(pick: &spec::Pick) -> v1::Pick {
+    v1::Pick {
+        count: pick.count,
+        percent: pick.percent,
+        seed: pick.seed,
+    }
 }
 
 fn selector(selector: &spec::LabelSelector) -> v1::LabelSelector {
@@ -148,8 +161,22 @@ fn peer(index: usize, peer: &spec::Peer) -> Result<Option<v1::peer::Kind>, Field
             ("cidr", peer.cidr.clone().map(Kind::Cidr)),
             ("pods", pods),
             ("host", peer.host.clone().map(Kind::Host)),
+            ("service", peer.service.as_ref().map(service).map(Kind::Service)),
+            ("node", peer.node.clone().map(Kind::Node)),
         ],
     )
+}
+
+fn service(service: &spec::ServiceRef) -> v1::ServiceRef {
+    use v1::service_ref::Port;
+    v1::ServiceRef {
+        namespace: service.namespace.clone(),
+        name: service.name.clone(),
+        port: service.port.as_ref().map(|port| match port {
+            spec::PortRef::Number(number) => Port::PortNumber(*number),
+            spec::PortRef::Name(name) => Port::PortName(name.clone()),
+        }),
+    }
 }
 
 fn direction(direction: Option<spec::Direction>) -> v1::Direction {
