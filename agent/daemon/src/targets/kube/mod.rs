@@ -307,32 +307,42 @@ impl Source {
                     Item::Node(addresses) => {
                         world.cluster.nodes.insert(name.name.clone(), addresses.clone());
                     }
-                    Item::Pod(_) | Item::Service(_) | Item::Endpoints(_) => {}
+                    Item::Pod(_) | Item::Service(_) | Item::Endpoints(..) => {}
                 }
             }
         }
-        let services = self.wanted.services.iter();
-        world.cluster.services = services
-            .filter_map(|name| Some((name.clone(), self.service(name)?)))
-            .collect();
+        self.add_services(&mut world.cluster);
         world
     }
 
-    /// A Service with all its endpoints; `None` while one or the other isn't known.
-    fn service(&self, name: &ObjectName) -> Option<Service> {
-        let mut found = self.table(&Scope::service(name))?.items();
-        let (_, Item::Service(service)) = found.find(|(found, _)| *found == name)? else {
-            return None;
-        };
-        let slices = self.table(&Scope::endpoints(name))?.items();
-        let endpoints = slices.filter_map(|(_, item)| match item {
-            Item::Endpoints(endpoints) => Some(endpoints),
-            Item::Pod(_) | Item::Service(_) | Item::Node(_) => None,
-        });
-        Some(Service {
-            endpoints: endpoints.flatten().cloned().collect(),
-            ..service.clone()
-        })
+    /// Services with all their endpoints; none of a namespace or a name of which one or the other isn't known.
+    fn add_services(&self, cluster: &mut Cluster) {
+        let wanted = &self.wanted;
+        let whole = |namespace: &String| (Scope::services_in(namespace), Scope::endpoints_in(namespace));
+        let one = |name: &ObjectName| (Scope::service(name), Scope::endpoints(name));
+        let scopes = wanted.service_namespaces.iter().map(whole);
+        for (services, slices) in scopes.chain(wanted.services.iter().map(one)) {
+            let (Some(services), Some(slices)) = (self.table(&services), self.table(&slices)) else {
+                continue;
+            };
+            let found = services.items().filter_map(|(name, item)| match item {
+                Item::Service(service) => Some((name.clone(), service.clone())),
+                Item::Pod(_) | Item::Endpoints(..) | Item::Node(_) => None,
+            });
+            let mut found: BTreeMap<ObjectName, Service> = found.collect();
+            for (slice, item) in slices.items() {
+                if let Item::Endpoints(service, endpoints) = item {
+                    let name = ObjectName {
+                        namespace: slice.namespace.clone(),
+                        name: service.clone(),
+                    };
+                    if let Some(service) = found.get_mut(&name) {
+                        service.endpoints.extend(endpoints.iter().cloned());
+                    }
+                }
+            }
+            cluster.services.extend(found);
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use sabot_core::model::{ClusterPod, Endpoint, EndpointPort, ObjectName, Service,
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::scopes::SERVICE_NAME;
+
 /// One page of a list.
 #[derive(Debug, Deserialize)]
 #[serde(bound = "K: DeserializeOwned")]
@@ -42,8 +44,8 @@ pub(super) enum Item {
     Pod(ClusterPod),
     /// Without its endpoints.
     Service(Service),
-    /// The endpoints of one EndpointSlice.
-    Endpoints(Vec<Endpoint>),
+    /// The endpoints of one EndpointSlice, and the Service's name.
+    Endpoints(String, Vec<Endpoint>),
     Node(BTreeSet<IpAddr>),
 }
 
@@ -339,8 +341,10 @@ impl Kind for SliceObject {
                 terminating: conditions.terminating.unwrap_or(false),
             }
         };
+        let mut labels = self.metadata.labels.unwrap_or_default();
+        let service = labels.remove(SERVICE_NAME)?;
         let endpoints = self.endpoints.into_iter().flatten().map(endpoint);
-        Some(Item::Endpoints(endpoints.collect()))
+        Some(Item::Endpoints(service, endpoints.collect()))
     }
 }
 

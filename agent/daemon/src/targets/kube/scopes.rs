@@ -7,7 +7,7 @@ use sabot_core::model::{ClusterWanted, ObjectName, PodSelector};
 /// Pods that have finished hold no addresses.
 const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 /// What the slices of a Service are labelled with.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Resource {
@@ -69,6 +69,25 @@ impl Scope {
         }
     }
 
+    pub(super) fn services_in(namespace: &str) -> Self {
+        Self {
+            resource: Resource::Services,
+            namespace: Some(namespace.to_owned()),
+            labels: String::new(),
+            fields: String::new(),
+        }
+    }
+
+    /// Slices that belong to no Service aren't in it.
+    pub(super) fn endpoints_in(namespace: &str) -> Self {
+        Self {
+            resource: Resource::EndpointSlices,
+            namespace: Some(namespace.to_owned()),
+            labels: SERVICE_NAME.to_owned(),
+            fields: String::new(),
+        }
+    }
+
     pub(super) fn node(name: &str) -> Self {
         Self {
             resource: Resource::Nodes,
@@ -90,7 +109,11 @@ impl Scope {
     /// Everything that is to be followed for what is wanted.
     pub(super) fn wanted(wanted: &ClusterWanted) -> BTreeSet<Self> {
         let mut scopes: BTreeSet<_> = wanted.pods.iter().map(Self::pods).collect();
-        for service in &wanted.services {
+        for namespace in &wanted.service_namespaces {
+            scopes.extend([Self::services_in(namespace), Self::endpoints_in(namespace)]);
+        }
+        let is_covered = |name: &ObjectName| wanted.service_namespaces.contains(&name.namespace);
+        for service in wanted.services.iter().filter(|name| !is_covered(name)) {
             scopes.extend([Self::service(service), Self::endpoints(service)]);
         }
         if wanted.all_nodes {

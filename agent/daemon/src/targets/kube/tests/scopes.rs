@@ -256,6 +256,33 @@ async fn a_service_is_its_addresses_ports_and_endpoints() {
 }
 
 #[tokio::test]
+async fn all_services_of_a_namespace() {
+    let wanted = ClusterWanted {
+        services: [shop("web")].into(),
+        service_namespaces: ["shop".to_owned()].into(),
+        ..ClusterWanted::default()
+    };
+    let mut rig = Rig::new(wanted).await;
+    for (number, name) in ["web", "db"].into_iter().enumerate() {
+        rig.cluster.apply(service(name, json!({"ports": [{"port": 80}]})));
+        let address = format!("10.0.1.{number}");
+        rig.cluster
+            .apply(slice(name, name, json!([{"addresses": [address]}])));
+    }
+    let world = rig
+        .until("both are known", |world| {
+            let services = &world.cluster.services;
+            services.len() == 2 && services.values().all(|s| s.endpoints.len() == 1)
+        })
+        .await;
+    let db = &world.cluster.services[&shop("db")];
+    assert_eq!(db.endpoints[0].addresses, [ip("10.0.1.1")].into());
+    // The one that is wanted by its name too is among them.
+    rig.until_watches("services", 1).await;
+    rig.until_watches("endpointslices", 1).await;
+}
+
+#[tokio::test]
 async fn nodes_by_name_and_all_of_them() {
     let mut rig = Rig::new(ClusterWanted {
         nodes: ["node-b".to_owned()].into(),
