@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
+use crate::guard::Guarded;
+
 pub use self::cluster::*;
 pub use crate::action::*;
 
@@ -221,6 +223,8 @@ pub struct Fault {
     pub ports: Vec<PortMatch>,
     pub packets: PacketFilter,
     pub spare_node: bool,
+    /// On devices of the node, the connections that keep it reachable are hit too.
+    pub allow_control_plane: bool,
     pub action: Action,
     pub pulse: Option<Pulse>,
     pub ramp: Option<Ramp>,
@@ -299,6 +303,8 @@ pub struct Pod {
     pub uid: String,
     pub sandbox: String,
     pub labels: BTreeMap<String, String>,
+    /// Those that mean something to Sabot: `sabot.dev/…`.
+    pub annotations: BTreeMap<String, String>,
     pub addresses: Vec<IpAddr>,
     /// On the node's own network: it can be a peer, not a target.
     pub host_network: bool,
@@ -325,4 +331,6 @@ pub struct World {
     pub names: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Empty where no API server was ever reached.
     pub cluster: Cluster,
+    /// Pods that may not have a fault now, by sandbox id; what [`crate::guard::Guards::apply`] says.
+    pub guarded: BTreeMap<String, Guarded>,
 }

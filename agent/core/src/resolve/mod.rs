@@ -4,6 +4,7 @@ mod peers;
 
 use std::collections::HashSet;
 
+use crate::guard::{Guard, Guarded};
 use crate::model::{
     Action, Direction, Fault, Pick, Pod, PodSelector, TargetDevice, TargetKey, TargetSelector, World,
 };
@@ -42,6 +43,8 @@ pub struct RefusedTarget {
     pub pod: Option<PodRef>,
     /// `None` where the refusal doesn't come from one device.
     pub device: Option<TargetDevice>,
+    /// The guard that refuses it.
+    pub guard: Option<Guard>,
     pub reason: String,
 }
 
@@ -112,7 +115,7 @@ pub fn resolve(fault: &Fault, world: &World) -> Resolution {
                 let path = path.display();
                 finder.await_for(format!("the network namespace {path} has no device to attach to"));
             }
-            Some(devices) => devices.iter().for_each(|device| finder.add(device, None)),
+            Some(devices) => finder.namespace(world, devices),
         },
         TargetSelector::Interface(name) => match world.interfaces.get(name) {
             None => finder.await_for(format!("the node has no interface {name}")),
@@ -143,16 +146,21 @@ impl<'a> Finder<'a> {
             self.found.refused.push(RefusedTarget {
                 pod: Some(pod.into()),
                 device: None,
+                guard: None,
                 reason: format!(
                     "the pod {}/{} uses the node's network; a fault on it would hit the whole node",
                     pod.namespace, pod.name
                 ),
             });
         }
+        candidates.retain(|pod| !self.is_guarded(world, pod, Guard::is_protection));
         if let Some(pick) = pick {
             candidates = select::pick(&candidates, pick);
         }
         for pod in candidates {
+            if self.is_guarded(world, pod, |_| true) {
+                continue;
+            }
             if pod.devices.is_empty() {
                 self.await_for(format!(
                     "the pod {}/{} has no device yet",
@@ -163,6 +171,37 @@ impl<'a> Finder<'a> {
                 self.add(device, Some(pod));
             }
         }
+    }
+
+    /// A namespace that is a pod's is guarded as the pod is.
+    fn namespace(&mut self, world: &'a World, devices: &'a [TargetDevice]) {
+        for device in devices {
+            match guard_of(world, device) {
+                Some((pod, guarded)) => self.refuse(pod, Some(device), guarded),
+                None => self.add(device, None),
+            }
+        }
+    }
+
+    /// Whether a guard of this kind refuses the pod; then that is noted.
+    fn is_guarded(&mut self, world: &World, pod: &Pod, kind: impl FnOnce(Guard) -> bool) -> bool {
+        let guarded = world
+            .guarded
+            .get(&pod.sandbox)
+            .filter(|guarded| kind(guarded.guard));
+        if let Some(guarded) = guarded {
+            self.refuse(pod, None, guarded);
+        }
+        guarded.is_some()
+    }
+
+    fn refuse(&mut self, pod: &Pod, device: Option<&TargetDevice>, guarded: &Guarded) {
+        self.found.refused.push(RefusedTarget {
+            pod: Some(pod.into()),
+            device: device.cloned(),
+            guard: Some(guarded.guard),
+            reason: guarded.to_string(),
+        });
     }
 
     fn await_for(&mut self, what: String) {
@@ -187,9 +226,19 @@ impl<'a> Finder<'a> {
         self.found.refused.push(RefusedTarget {
             pod,
             device: Some(device.clone()),
+            guard: None,
             reason,
         });
     }
+}
+
+/// The guarded pod whose network namespace the device is in.
+fn guard_of<'a>(world: &'a World, device: &TargetDevice) -> Option<(&'a Pod, &'a Guarded)> {
+    world.guarded.iter().find_map(|(sandbox, guarded)| {
+        let pod = world.pods.get(sandbox)?;
+        let is_there = pod.devices.iter().any(|own| own.key.netns == device.key.netns);
+        is_there.then_some((pod, guarded))
+    })
 }
 
 fn nothing_matches(selector: &PodSelector) -> String {

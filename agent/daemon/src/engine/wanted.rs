@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sabot_core::model::{BootTime, Fault, Peer, TargetSelector};
 
+use super::node::ControlPlane;
 use crate::targets::Wanted;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +65,10 @@ impl Places {
         let mut wanted = Wanted::default();
         for fault in faults {
             include(&mut wanted, place(&fault.target));
+            if place(&fault.target).is_some() {
+                // It may be the node itself, whose way to the API server is kept.
+                wanted.cluster.services.insert(ControlPlane::service());
+            }
             wanted.names.extend(fault.peers.iter().filter_map(name).cloned());
         }
         for place in self.lingering.keys().chain(self.looking.keys()) {

@@ -268,6 +268,7 @@ fn compose(cri: &CriState, local: &Local, addresses: &Addresses) -> WorldUpdate 
             node_addresses: local.node.addresses.clone(),
             names: addresses.clone(),
             cluster: Cluster::default(),
+            guarded: BTreeMap::new(),
         },
         runtime: cri.runtime.clone(),
         netns_failures,
