@@ -83,6 +83,7 @@ impl Spec {
             ports: Vec::new(),
             packets: None,
             spare_node: None,
+            allow_control_plane: None,
             sample_every: Some(0),
             seed: None,
             pulse: None,

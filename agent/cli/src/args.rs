@@ -15,12 +15,14 @@ pub(crate) use quick::{
     RateLimitArgs, ReorderArgs,
 };
 
+use crate::remote::RemoteArgs;
+
 pub(crate) const DEFAULT_SOCKET: &str = "/run/sabot/sabotd.sock";
 
 /// Inject network faults into pods and other targets of this node, and watch what they do.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage or an invalid fault, 3 sabotd is not reachable, 4 refused by sabotd since
-/// this machine can't do it or a limit is reached.
+/// this machine can't do it, a guard forbids it, a limit is reached or the caller may not do it.
 #[derive(Debug, Parser)]
 #[command(name = "sabot", version, arg_required_else_help = true, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -35,6 +37,8 @@ pub(crate) struct Global {
     /// The socket of sabotd.
     #[arg(long, global = true, env = "SABOT_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
     /// How to print the result.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,

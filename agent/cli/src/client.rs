@@ -1,5 +1,6 @@
 //! The connection to sabotd.
 
+use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
@@ -18,16 +19,22 @@ use tower::service_fn;
 
 use crate::args::Global;
 use crate::error::CliError;
+use crate::remote::Remote;
 
 pub(crate) struct Client {
     channel: Channel,
     socket: PathBuf,
+    /// Of a daemon of another machine.
+    server: Option<String>,
     timeout: Duration,
 }
 
 impl Client {
     /// The socket is opened here and not by the channel, so that the reason of a failure is the operating system's.
     pub(crate) async fn connect(global: &Global) -> Result<Self, CliError> {
+        if let Some(remote) = global.remote.read()? {
+            return Self::connect_remote(remote, global.timeout).await;
+        }
         let socket = global.socket.clone();
         let unreachable = |source| CliError::Unreachable {
             socket: socket.clone(),
@@ -63,7 +70,49 @@ impl Client {
         Ok(Self {
             channel,
             socket,
+            server: None,
             timeout: global.timeout,
+        })
+    }
+
+    /// As [`Self::connect`].
+    async fn connect_remote(remote: Remote, timeout: Duration) -> Result<Self, CliError> {
+        let place = PathBuf::from(remote.server());
+        let unreachable = |source| CliError::Remote {
+            server: remote.server().to_owned(),
+            source,
+        };
+        let no_answer = || CliError::NoAnswer {
+            socket: place.clone(),
+            after: timeout,
+        };
+        let stream = tokio::time::timeout(timeout, remote.connect())
+            .await
+            .map_err(|_| no_answer())?
+            .map_err(unreachable)?;
+        let first = Arc::new(Mutex::new(Some(stream)));
+        let again = remote.clone();
+        let connector = service_fn(move |_| {
+            let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let again = again.clone();
+            async move {
+                let stream = match first {
+                    Some(stream) => stream,
+                    None => again.connect().await?,
+                };
+                Ok::<_, io::Error>(TokioIo::new(stream))
+            }
+        });
+        let endpoint = Endpoint::from_static("http://sabotd");
+        let channel = tokio::time::timeout(timeout, endpoint.connect_with_connector(connector))
+            .await
+            .map_err(|_| no_answer())?
+            .map_err(|e| unreachable(io::Error::other(e)))?;
+        Ok(Self {
+            channel,
+            socket: place,
+            server: Some(remote.server().to_owned()),
+            timeout,
         })
     }
 
@@ -99,6 +148,18 @@ impl Client {
             .await
     }
 
+    /// A server says no to a certificate only after the client's side of the handshake is over: what looks like a failed
+    /// call is a connection that was never let in.
+    fn failed(&self, what: impl Into<String>, status: Status) -> CliError {
+        match (&self.server, status.source()) {
+            (Some(server), Some(error)) => CliError::Remote {
+                server: server.clone(),
+                source: io::Error::other(root(error)),
+            },
+            _ => CliError::status(what, status),
+        }
+    }
+
     async fn answer_within<T>(
         &self,
         what: impl Into<String>,
@@ -107,11 +168,20 @@ impl Client {
     ) -> Result<T, CliError> {
         match tokio::time::timeout(timeout, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(CliError::status(what, status)),
+            Ok(Err(status)) => Err(self.failed(what, status)),
             Err(_) => Err(CliError::NoAnswer {
                 socket: self.socket.clone(),
                 after: timeout,
             }),
         }
     }
+}
+
+/// What was at the beginning of it, for people.
+fn root(error: &dyn Error) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
 }

@@ -14,7 +14,7 @@ pub(crate) enum Exit {
     /// The command line or the fault is wrong.
     Usage = 2,
     NotReachable = 3,
-    /// This machine can't do it, or a limit is reached.
+    /// This machine can't do it, a guard forbids it, a limit is reached, or the caller may not do it.
     Refused = 4,
 }
 
@@ -33,6 +33,10 @@ pub(crate) enum CliError {
     Invalid { what: String, violations: Vec<String> },
     #[error("{}", unreachable(.socket, .source))]
     Unreachable { socket: PathBuf, source: io::Error },
+    #[error(
+        "can't reach sabotd on {server}: {source}\nhint: is --listen of sabotd this address, and are both certificates valid?"
+    )]
+    Remote { server: String, source: io::Error },
     #[error(
         "sabotd accepted the connection on {} but didn't answer within {}\n\
          hint: is it stopped or overloaded? --timeout gives it longer",
@@ -70,7 +74,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> Exit {
         match self {
             Self::Usage(_) | Self::Invalid { .. } => Exit::Usage,
-            Self::Unreachable { .. } | Self::NoAnswer { .. } => Exit::NotReachable,
+            Self::Unreachable { .. } | Self::Remote { .. } | Self::NoAnswer { .. } => Exit::NotReachable,
             Self::Status { status, .. } => match status.code() {
                 Code::InvalidArgument => Exit::Usage,
                 Code::Unavailable => Exit::NotReachable,

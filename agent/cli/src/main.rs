@@ -7,6 +7,7 @@ mod error;
 mod name;
 mod output;
 mod quick;
+mod remote;
 mod render;
 mod screen;
 mod text;

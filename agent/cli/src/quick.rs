@@ -162,6 +162,7 @@ pub(crate) fn manifest(args: &FaultArgs, action: Action, now: SystemTime) -> Res
             },
             ports: args.ports.iter().map(|p| p.0.clone()).collect(),
             spare_node: args.no_spare_node.then_some(false),
+            allow_control_plane: args.allow_control_plane.then_some(true),
             sample_every: args.sample_every,
             packets: packets(args),
             seed: args.seed,

@@ -75,6 +75,9 @@ pub(crate) fn traffic(spec: &FaultSpec) -> String {
     let mut parts = vec![direction.to_owned(), ports];
     parts.extend(spec.packets.iter().flat_map(packets));
     parts.push(node.to_owned());
+    if spec.allow_control_plane == Some(true) {
+        parts.push("the node's control plane too".to_owned());
+    }
     parts.join(", ")
 }
 

@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod delay;
+pub mod guard;
 pub mod loss;
 pub mod manifest;
 pub mod model;

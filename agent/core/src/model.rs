@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
+use crate::guard::Guarded;
+
 pub use self::cluster::*;
 pub use crate::action::*;
 
@@ -234,6 +236,8 @@ pub struct Fault {
     pub ports: Vec<PortMatch>,
     pub packets: PacketFilter,
     pub spare_node: bool,
+    /// On devices of the node, the connections that keep it reachable are hit too.
+    pub allow_control_plane: bool,
     pub action: Action,
     pub pulse: Option<Pulse>,
     pub ramp: Option<Ramp>,
@@ -318,6 +322,8 @@ pub struct Pod {
     pub uid: String,
     pub sandbox: String,
     pub labels: BTreeMap<String, String>,
+    /// Those that mean something to Sabot: `sabot.dev/…`.
+    pub annotations: BTreeMap<String, String>,
     pub addresses: Vec<IpAddr>,
     /// On the node's own network: it can be a peer, not a target.
     pub host_network: bool,
@@ -354,4 +360,8 @@ pub struct World {
     pub node: OwnNode,
     /// Empty where no API server was ever reached.
     pub cluster: Cluster,
+    /// Pods that may not have a fault now, by sandbox id; what [`crate::guard::Guards::apply`] says.
+    pub guarded: BTreeMap<String, Guarded>,
+    /// Pods of other nodes that a protection keeps from having faults, by uid.
+    pub guarded_elsewhere: BTreeSet<String>,
 }

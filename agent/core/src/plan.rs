@@ -165,6 +165,7 @@ pub struct RuleBody {
     pub peers_exact: bool,
     pub peers_prefix: bool,
     pub spare_node: bool,
+    pub allow_control_plane: bool,
     /// Some of the peers are names: the target's lookups are watched.
     pub watches_dns: bool,
     pub pulse: Option<Pulse>,
@@ -187,6 +188,7 @@ impl RuleBody {
             peers_exact: false,
             peers_prefix: false,
             spare_node: fault.spare_node,
+            allow_control_plane: fault.allow_control_plane,
             watches_dns: fault.watches_dns(),
             pulse: fault.pulse,
             ramp: fault.ramp,

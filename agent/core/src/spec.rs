@@ -65,6 +65,10 @@ pub struct FaultSpec {
     pub packets: Option<Packets>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spare_node: Option<bool>,
+    /// On devices of the node: hit the node's SSH, kubelet, API server and Sabot's own connections too; absent: they are
+    /// kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_control_plane: Option<bool>,
     /// Report one in this many decided packets as an event; absent: the daemon's default; 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_every: Option<u32>,

@@ -6,10 +6,12 @@ mod kernel;
 mod notify;
 mod observers;
 mod privileges;
+mod probes;
 mod signals;
 mod syscalls;
 mod tcp;
 mod traffic;
+mod world;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -22,30 +24,28 @@ use std::time::{Duration, Instant, SystemTime};
 use sabot_abi as abi;
 use sabot_core::plan::Policy;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::{self, JoinHandle};
 
-use crate::api::{self, BindError, Limits, NodeInfo, ServeError, Services, WatchLoss};
-use crate::config::{Attach, Config, ConfigError, KubernetesMode};
-use crate::engine::handle::{Handle, RuntimeState};
-use crate::engine::{Control, Engine, Heartbeat, LeftBehind, Options, Parts};
+use crate::api::{self, BindError, Limits, NodeInfo, Remote, ServeError, Services, TlsError, WatchLoss};
+use crate::audit::{AuditError, AuditLog, Endings};
+use crate::config::{Attach, Config, ConfigError};
+use crate::engine::handle::Handle;
+use crate::engine::{Control, Engine, LeftBehind, Options, Parts};
 use crate::kernel::cost::Measuring;
 use crate::kernel::features::Features;
 use crate::kernel::{Injector, Taps};
 use crate::logging::{self, LoggingError};
-use crate::metrics::{self, HttpState, Metrics, Probe, ReconcileDuration, Sources};
+use crate::metrics::{self, HttpState, Metrics, ReconcileDuration, Sources};
 use crate::observe::dns::{self, DnsObserver};
 use crate::observe::event::EventHub;
 use crate::observe::identity;
-use crate::observe::observers::Observers;
 use crate::observe::packets::{self, PacketObserver, SnapshotEnricher};
 use crate::observe::timeline;
-use crate::targets::kube::{Connection, KubeConfig, KubeError, KubeStatus};
-use crate::targets::{self, Names, TargetsConfig, TargetsHandle, Told};
+use crate::targets::kube::{Connection, KubeError, KubeStatus};
+use crate::targets::{Names, TargetsHandle};
 use signals::Signals;
 
-/// The engine's heart beats once a second; a pass may take a while on a busy machine.
-const HEARTBEAT_BOUND: Duration = Duration::from_secs(10);
 /// For the servers to end once they were told to; the engine has its own bound.
 const SERVERS_END: Duration = Duration::from_secs(3);
 /// For threads that still wait for the kernel when everything else has ended.
@@ -69,6 +69,10 @@ pub enum AppError {
     MetricsAddress { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Kernel(#[from] kernel::KernelError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("serving gRPC has ended: {0}")]
     Api(ServeError),
     #[error("{part} has ended although nobody asked it to{}", reason(.source.as_ref()))]
@@ -131,8 +135,14 @@ async fn serve(config: Config) -> Result<(), AppError> {
     let mut signals = Signals::new().map_err(started("the signal handlers"))?;
     // Before anything else: a second daemon must not touch what the first one has in force.
     let (socket, _socket_guard) = api::bind_socket(&config.socket)?;
+    let remote = match &config.remote {
+        Some(remote) => Some(api::bind_remote(remote).await?),
+        None => None,
+    };
     let http = bind_http(config.metrics_address).await?;
-    let cluster = cluster(&config).await?;
+    let cluster = world::cluster(&config).await?;
+    let audit = AuditLog::open(config.audit_log.as_ref(), &config.node_name)?;
+    let listeners = Listeners { socket, remote, http };
     let config = Arc::new(config);
     let kernel = {
         let config = Arc::clone(&config);
@@ -143,7 +153,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
         source: io::Error::other(panic),
     })??;
 
-    let daemon = Daemon::start(&config, kernel, cluster, socket, http)?;
+    let daemon = Daemon::start(&config, kernel, cluster, listeners, audit)?;
     give_memory_back();
     notify::notify(notify::READY);
     tracing::info!(socket = %config.socket.display(), node = config.node_name, "serving");
@@ -169,12 +179,20 @@ async fn bind_http(address: Option<SocketAddr>) -> Result<Option<TcpListener>, A
     }
 }
 
+/// Where the daemon is reached.
+struct Listeners {
+    socket: UnixListener,
+    remote: Option<Remote>,
+    http: Option<TcpListener>,
+}
+
 /// Everything that runs, and how to end it.
 struct Daemon {
     engine: Control,
     /// What the engine's thread says at its end; closed without a word when it panicked.
     engine_ended: oneshot::Receiver<Result<(), LeftBehind>>,
     stop: watch::Sender<bool>,
+    endings: Option<Endings>,
     api: JoinHandle<Result<(), ServeError>>,
     /// Ends with the process where there is no address to serve on.
     http: JoinHandle<io::Result<()>>,
@@ -187,12 +205,12 @@ impl Daemon {
         config: &Config,
         kernel: kernel::Kernel,
         cluster: Connection,
-        socket: UnixListener,
-        http: Option<TcpListener>,
+        listeners: Listeners,
+        audit: AuditLog,
     ) -> Result<Self, AppError> {
         let hub = EventHub::new(config.event_buffer);
         let kubernetes = cluster.status();
-        let (source, told) = watch_targets(config, cluster);
+        let (source, told) = world::watch_targets(config, cluster);
         let identities = identity::start(source.watch());
         let (mut observers, observed) = observers::start(config, &source, told, &identities, &hub);
         let mut features = kernel.features;
@@ -202,7 +220,7 @@ impl Daemon {
 
         let reconcile = ReconcileDuration::default();
         let names = source.names();
-        let parts = parts(source, injector.clone(), &features, &hub, &reconcile);
+        let parts = parts(config, source, injector.clone(), &features, &hub, &reconcile);
         let (engine, handle, control) = Engine::new(parts, options(config));
         let engine_ended = start_engine(engine)?;
 
@@ -213,6 +231,7 @@ impl Daemon {
         observers.incidents = Some(Box::new(move || incidents.incidents()));
         let observers = Arc::new(observers);
         observers::follow(config, &handle, &observers);
+        let endings = Endings::follow(&audit, handle.clone());
         let timelines = timeline::start(handle.clone(), identities, observers.clone(), &hub);
 
         let (stop, stopped) = watch::channel(false);
@@ -230,8 +249,8 @@ impl Daemon {
         };
         let state = Arc::new(HttpState {
             metrics: Metrics::new("sabot", sources),
-            live: live(control.heartbeat(), injector.clone(), Arc::clone(&observers)),
-            ready: ready(handle.clone()),
+            live: probes::live(control.heartbeat(), injector.clone(), Arc::clone(&observers)),
+            ready: probes::ready(handle.clone()),
         });
         let services = Services {
             engine: handle,
@@ -239,13 +258,17 @@ impl Daemon {
             observe: observers,
             timelines: Arc::new(timelines),
             node: Arc::new(node_info(config, &features, kubernetes)),
+            audit,
             watch_loss,
         };
+        let Listeners { socket, remote, http } = listeners;
+        let serving = api::serve(socket, remote, services, until(stopped.clone()));
         Ok(Self {
             engine: control,
             engine_ended,
             stop,
-            api: tokio::spawn(api::serve(socket, services, until(stopped.clone()))),
+            endings,
+            api: tokio::spawn(serving),
             http: tokio::spawn(serve_http(http, state, until(stopped))),
             _injector: injector,
         })
@@ -284,6 +307,9 @@ impl Daemon {
 
     async fn end(self) -> Result<(), AppError> {
         notify::notify(notify::STOPPING);
+        if let Some(endings) = self.endings {
+            endings.close().await;
+        }
         self.engine.stop();
         self.stop.send_replace(true);
         let reverted = match self.engine_ended.await {
@@ -325,31 +351,9 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Finds the cluster that this node belongs to; asks nothing of it yet.
-async fn cluster(config: &Config) -> Result<Connection, AppError> {
-    let found = match config.kubernetes {
-        KubernetesMode::Off => KubeConfig::Absent("--kubernetes is off".to_owned()),
-        KubernetesMode::Auto => KubeConfig::find(config.kubeconfig.as_deref()).await?,
-    };
-    Ok(Connection::new(found, &config.node_name)?)
-}
-
-/// Begins to watch the world, and to hear what the container runtime tells by itself.
-fn watch_targets(config: &Config, cluster: Connection) -> (TargetsHandle, mpsc::Receiver<Told>) {
-    /// That may wait to be counted.
-    const QUEUE: usize = 1024;
-    let (listener, told) = mpsc::channel(QUEUE);
-    let settings = TargetsConfig {
-        node_name: config.node_name.clone(),
-        runtime_endpoint: config.runtime_endpoint.clone(),
-        runtime_poll: config.runtime_poll,
-        ..TargetsConfig::default()
-    };
-    (targets::start_in(settings, cluster, Some(listener)), told)
-}
-
 /// What the engine works with.
 fn parts(
+    config: &Config,
     source: TargetsHandle,
     datapath: Arc<Injector>,
     features: &Arc<Features>,
@@ -362,6 +366,7 @@ fn parts(
         source: Arc::new(source),
         features: Arc::clone(features),
         events: hub.clone(),
+        control_plane: world::control_plane(config),
         on_reconcile: Box::new(move |duration| reconcile.observe(duration)),
     }
 }
@@ -441,6 +446,7 @@ fn options(config: &Config) -> Options {
             default_sample_every: config.sample_every,
             ..sabot_core::Limits::default()
         },
+        guards: config.guards.pods.clone(),
         policy: Policy {
             keep_warm: config.keep_warm,
             attach_eagerly: config.attach == Attach::All,
@@ -467,33 +473,4 @@ fn node_info(config: &Config, features: &Features, kubernetes: KubeStatus) -> No
             max_faults_per_target: abi::MAX_TARGET_SLOTS as u32,
         },
     }
-}
-
-/// Whether the daemon's loops go round.
-fn live(engine: Arc<Heartbeat>, injector: Arc<Injector>, observers: Arc<Observers>) -> Probe {
-    Probe::default()
-        .with("engine", move || {
-            let age = engine.age();
-            if age < HEARTBEAT_BOUND {
-                Ok(())
-            } else {
-                Err(format!("the reconciler has been silent for {} s", age.as_secs()))
-            }
-        })
-        .with("delay line", move || {
-            if injector.is_alive() {
-                Ok(())
-            } else {
-                Err("its thread has ended".to_owned())
-            }
-        })
-        .with("observers", move || observers.alive())
-}
-
-/// Whether faults mean what they say: a runtime that was asked has answered once, or isn't there.
-fn ready(engine: Handle) -> Probe {
-    Probe::default().with("container runtime", move || match engine.snapshot().runtime {
-        RuntimeState::Connecting => Err("it hasn't answered yet".to_owned()),
-        RuntimeState::Absent(_) | RuntimeState::Ready { .. } | RuntimeState::Down(_) => Ok(()),
-    })
 }

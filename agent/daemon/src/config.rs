@@ -1,8 +1,11 @@
 //! Flags, environment and file, merged into one [`Config`].
 //!
 //! Every setting has the same name everywhere: `--keep-warm`, `SABOT_KEEP_WARM`, and `keep-warm` in the TOML file. A flag
-//! goes before the environment, the environment before the file, the file before the default.
+//! goes before the environment, the environment before the file, the file before the default. What belongs together has a
+//! table in the file: `--guard-…` is in `[guard]`, `--tls-…` in `[tls]`, and who may do what in `[roles]`.
 
+mod guards;
+mod remote;
 mod settings;
 
 use std::ffi::OsString;
@@ -15,6 +18,8 @@ use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
+pub use self::guards::GuardConfig;
+pub use self::remote::{RemoteConfig, Roles, TlsFiles};
 use self::settings::Settings;
 use crate::targets::RuntimeEndpoint;
 
@@ -30,6 +35,11 @@ const LONGEST_COMM: usize = 15;
 pub struct Config {
     /// The gRPC socket, mode 0600.
     pub socket: PathBuf,
+    /// Where gRPC is served with mutual TLS; `None`: nowhere.
+    pub remote: Option<RemoteConfig>,
+    pub guards: GuardConfig,
+    /// `None`: nothing is written.
+    pub audit_log: Option<AuditPlace>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
     pub runtime_endpoint: RuntimeEndpoint,
@@ -85,6 +95,13 @@ pub struct LogConfig {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// Where the audit log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditPlace {
+    Stderr,
+    File(PathBuf),
 }
 
 /// When programs are attached to a pod.
@@ -204,6 +221,12 @@ impl Config {
                 self.socket.display(),
                 "an absolute path is needed",
             ));
+        }
+        if let Some(AuditPlace::File(path)) = &self.audit_log
+            && !path.is_absolute()
+        {
+            let allowed = "an absolute path is needed, or `stderr`";
+            return Err(invalid("audit-log", path.display(), allowed));
         }
         if self.node_name.is_empty() {
             return Err(invalid("node-name", "", "a name is needed"));

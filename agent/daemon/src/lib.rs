@@ -2,9 +2,11 @@
 
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod config;
 pub mod delayline;
 pub mod engine;
+pub mod guards;
 pub mod kernel;
 pub mod logging;
 pub mod metrics;

@@ -41,6 +41,7 @@ impl Rig {
             peers_exact: false,
             peers_prefix: false,
             spare_node: false,
+            allow_control_plane: false,
             watches_dns: watches,
             pulse: None,
             ramp: None,

@@ -129,6 +129,7 @@ fn rule() -> RuleBody {
         peers_exact: true,
         peers_prefix: true,
         spare_node: false,
+        allow_control_plane: false,
         watches_dns: false,
         pulse: None,
         ramp: None,

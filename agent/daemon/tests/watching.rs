@@ -43,6 +43,7 @@ fn rule(slot: Slot, watches_dns: bool) -> RuleBody {
         peers_exact: true,
         peers_prefix: false,
         spare_node: false,
+        allow_control_plane: false,
         watches_dns,
         pulse: None,
         ramp: None,

@@ -71,6 +71,8 @@ pub const RULE_SEGMENT: u32 = 1 << 12;
 pub const RULE_LINE: u32 = 1 << 13;
 /// Packets that aren't chosen go to the delay line as well (`reorder` by a gap).
 pub const RULE_LINE_ALL: u32 = 1 << 14;
+/// On the node's own devices the connections that keep it reachable match too; without it none of them does.
+pub const RULE_CONTROL_PLANE: u32 = 1 << 15;
 
 /// What a slot does. Bodies are immutable once a slot's state points at them: an edit writes the slot's other body and
 /// then swaps the state word, so a packet sees the old rule or the new one, never a mixture.

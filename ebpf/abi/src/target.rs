@@ -49,4 +49,18 @@ pub const GATE_LINE: u32 = 2;
 pub const GATE_SEGMENTER: u32 = 3;
 pub const GATE_SIZE: u32 = 4;
 
-pod!(Target);
+/// One end of the TCP connections that keep the node reachable.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ControlEnd {
+    /// An IPv4 address is IPv4-mapped.
+    pub address: [u8; 16],
+    /// Big-endian.
+    pub port: [u8; 2],
+}
+assert_layout!(ControlEnd, size = 18, align = 1);
+
+/// Ends that the kernel's table holds at once: some ports on each of the node's addresses.
+pub const MAX_CONTROL_ENDS: u32 = 8192;
+
+pod!(Target, ControlEnd);

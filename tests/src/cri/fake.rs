@@ -35,6 +35,7 @@ pub struct FakeSandbox {
     pub namespace: String,
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     pub state: PodSandboxState,
     /// The first is the pod's main one.
     pub addresses: Vec<String>,
@@ -54,6 +55,7 @@ impl FakeSandbox {
             namespace: "shop".to_owned(),
             name: name.to_owned(),
             labels: [("app".to_owned(), name.to_owned())].into(),
+            annotations: BTreeMap::new(),
             state: PodSandboxState::SandboxReady,
             addresses: ["10.88.0.2", "fd00::2"].map(str::to_owned).into(),
             host_network: false,
@@ -96,6 +98,7 @@ impl FakeSandbox {
                 }),
             }),
             labels: self.labels.clone().into_iter().collect(),
+            annotations: self.annotations.clone().into_iter().collect(),
             ..PodSandboxStatus::default()
         }
     }

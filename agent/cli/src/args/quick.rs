@@ -234,6 +234,9 @@ pub(crate) struct FaultArgs {
     /// Hit traffic with the node's own addresses too, and with it the kubelet's probes.
     #[arg(long)]
     pub(crate) no_spare_node: bool,
+    /// On a device of the node, hit its SSH, kubelet, API server and Sabot's own connections too.
+    #[arg(long)]
+    pub(crate) allow_control_plane: bool,
     /// Report one in this many packets as an event; 0: none. Default: what sabotd was told.
     #[arg(long, value_name = "N")]
     pub(crate) sample_every: Option<u32>,

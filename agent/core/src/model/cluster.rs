@@ -37,6 +37,7 @@ pub struct ClusterPod {
     /// Empty until it is scheduled.
     pub node: String,
     pub labels: BTreeMap<String, String>,
+    /// Those that mean something to Sabot: `sabot.dev/…`.
     pub annotations: BTreeMap<String, String>,
     pub addresses: BTreeSet<IpAddr>,
     pub host_network: bool,

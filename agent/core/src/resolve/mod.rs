@@ -5,8 +5,9 @@ mod services;
 
 use std::collections::{BTreeSet, HashSet};
 
+use crate::guard::{Guard, Guarded};
 use crate::model::{
-    Action, Direction, Fault, ObjectName, Pick, Pod, PodSelector, TargetDevice, TargetKey, TargetSelector,
+    Action, ClusterPod, Direction, Fault, ObjectName, Pick, Pod, PodSelector, TargetDevice, TargetKey, TargetSelector,
     World,
 };
 use crate::plan::{Equipment, RuleBody};
@@ -45,6 +46,8 @@ pub struct RefusedTarget {
     pub pod: Option<PodRef>,
     /// `None` where the refusal doesn't come from one device.
     pub device: Option<TargetDevice>,
+    /// The guard that refuses it.
+    pub guard: Option<Guard>,
     pub reason: String,
 }
 
@@ -115,7 +118,7 @@ pub fn resolve(fault: &Fault, world: &World) -> Resolution {
                 let path = path.display();
                 finder.await_for(format!("the network namespace {path} has no device to attach to"));
             }
-            Some(devices) => devices.iter().for_each(|device| finder.add(device, None)),
+            Some(devices) => finder.namespace(world, devices),
         },
         TargetSelector::Interface(name) => match world.interfaces.get(name) {
             None => finder.await_for(format!("the node has no interface {name}")),
@@ -144,18 +147,21 @@ impl<'a> Finder<'a> {
         if on_node.is_empty() && candidates.is_empty() {
             self.await_for(nothing_matches(selector));
         }
+        candidates.retain(|pod| !self.is_guarded(world, pod, Guard::is_protection));
         if let Some(pick) = pick {
             // Every node ranks the pods of all nodes, so that all of them pick the same ones.
-            let elsewhere = selector.elsewhere(world).filter(|pod| !pod.host_network);
+            let may_have_it = |pod: &&ClusterPod| !pod.host_network && !world.guarded_elsewhere.contains(&pod.uid);
+            let elsewhere = selector.elsewhere(world).filter(may_have_it);
             let uids = candidates.iter().map(|pod| pod.uid.as_str());
             let taken = select::taken(uids.chain(elsewhere.map(|pod| pod.uid.as_str())), pick);
             self.keep(&mut candidates, |pod| taken.contains(pod.uid.as_str()));
         }
-        self.refuse(on_node);
-        self.take(candidates);
+        self.refuse_all(on_node);
+        self.take(world, candidates);
     }
 
-    /// The backends that are pods of this node.
+    /// The backends that are pods of this node. A pick ranks the protected ones too, and leaves them out of what it takes: a
+    /// Service doesn't tell which those of other nodes are.
     fn service(&mut self, world: &'a World, name: &ObjectName, pick: Option<&Pick>) {
         let Some(service) = world.cluster.services.get(name) else {
             self.await_for(format!("the Service {name} isn't known"));
@@ -180,8 +186,8 @@ impl<'a> Finder<'a> {
                 taken.contains(pod.object_name().to_string().as_str())
             });
         }
-        self.refuse(on_node);
-        self.take(candidates);
+        self.refuse_all(on_node);
+        self.take(world, candidates);
     }
 
     fn node(&mut self, world: &'a World, name: &str) {
@@ -209,11 +215,13 @@ impl<'a> Finder<'a> {
         }
     }
 
-    fn refuse(&mut self, on_node: Vec<&Pod>) {
+    /// Pods on the node's network.
+    fn refuse_all(&mut self, on_node: Vec<&Pod>) {
         for pod in on_node {
             self.found.refused.push(RefusedTarget {
                 pod: Some(pod.into()),
                 device: None,
+                guard: None,
                 reason: format!(
                     "the pod {}/{} uses the node's network; a fault on it would hit the whole node",
                     pod.namespace, pod.name
@@ -222,8 +230,11 @@ impl<'a> Finder<'a> {
         }
     }
 
-    fn take(&mut self, candidates: Vec<&'a Pod>) {
+    fn take(&mut self, world: &World, candidates: Vec<&'a Pod>) {
         for pod in candidates {
+            if self.is_guarded(world, pod, |_| true) {
+                continue;
+            }
             if pod.devices.is_empty() {
                 self.await_for(format!(
                     "the pod {}/{} has no device yet",
@@ -234,6 +245,37 @@ impl<'a> Finder<'a> {
                 self.add(device, Some(pod));
             }
         }
+    }
+
+    /// A namespace that is a pod's is guarded as the pod is.
+    fn namespace(&mut self, world: &'a World, devices: &'a [TargetDevice]) {
+        for device in devices {
+            match guard_of(world, device) {
+                Some((pod, guarded)) => self.refuse(pod, Some(device), guarded),
+                None => self.add(device, None),
+            }
+        }
+    }
+
+    /// Whether a guard of this kind refuses the pod; then that is noted.
+    fn is_guarded(&mut self, world: &World, pod: &Pod, kind: impl FnOnce(Guard) -> bool) -> bool {
+        let guarded = world
+            .guarded
+            .get(&pod.sandbox)
+            .filter(|guarded| kind(guarded.guard));
+        if let Some(guarded) = guarded {
+            self.refuse(pod, None, guarded);
+        }
+        guarded.is_some()
+    }
+
+    fn refuse(&mut self, pod: &Pod, device: Option<&TargetDevice>, guarded: &Guarded) {
+        self.found.refused.push(RefusedTarget {
+            pod: Some(pod.into()),
+            device: device.cloned(),
+            guard: Some(guarded.guard),
+            reason: guarded.to_string(),
+        });
     }
 
     fn await_for(&mut self, what: String) {
@@ -258,9 +300,19 @@ impl<'a> Finder<'a> {
         self.found.refused.push(RefusedTarget {
             pod,
             device: Some(device.clone()),
+            guard: None,
             reason,
         });
     }
+}
+
+/// The guarded pod whose network namespace the device is in.
+fn guard_of<'a>(world: &'a World, device: &TargetDevice) -> Option<(&'a Pod, &'a Guarded)> {
+    world.guarded.iter().find_map(|(sandbox, guarded)| {
+        let pod = world.pods.get(sandbox)?;
+        let is_there = pod.devices.iter().any(|own| own.key.netns == device.key.netns);
+        is_there.then_some((pod, guarded))
+    })
 }
 
 fn nothing_matches(selector: &PodSelector) -> String {

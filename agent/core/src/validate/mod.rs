@@ -17,6 +17,7 @@ use crate::model::{
 };
 use crate::spec::{self, FaultSpec, Metadata};
 
+pub(crate) use pods::plain_labels;
 use report::Report;
 pub use report::Violation;
 pub use traffic::MAX_PORTS;
@@ -54,6 +55,7 @@ pub struct ValidFault {
     pub ports: Vec<PortMatch>,
     pub packets: PacketFilter,
     pub spare_node: bool,
+    pub allow_control_plane: bool,
     pub action: Action,
     pub pulse: Option<Pulse>,
     pub ramp: Option<Ramp>,
@@ -129,6 +131,7 @@ pub fn validate_at(
             ramp,
             seed: spec.seed,
             spare_node: spec.spare_node.unwrap_or(true),
+            allow_control_plane: spec.allow_control_plane.unwrap_or(false),
             action,
             duration,
             starts_at: spec.starts_at,
@@ -204,6 +207,7 @@ impl ValidFault {
             ramp: self.ramp,
             seed: self.seed.unwrap_or(drawn_seed),
             spare_node: self.spare_node,
+            allow_control_plane: self.allow_control_plane,
             action: self.action,
             duration: self.duration,
             starts_at,

@@ -5,7 +5,7 @@ use crate::spec;
 
 use super::action::percent;
 use super::names;
-use super::report::Report;
+use super::report::{Report, Violation};
 
 /// The parts of a pod reference that targets and peers share.
 pub(super) struct PodFields<'a> {
@@ -47,6 +47,17 @@ pub(super) fn selector(
         namespace: namespace.to_owned(),
         name: pods.name.map(str::to_owned),
         labels: labels.unwrap_or_default(),
+    }
+}
+
+/// Labels that aren't a fault's, by the same rules.
+pub(crate) fn plain_labels(selector: &spec::LabelSelector) -> Result<LabelSelector, Vec<Violation>> {
+    let mut report = Report::default();
+    let labels = labels(&mut report, "labels", selector);
+    if report.is_empty() {
+        Ok(labels)
+    } else {
+        Err(report.into_violations())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the crate's rules from outside: one binary, one module for each of its modules.
 
 mod fixtures;
+mod guard;
 mod manifest;
 mod planner;
 mod quick;

@@ -13,10 +13,12 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::caller::Caller;
 use super::changes::changes;
 use super::status::{invalid_field, invalid_fields, not_found};
 use super::stream::{Ended, Sink, Stopped, produce};
 use super::view::{self, Ledgers, is_active};
+use crate::audit::{Asked, AuditLog, Outcome, Who, fault_text};
 use crate::engine::handle::{EngineError, FaultView, Handle, Phase, Snapshot};
 
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
@@ -26,26 +28,20 @@ const MIN_COUNTERS_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct FaultApi {
     engine: Handle,
+    audit: AuditLog,
     stopped: Stopped,
 }
 
 impl FaultApi {
-    pub(super) fn new(engine: Handle, stopped: Stopped) -> Self {
-        Self { engine, stopped }
+    pub(super) fn new(engine: Handle, audit: AuditLog, stopped: Stopped) -> Self {
+        Self {
+            engine,
+            audit,
+            stopped,
+        }
     }
 
-    async fn ledgers(&self, name: Option<FaultName>) -> Result<Ledgers, Status> {
-        Ok(view::ledgers(self.engine.ledgers(name).await?))
-    }
-}
-
-#[tonic::async_trait]
-impl FaultService for FaultApi {
-    async fn apply_fault(
-        &self,
-        request: Request<v1::ApplyFaultRequest>,
-    ) -> Result<Response<v1::ApplyFaultResponse>, Status> {
-        let request = request.into_inner();
+    async fn apply(&self, request: v1::ApplyFaultRequest) -> Result<FaultView, Status> {
         let wait = match request.wait {
             None => DEFAULT_WAIT,
             Some(wait) => duration_from_proto("wait", wait).map_err(|e| invalid_fields(vec![e]))?,
@@ -61,7 +57,35 @@ impl FaultService for FaultApi {
             ));
         }
         let (metadata, spec) = definition(request.metadata, request.spec)?;
-        let applied = self.engine.apply(metadata, spec, wait).await?;
+        Ok(self.engine.apply(metadata, spec, wait).await?)
+    }
+
+    async fn ledgers(&self, name: Option<FaultName>) -> Result<Ledgers, Status> {
+        Ok(view::ledgers(self.engine.ledgers(name).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl FaultService for FaultApi {
+    async fn apply_fault(
+        &self,
+        request: Request<v1::ApplyFaultRequest>,
+    ) -> Result<Response<v1::ApplyFaultResponse>, Status> {
+        let who = caller(&request);
+        let request = request.into_inner();
+        let named = request.metadata.clone().unwrap_or_default();
+        // A spec may be long: it is only read twice for a log.
+        let logged = self.audit.is_open().then(|| request.spec.clone()).flatten();
+        let spec = logged.and_then(|spec| spec_from_proto(spec).ok());
+        let applied = self.apply(request).await;
+        let asked = Asked {
+            method: "ApplyFault",
+            fault: Some(fault_text(&named.namespace, &named.name)),
+            spec: spec.as_ref(),
+        };
+        let outcome = outcome(&applied, |fault| fault.message.clone());
+        self.audit.asked(&who, &asked, &outcome);
+        let applied = applied?;
         Ok(Response::new(v1::ApplyFaultResponse {
             fault: Some(view::fault(&applied, Vec::new())?),
         }))
@@ -106,9 +130,18 @@ impl FaultService for FaultApi {
         &self,
         request: Request<v1::DeleteFaultRequest>,
     ) -> Result<Response<v1::DeleteFaultResponse>, Status> {
+        let who = caller(&request);
         let request = request.into_inner();
         let name = fault_name(request.namespace, request.name)?;
-        let deleted = self.engine.delete(name.clone()).await?;
+        let deleted = self.engine.delete(name.clone()).await.map_err(Status::from);
+        let asked = Asked {
+            method: "DeleteFault",
+            fault: Some(name.to_string()),
+            spec: None,
+        };
+        let outcome = outcome(&deleted, |fault| fault.message.clone());
+        self.audit.asked(&who, &asked, &outcome);
+        let deleted = deleted?;
         // The fault is gone, which is the answer; that its counters can't be had any more doesn't make it an error.
         let mut ledgers = self.ledgers(Some(name.clone())).await.unwrap_or_default();
         Ok(Response::new(v1::DeleteFaultResponse {
@@ -120,7 +153,21 @@ impl FaultService for FaultApi {
         &self,
         request: Request<v1::DeleteAllFaultsRequest>,
     ) -> Result<Response<v1::DeleteAllFaultsResponse>, Status> {
-        let deleted = self.engine.delete_all(request.into_inner().namespace).await?;
+        let who = caller(&request);
+        let namespace = request.into_inner().namespace;
+        let fault = namespace.as_ref().map(|namespace| fault_text(namespace, "*"));
+        let deleted = self.engine.delete_all(namespace).await.map_err(Status::from);
+        let asked = Asked {
+            method: "DeleteAllFaults",
+            fault,
+            spec: None,
+        };
+        let outcome = outcome(&deleted, |faults| {
+            let names: Vec<_> = faults.iter().map(|fault| fault.fault.name.to_string()).collect();
+            format!("deleted: {}", names.join(", "))
+        });
+        self.audit.asked(&who, &asked, &outcome);
+        let deleted = deleted?;
         // As above.
         let mut ledgers = self.ledgers(None).await.unwrap_or_default();
         let faults = deleted
@@ -185,6 +232,20 @@ fn definition(
     let metadata = metadata_from_proto(metadata.unwrap_or_default());
     let spec = spec_from_proto(spec.unwrap_or_default()).map_err(invalid_fields)?;
     Ok((metadata, spec))
+}
+
+/// Who sent the request.
+pub(super) fn caller<T>(request: &Request<T>) -> Who {
+    Who::from(request.extensions().get::<Caller>())
+}
+
+fn outcome<T>(result: &Result<T, Status>, message: impl FnOnce(&T) -> String) -> Outcome {
+    match result {
+        Ok(done) => Outcome::Done {
+            message: message(done),
+        },
+        Err(status) => Outcome::from(status),
+    }
 }
 
 pub(super) fn fault_name(namespace: String, name: String) -> Result<FaultName, Status> {

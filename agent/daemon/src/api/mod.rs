@@ -2,11 +2,13 @@
 //!
 //! Nothing here touches the kernel: commands go to the engine, answers come from its snapshots.
 
+mod caller;
 mod changes;
 mod events;
 mod fault;
 mod node;
 mod observe;
+mod roles;
 mod server;
 mod socket;
 mod status;
@@ -14,16 +16,21 @@ mod stream;
 mod targets;
 mod tcp;
 mod timeline;
+mod tls;
 mod traffic;
 mod view;
 
+pub use caller::Caller;
 pub use events::WatchLoss;
+pub use roles::Role;
 pub use server::{ServeError, serve};
 pub use socket::{BindError, SocketGuard, bind_socket};
+pub use tls::{Remote, TlsError, bind_remote};
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::audit::AuditLog;
 use crate::engine::handle::Handle;
 use crate::kernel::features::Features;
 use crate::observe::event::EventHub;
@@ -39,6 +46,7 @@ pub struct Services {
     pub observe: Arc<dyn ObserveSource>,
     pub timelines: Arc<dyn TimelineSource>,
     pub node: Arc<NodeInfo>,
+    pub audit: AuditLog,
     /// Counts the events that slow readers of streams lost.
     pub watch_loss: WatchLoss,
 }

@@ -12,11 +12,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::events::{EventFilter, WATCH_STREAM, WatchLoss, event};
-use super::fault::fault_name;
+use super::fault::{caller, fault_name};
 use super::status::{invalid, invalid_field, not_found};
 use super::stream::{Ended, Sink, Stopped, produce};
 use super::timeline::timeline;
 use super::{Services, tcp, traffic, view};
+use crate::audit::{Asked, Outcome};
 use crate::observe::event::{Event, EventKind};
 use crate::observe::source::{Audit, CriSummary, SetTracingError, SyscallSummary};
 use crate::observe::syscalls::{SyscallsError, Tracing};
@@ -139,7 +140,28 @@ impl ObserveService for ObserveApi {
         &self,
         request: Request<v1::SetTracingRequest>,
     ) -> Result<Response<v1::SetTracingResponse>, Status> {
-        let Some(tracing) = request.into_inner().tracing else {
+        let who = caller(&request);
+        let result = self.trace(request.into_inner()).await;
+        let asked = Asked {
+            method: "SetTracing",
+            ..Asked::default()
+        };
+        let outcome = match &result {
+            Ok(tracing) => Outcome::Done {
+                message: format!("{tracing:?}"),
+            },
+            Err(status) => Outcome::from(status),
+        };
+        self.services.audit.asked(&who, &asked, &outcome);
+        Ok(Response::new(v1::SetTracingResponse {
+            tracing: Some(tracing_to_proto(result?)),
+        }))
+    }
+}
+
+impl ObserveApi {
+    async fn trace(&self, request: v1::SetTracingRequest) -> Result<Tracing, Status> {
+        let Some(tracing) = request.tracing else {
             let allowed = "nothing given; allowed: what is to be traced, as a whole";
             return Err(invalid_field("tracing", allowed));
         };
@@ -151,10 +173,7 @@ impl ObserveService for ObserveApi {
         };
         // It waits for the kernel's programs to end.
         let set = tokio::task::spawn_blocking(move || observe.set_tracing(&tracing).map(|()| tracing));
-        let tracing = set.await.map_err(|error| Status::internal(error.to_string()))??;
-        Ok(Response::new(v1::SetTracingResponse {
-            tracing: Some(tracing_to_proto(tracing)),
-        }))
+        Ok(set.await.map_err(|error| Status::internal(error.to_string()))??)
     }
 }
 

@@ -5,21 +5,24 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
 use sabot_proto::sabot::v1::fault_service_server::FaultServiceServer;
 use sabot_proto::sabot::v1::node_service_server::NodeServiceServer;
 use sabot_proto::sabot::v1::observe_service_server::ObserveServiceServer;
 use sabot_proto::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES};
-use tokio::net::{UnixListener, UnixStream};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
 use super::Services;
+use super::caller::Connection;
 use super::fault::FaultApi;
 use super::node::NodeApi;
 use super::observe::ObserveApi;
+use super::roles::RolesLayer;
 use super::stream::Stop;
+use super::tls::Remote;
 
 /// How long calls may take to end once the daemon stops; streams of ours end at once.
 const GRACE: Duration = Duration::from_secs(2);
@@ -37,12 +40,14 @@ pub enum ServeError {
 /// Serves until `shutdown`: then health says NOT_SERVING, streams end, and calls under way are given a moment.
 pub async fn serve(
     listener: UnixListener,
+    remote: Option<Remote>,
     services: Services,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let (stop, stopped) = Stop::new();
-    let faults = FaultServiceServer::new(FaultApi::new(services.engine.clone(), stopped.clone()))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let roles = RolesLayer::new(services.audit.clone());
+    let faults = FaultApi::new(services.engine.clone(), services.audit.clone(), stopped.clone());
+    let faults = FaultServiceServer::new(faults).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let nodes = NodeServiceServer::new(NodeApi::new(
         services.engine.clone(),
         services.node.clone(),
@@ -71,6 +76,7 @@ pub async fn serve(
     };
     let mut ended = stopped;
     let server = Server::builder()
+        .layer(roles)
         .trace_fn(|request| tracing::debug_span!("grpc", method = request.uri().path()))
         .add_service(faults)
         .add_service(nodes)
@@ -79,7 +85,7 @@ pub async fn serve(
         .add_service(reflection().build_v1()?)
         // What older clients ask for.
         .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(connections(listener), async move { ended.wait().await });
+        .serve_with_incoming_shutdown(connections(listener, remote), async move { ended.wait().await });
 
     let mut server = pin!(server.into_future());
     tokio::select! {
@@ -97,13 +103,17 @@ pub async fn serve(
     }
 }
 
-fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
-    UnixListenerStream::new(listener).then(async |connection| {
+/// Those of this machine's processes, and those of clients with certificates.
+fn connections(listener: UnixListener, remote: Option<Remote>) -> impl Stream<Item = io::Result<Connection>> {
+    let remote = remote.map(|remote| ReceiverStream::new(remote.connections()));
+    let remote = stream::iter(remote).flatten();
+    let local = UnixListenerStream::new(listener).then(async |connection| {
         if let Err(error) = &connection {
             tracing::warn!(%error, "a connection could not be accepted");
             // The listener stays readable: without a pause this would be a busy loop.
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
-        connection
-    })
+        connection.map(Connection::unix)
+    });
+    stream::select(local, remote)
 }

@@ -10,6 +10,8 @@ use crate::engine::handle::EngineError;
 /// What the violations of one answer may say together, in bytes. They travel in HTTP/2 headers, of which a client takes
 /// 16 KiB, and do so three times: as text, in which a byte may become three, and in details with that text, in base64.
 const MAX_VIOLATIONS: usize = 2048;
+/// Who gives the reasons of a `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "sabot.dev";
 
 /// `InvalidArgument` with each violation as a `google.rpc.BadRequest` field violation; of very many the first ones.
 pub(super) fn invalid(violations: impl IntoIterator<Item = (String, String)>) -> Status {
@@ -61,6 +63,10 @@ impl From<EngineError> for Status {
             }
             EngineError::NotFound(_) => Self::not_found(message),
             EngineError::Unsupported(_) => Self::failed_precondition(message),
+            EngineError::Refused { guard, .. } => {
+                let details = ErrorDetails::with_error_info(guard, DOMAIN, []);
+                Self::with_error_details(Code::FailedPrecondition, message, details)
+            }
             EngineError::Exhausted(_) => Self::resource_exhausted(message),
             EngineError::ShuttingDown => Self::unavailable(message),
             EngineError::Internal(_) => Self::internal(message),

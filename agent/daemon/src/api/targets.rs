@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sabot_core::guard::Guarded;
 use sabot_core::model::{Pod, TargetDevice, TargetSelector};
 use sabot_proto::convert::metadata_to_proto;
 use sabot_proto::sabot::v1;
@@ -39,7 +40,10 @@ pub(super) fn targets(
                 name: pod.name.clone(),
                 sandbox: pod.sandbox.clone(),
             };
-            (identity, pod_target(pod, &faults))
+            (
+                identity,
+                pod_target(pod, snapshot.world.guarded.get(&pod.sandbox), &faults),
+            )
         });
     let mut all: BTreeMap<_, _> = pods.collect();
     if namespace.is_some() {
@@ -119,9 +123,11 @@ impl<'a> FaultIndex<'a> {
     }
 }
 
-fn pod_target(pod: &Pod, faults: &FaultIndex<'_>) -> v1::TargetInfo {
+fn pod_target(pod: &Pod, guarded: Option<&Guarded>, faults: &FaultIndex<'_>) -> v1::TargetInfo {
     let refusal = if pod.host_network {
         "it is on the node's own network, which a fault on a pod must not touch".to_owned()
+    } else if let Some(guarded) = guarded {
+        guarded.to_string()
     } else {
         refusal(pod.devices.is_empty())
     };

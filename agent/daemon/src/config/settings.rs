@@ -9,7 +9,11 @@ use serde::{Deserialize, Deserializer};
 
 use crate::targets::{EndpointError, RuntimeEndpoint};
 
-use super::{Attach, Config, ConfigError, Hook, KubernetesMode, LogConfig, LogFormat, ObserveMode};
+use super::guards::GuardSettings;
+use super::remote::{self, RoleSettings, TlsSettings};
+use super::{
+    Attach, AuditPlace, Config, ConfigError, Hook, KubernetesMode, LogConfig, LogFormat, ObserveMode,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -21,6 +25,24 @@ pub(super) struct Settings {
     /// /run/sabot/sabotd.sock]
     #[arg(long, env = "SABOT_SOCKET", value_name = "PATH")]
     socket: Option<PathBuf>,
+
+    /// Address that gRPC is served on with mutual TLS: --tls-cert, --tls-key and --tls-client-ca are needed with it
+    /// [default: none]
+    #[arg(long, env = "SABOT_LISTEN", value_name = "HOST:PORT")]
+    listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    tls: TlsSettings,
+
+    #[command(flatten)]
+    roles: RoleSettings,
+
+    #[command(flatten)]
+    guard: GuardSettings,
+
+    /// Where it is written who asked for what and what became of it, as JSON lines: a file, or `stderr` [default: nowhere]
+    #[arg(long, env = "SABOT_AUDIT_LOG", value_name = "FILE|stderr")]
+    audit_log: Option<PathBuf>,
 
     /// Address of /metrics, /healthz and /readyz, or `none` [default: 0.0.0.0:9464]
     #[arg(long, env = "SABOT_METRICS_ADDRESS", value_name = "HOST:PORT", value_parser = metrics_address)]
@@ -158,6 +180,11 @@ impl Settings {
         let syscall_cgroup = both(self.syscall_cgroup, lower.syscall_cgroup);
         Self {
             socket: self.socket.or(lower.socket),
+            listen: self.listen.or(lower.listen),
+            tls: self.tls.over(lower.tls),
+            roles: self.roles.over(lower.roles),
+            guard: self.guard.over(lower.guard),
+            audit_log: self.audit_log.or(lower.audit_log),
             metrics_address: self.metrics_address.or(lower.metrics_address),
             runtime_endpoint: self.runtime_endpoint.or(lower.runtime_endpoint),
             runtime_poll: self.runtime_poll.or(lower.runtime_poll),
@@ -192,6 +219,9 @@ impl Settings {
             socket: self
                 .socket
                 .unwrap_or_else(|| PathBuf::from("/run/sabot/sabotd.sock")),
+            remote: remote::complete(self.listen, self.tls, self.roles)?,
+            guards: self.guard.complete()?,
+            audit_log: self.audit_log.map(audit_log),
             metrics_address: match self.metrics_address {
                 Some(MetricsAddress(address)) => address,
                 None => Some(SocketAddr::from(([0, 0, 0, 0], 9464))),
@@ -232,10 +262,18 @@ impl Settings {
 }
 
 /// The lower layer's values come first.
-fn both(upper: Option<Vec<String>>, lower: Option<Vec<String>>) -> Option<Vec<String>> {
+pub(super) fn both<T>(upper: Option<Vec<T>>, lower: Option<Vec<T>>) -> Option<Vec<T>> {
     match (upper, lower) {
         (Some(upper), Some(lower)) => Some(lower.into_iter().chain(upper).collect()),
         (upper, lower) => upper.or(lower),
+    }
+}
+
+fn audit_log(path: PathBuf) -> AuditPlace {
+    if path.as_os_str() == "stderr" {
+        AuditPlace::Stderr
+    } else {
+        AuditPlace::File(path)
     }
 }
 
@@ -286,7 +324,7 @@ fn metrics_address(text: &str) -> Result<MetricsAddress, String> {
 }
 
 /// How a setting's text is read, for the flag and the file alike.
-trait TextParser<T> {
+pub(super) trait TextParser<T> {
     fn parse(text: &str) -> Result<T, String>;
 }
 
@@ -319,7 +357,9 @@ impl TextParser<RuntimeEndpoint> for EndpointParser {
     }
 }
 
-fn with_parser<'de, T, D: Deserializer<'de>, P: TextParser<T>>(from: D) -> Result<Option<T>, D::Error> {
+pub(super) fn with_parser<'de, T, D: Deserializer<'de>, P: TextParser<T>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
     /// Sizes may be written as plain numbers too.
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "a text or a number is needed")]

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::targets::RuntimeEndpoint;
 
-use super::{Attach, Config, ConfigError, Hook, KubernetesMode, LogFormat, ObserveMode};
+use super::{Attach, AuditPlace, Config, ConfigError, Hook, KubernetesMode, LogFormat, ObserveMode};
 
 fn load(arguments: &[&str]) -> Result<Config, ConfigError> {
     Config::load(std::iter::once("sabotd").chain(arguments.iter().copied()))
@@ -122,17 +122,34 @@ fn every_flag_has_its_variable() {
     }
 }
 
+/// The table of the file that a flag's setting is in, and its key there.
+fn place(long: &str) -> (&'static str, &str) {
+    match long {
+        "tls-operator" => ("[roles]", "operators"),
+        "tls-viewer" => ("[roles]", "viewers"),
+        _ => {
+            let tables = [("guard-", "[guard]"), ("tls-", "[tls]")];
+            let inside = tables
+                .iter()
+                .find_map(|(prefix, table)| Some((*table, long.strip_prefix(prefix)?)));
+            inside.unwrap_or(("", long))
+        }
+    }
+}
+
 #[test]
 fn the_files_keys_are_the_flags_names() {
     use clap::CommandFactory;
-    let wrong = with_file("surprise = 1", &[])
-        .expect_err("an unknown key")
-        .to_string();
     for argument in super::CommandLine::command().get_arguments() {
         let long = argument.get_long().expect("only long flags");
-        if !["help", "version", "config"].contains(&long) {
-            assert!(wrong.contains(&format!("`{long}`")), "{long} is no key: {wrong}");
+        if ["help", "version", "config"].contains(&long) {
+            continue;
         }
+        let (table, key) = place(long);
+        let wrong = with_file(&format!("{table}\nsurprise = 1"), &[])
+            .expect_err("an unknown key")
+            .to_string();
+        assert!(wrong.contains(&format!("`{key}`")), "{long} is no key: {wrong}");
     }
 }
 
@@ -205,4 +222,86 @@ fn a_bad_file_is_refused_by_path_and_key() {
             assert!(message.contains(part), "{text}: `{part}` is not in: {message}");
         }
     }
+}
+
+#[test]
+fn guards_come_from_flags_and_from_their_table() {
+    let text = "
+        [guard]
+        protected-namespace = ['bank']
+        namespace-share = '25%'
+        node-share = 40
+        opt-in = 'chaos in (yes, maybe)'
+        port = [2222]
+    ";
+    let flags = [
+        "--guard-protected-namespace",
+        "shop,till",
+        "--guard-node-share",
+        "10",
+    ];
+    let guards = with_file(text, &flags).expect("valid").guards;
+    let namespaces: Vec<_> = guards
+        .pods
+        .protected_namespaces
+        .iter()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(namespaces, ["bank", "shop", "till"]);
+    assert_eq!(guards.pods.namespace_share.value(), 25.0);
+    assert_eq!(guards.pods.node_share.value(), 10.0);
+    let wanted = guards.pods.opt_in.expect("it is given");
+    assert!(wanted.matches(&[("chaos".to_owned(), "yes".to_owned())].into()));
+    assert!(!wanted.matches(&[("chaos".to_owned(), "no".to_owned())].into()));
+    assert_eq!(guards.ports, [2222].into());
+
+    let guards = with_file("", &[]).expect("valid").guards;
+    assert!(guards.pods.protected_namespaces.contains("kube-system"));
+    assert_eq!(guards.ports, [22, 10250].into());
+    assert!(!guards.pods.limit_shares());
+    let none = load(&["--guard-protected-namespace", "none"])
+        .expect("valid")
+        .guards;
+    assert!(none.pods.protected_namespaces.is_empty());
+}
+
+#[test]
+fn tcp_is_served_with_files_and_roles_only() {
+    let text = "
+        listen = '127.0.0.1:9465'
+        [tls]
+        cert = '/c'
+        key = '/k'
+        client-ca = '/a'
+        [roles]
+        operators = ['olga']
+        viewers = ['vera']
+    ";
+    let remote = with_file(text, &["--tls-viewer", "viktor"])
+        .expect("valid")
+        .remote;
+    let remote = remote.expect("it is served");
+    assert_eq!(remote.address.to_string(), "127.0.0.1:9465");
+    assert_eq!(remote.files.client_authorities.to_str(), Some("/a"));
+    assert_eq!(remote.roles.operators, ["olga".to_owned()].into());
+    assert_eq!(remote.roles.viewers, ["vera", "viktor"].map(str::to_owned).into());
+    assert_eq!(load(&[]).expect("valid").remote, None);
+    let error = refused(&["--listen", "127.0.0.1:9465", "--tls-cert", "/c"]);
+    assert!(error.contains("missing: --tls-key, --tls-client-ca"), "{error}");
+    let error = with_file(text, &["--tls-operator", "vera"])
+        .expect_err("two roles")
+        .to_string();
+    assert!(
+        error.contains("tls-viewer") && error.contains("`vera`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_audit_log_is_a_file_or_stderr() {
+    let place = |given: &str| load(&["--audit-log", given]).expect("valid").audit_log;
+    assert_eq!(place("stderr"), Some(AuditPlace::Stderr));
+    assert_eq!(place("/var/log/a"), Some(AuditPlace::File("/var/log/a".into())));
+    assert!(refused(&["--audit-log", "a.log"]).contains("an absolute path"));
+    assert_eq!(load(&[]).expect("valid").audit_log, None);
 }

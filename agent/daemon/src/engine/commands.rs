@@ -84,7 +84,9 @@ impl Engine {
             };
             EngineError::Invalid(violations.iter().map(violation).collect())
         })?;
-        needs::check(&self.features, &self.fix(fault.clone()))?;
+        let fixed = self.fix(fault.clone());
+        needs::check(&self.features, &fixed)?;
+        self.guard(&fixed)?;
         Ok(fault)
     }
 
@@ -187,6 +189,7 @@ impl Engine {
         self.desired.insert(name.clone(), fault);
         self.announce(&name, change, &message);
         self.dirty = true;
+        self.shares_moved = true;
         Ok(name)
     }
 
@@ -201,7 +204,8 @@ impl Engine {
     }
 
     fn preview(&self, fault: ValidFault) -> Preview {
-        preview::preview(self.fix(fault), &self.update, &self.observed)
+        let control = self.control_plane.ends(&self.world);
+        preview::preview(self.fix(fault), &self.update, &self.observed, &control)
     }
 
     fn delete(&mut self, name: &FaultName, reply: Reply<FaultView>) {

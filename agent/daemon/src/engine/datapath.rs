@@ -1,7 +1,7 @@
 //! The one door through which the engine changes the kernel.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use sabot_core::model::{BootTime, TargetDevice, TargetKey};
 use sabot_core::plan::{Equipment, PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
@@ -56,6 +56,13 @@ pub trait Datapath: Send + Sync + 'static {
     /// # Errors
     /// A full table, or the kernel's refusal.
     fn set_node_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), DatapathError>;
+
+    /// Says which ends of TCP connections keep the node reachable; rules on the node's devices spare them unless they say
+    /// otherwise.
+    ///
+    /// # Errors
+    /// A full table, or the kernel's refusal.
+    fn set_control_plane(&self, ends: &BTreeSet<SocketAddr>) -> Result<(), DatapathError>;
 
     /// Writes the slot's other body and swaps to it; the counters of the slot stay.
     ///

@@ -176,6 +176,9 @@ pub enum EngineError {
     /// This machine can't do what the fault needs; the text says what is missing.
     #[error("{0}")]
     Unsupported(String),
+    /// A guard refuses it.
+    #[error("refused by the guard {guard}: {message}")]
+    Refused { guard: &'static str, message: String },
     /// A table is full.
     #[error("{0}")]
     Exhausted(String),

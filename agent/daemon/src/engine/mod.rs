@@ -6,6 +6,7 @@
 mod book;
 mod commands;
 pub mod datapath;
+mod guards;
 pub mod handle;
 mod heartbeat;
 mod ledger;
@@ -23,6 +24,7 @@ mod wanted;
 mod workers;
 
 pub use heartbeat::Heartbeat;
+pub use node::ControlPlane;
 pub use reconciler::{Control, Engine, LeftBehind, Options, Parts};
 pub use source::WorldSource;
 

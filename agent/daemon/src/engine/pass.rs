@@ -26,8 +26,11 @@ impl Engine {
         let now = self.datapath.now();
         self.end_expired(now);
         self.forget_ended(now);
+        self.share_again();
         self.settle(now);
-        self.node.write(&*self.datapath, &self.world.node_addresses, now);
+        let control = self.control_plane.ends(&self.world);
+        self.node
+            .write(&*self.datapath, &self.world.node_addresses, control, now);
         // Before any answer can come that a fault in force waits for.
         self.tell_places(now);
         self.close_the_gap();
@@ -64,6 +67,7 @@ impl Engine {
         };
         self.announce(name, change, &view.message);
         self.dirty = true;
+        self.shares_moved = true;
         Some(view)
     }
 

@@ -1,6 +1,7 @@
 //! What a fault would touch, and what its author should know before.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use sabot_core::model::{Fault, ObjectName, Peer, PodSelector, PortRef, World};
 use sabot_core::plan::{Observed, PeerEntry};
@@ -12,9 +13,19 @@ use super::store::explained;
 use super::view;
 use crate::targets::WorldUpdate;
 
-pub(super) fn preview(fault: Fault, update: &WorldUpdate, observed: &Observed) -> Preview {
+/// Of very many ends of the control plane, so many are named.
+const NAMED_ENDS: usize = 16;
+
+/// `control` are the ends of the connections that keep the node reachable.
+pub(super) fn preview(
+    fault: Fault,
+    update: &WorldUpdate,
+    observed: &Observed,
+    control: &BTreeSet<SocketAddr>,
+) -> Preview {
     let resolution = resolve(&fault, &update.world);
     let targets = view::targets(&fault, &resolution, None, observed);
+    let on_node = resolution.targets.iter().any(|target| target.device.node_device);
     let mut warnings = Vec::new();
     if let Some(reason) = resolution.pending {
         let reason = explained(&fault.target, reason, update);
@@ -23,6 +34,7 @@ pub(super) fn preview(fault: Fault, update: &WorldUpdate, observed: &Observed) -
     warnings.extend(resolution.refused.iter().map(|refused| refused.reason.clone()));
     let entries = peer_entries(&fault, &update.world);
     warnings.extend(node_warning(&fault, &update.world, entries.iter()));
+    warnings.extend(on_node.then(|| control_warning(&fault, control)));
     warnings.extend(peer_warnings(&fault, &update.world));
     if !fault.peers.is_empty() && entries.is_empty() && !fault.watches_dns() {
         warnings.push("none of the peers exists now, so that no packet would match".to_owned());
@@ -100,6 +112,21 @@ fn node_warning<'a>(
              restart the pods"
         )
     })
+}
+
+/// What `allowControlPlane` means for a fault on the node's own devices.
+fn control_warning(fault: &Fault, control: &BTreeSet<SocketAddr>) -> String {
+    let named: Vec<String> = control.iter().take(NAMED_ENDS).map(ToString::to_string).collect();
+    let more = match control.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let ends = format!("TCP connections with {}{more}", named.join(", "));
+    if fault.allow_control_plane {
+        format!("{ends} are included: the node may not be reachable any more before the fault ends")
+    } else {
+        format!("{ends} are kept, so that the node stays reachable; allowControlPlane: true includes them")
+    }
 }
 
 /// What is known of a name now, and how more gets known.

@@ -1,10 +1,11 @@
 //! The one task that owns the desired and the observed state, and its loop: every event leads to a pass that compares
 //! both and closes the gap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sabot_core::guard::Guards;
 use sabot_core::model::{BootTime, Fault, FaultName, World};
 use sabot_core::plan::{Observed, Policy};
 use sabot_core::{Limits, Planner};
@@ -14,7 +15,7 @@ use super::book::Book;
 use super::datapath::Datapath;
 use super::handle::{Command, Handle, Phase, Snapshot};
 use super::heartbeat::Heartbeat;
-use super::node::NodeAddresses;
+use super::node::{ControlPlane, NodeTables};
 use super::retries::Retries;
 use super::source::WorldSource;
 use super::store::Store;
@@ -37,10 +38,11 @@ const TIMER_STEP: Duration = Duration::from_millis(1);
 const REVERT_WAIT: Duration = Duration::from_secs(10);
 
 /// Settings of the engine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// What validation allows.
     pub limits: Limits,
+    pub guards: Guards,
     pub policy: Policy,
     /// How long an ended fault stays listed with its last counters.
     pub keep_ended: Duration,
@@ -52,6 +54,7 @@ pub struct Parts {
     pub source: Arc<dyn WorldSource>,
     pub features: Arc<Features>,
     pub events: EventHub,
+    pub control_plane: ControlPlane,
     /// Is told how long each pass took.
     pub on_reconcile: Box<dyn Fn(Duration) + Send>,
 }
@@ -100,6 +103,10 @@ pub struct Engine {
 
     pub(super) update: Arc<WorldUpdate>,
     pub(super) world: Arc<World>,
+    /// The pods that have faults, by sandbox, where the guards bound how many may.
+    pub(super) standing: BTreeSet<String>,
+    /// Faults have come, changed or gone since that was looked at.
+    pub(super) shares_moved: bool,
     pub(super) store: Store,
     /// The active faults, as the planner wants them.
     pub(super) desired: BTreeMap<FaultName, Arc<Fault>>,
@@ -107,7 +114,8 @@ pub struct Engine {
     pub(super) planner: Planner,
     pub(super) book: Book,
     pub(super) retries: Retries,
-    pub(super) node: NodeAddresses,
+    pub(super) node: NodeTables,
+    pub(super) control_plane: ControlPlane,
     pub(super) workers: Workers,
     pub(super) waiters: Waiters,
     pub(super) places: Places,
@@ -141,8 +149,10 @@ impl Engine {
         let (done_sender, done) = mpsc::unbounded_channel();
         let (stop_sender, stop) = watch::channel(false);
         let mut updates = parts.source.watch();
-        let update = updates.borrow_and_update().clone();
+        let mut update = Arc::unwrap_or_clone(updates.borrow_and_update().clone());
+        let standing = options.guards.apply(&mut update.world, [], &BTreeSet::new());
         let world = Arc::new(update.world.clone());
+        let update = Arc::new(update);
         let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot {
             generation: 0,
             faults: BTreeMap::new(),
@@ -168,13 +178,16 @@ impl Engine {
             snapshots,
             update,
             world,
+            standing,
+            shares_moved: false,
             store: Store::default(),
             desired: BTreeMap::new(),
             observed: Observed::default(),
             planner: Planner::default(),
             book: Book::default(),
             retries: Retries::default(),
-            node: NodeAddresses::default(),
+            node: NodeTables::default(),
+            control_plane: parts.control_plane,
             waiters: Waiters::default(),
             places: Places::default(),
             plan_at: None,
@@ -234,6 +247,7 @@ impl Engine {
             _ = self.stop.wait_for(|stop| *stop) => Woken::Stop,
             Some(done) = self.done.recv() => Woken::Done(done),
             Ok(()) = self.updates.changed() => Woken::World,
+            Ok(()) = self.control_plane.servers.changed() => Woken::Time,
             Some((place, command)) = self.resumed.recv() => Woken::Command { command, looked: Some(place) },
             command = self.commands.recv() => match command {
                 Some(command) => Woken::Command { command, looked: None },
@@ -288,15 +302,8 @@ impl Engine {
     }
 
     fn world_changed(&mut self) {
-        self.update = self.updates.borrow_and_update().clone();
-        if self.update.world != *self.world {
-            self.world = Arc::new(self.update.world.clone());
-            self.planner.world_changed();
-        }
-        for active in self.store.active.values_mut() {
-            active.resolve(&self.update);
-        }
-        self.dirty = true;
+        let update = self.updates.borrow_and_update().clone();
+        self.see(update);
     }
 
     /// Takes over what the source knows by now, for a command that asked it to look.

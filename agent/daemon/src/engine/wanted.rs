@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use sabot_core::model::{BootTime, ClusterWanted, Fault, Peer, TargetSelector, World};
 use sabot_core::resolve::{Coverage, covered_services};
 
+use super::node::ControlPlane;
 use crate::targets::Wanted;
 
 /// What a fault names that isn't in sight by itself.
@@ -114,6 +115,10 @@ impl Places {
             wanted.node |= sight.node;
         }
         wanted.cluster = ClusterWanted::all(all.iter().map(|sight| &sight.cluster));
+        if wanted.node || !(wanted.netns_paths.is_empty() && wanted.interfaces.is_empty()) {
+            // It may be the node itself, whose way to the API server is kept.
+            wanted.cluster.services.insert(ControlPlane::service());
+        }
         wanted
     }
 

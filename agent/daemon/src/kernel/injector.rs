@@ -1,7 +1,7 @@
 //! The engine's door to the kernel.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -205,6 +205,10 @@ impl Datapath for Injector {
 
     fn set_node_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), DatapathError> {
         Ok(self.tables.set_node_addresses(addresses)?)
+    }
+
+    fn set_control_plane(&self, ends: &BTreeSet<SocketAddr>) -> Result<(), DatapathError> {
+        Ok(self.tables.set_control_plane(ends)?)
     }
 
     fn write_rule(&self, slot: Slot, rule: &RuleBody) -> Result<(), DatapathError> {

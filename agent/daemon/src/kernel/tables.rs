@@ -6,7 +6,7 @@
 mod peers;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
@@ -20,7 +20,7 @@ use sabot_abi as abi;
 use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
 use self::peers::Peers;
-use super::tables_encode::{PortBlock, encode_ports, encode_rule, mapped};
+use super::tables_encode::{PortBlock, control_end, encode_ports, encode_rule, mapped};
 use crate::engine::handle::{LedgerDirection, Tally};
 
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,7 @@ struct Inner {
     targets: Array<MapData, abi::Target>,
     ports: LpmTrie<MapData, abi::PortKey, u32>,
     node_addresses: KernelHash<MapData, [u8; 16], u32>,
+    control_plane: KernelHash<MapData, abi::ControlEnd, u32>,
     counters: PerCpuHashMap<MapData, abi::CounterKey, abi::Counters>,
     streams: KernelHash<MapData, abi::CounterKey, abi::Stream>,
     /// The id of the next stream that is made.
@@ -64,6 +65,8 @@ struct Inner {
     slot_ports: HashMap<Slot, Vec<PortBlock>>,
     target_words: HashMap<TargetId, u32>,
     spared: BTreeSet<IpAddr>,
+    /// What the table of the control plane holds.
+    kept: BTreeSet<SocketAddr>,
 }
 
 /// The summed counters of one (slot, target, direction).
@@ -82,6 +85,7 @@ impl Tables {
             targets: take(ebpf, "TARGETS")?,
             ports: take(ebpf, "PORTS")?,
             node_addresses: take(ebpf, "NODE_ADDRESSES")?,
+            control_plane: take(ebpf, "CONTROL_PLANE")?,
             counters: take(ebpf, "COUNTERS")?,
             streams: take(ebpf, "STREAMS")?,
             next_stream: 0,
@@ -90,6 +94,7 @@ impl Tables {
             slot_ports: HashMap::new(),
             target_words: HashMap::new(),
             spared: BTreeSet::new(),
+            kept: BTreeSet::new(),
         };
         Ok(Self {
             inner: Mutex::new(inner),
@@ -178,6 +183,25 @@ impl Tables {
             unless_absent(inner.node_addresses.remove(&mapped(address)))
                 .map_err(on("remove a node address"))?;
             inner.spared.remove(&address);
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_control_plane(&self, ends: &BTreeSet<SocketAddr>) -> Result<(), TableError> {
+        let mut inner = self.lock();
+        let gone: Vec<SocketAddr> = inner.kept.difference(ends).copied().collect();
+        let new: Vec<SocketAddr> = ends.difference(&inner.kept).copied().collect();
+        for end in new {
+            inner
+                .control_plane
+                .insert(control_end(end), 1, 0)
+                .map_err(on("add an end of the control plane"))?;
+            inner.kept.insert(end);
+        }
+        for end in gone {
+            unless_absent(inner.control_plane.remove(&control_end(end)))
+                .map_err(on("remove an end of the control plane"))?;
+            inner.kept.remove(&end);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The domain's words in the ABI's layouts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use sabot_abi as abi;
@@ -175,6 +175,13 @@ fn aligned_blocks(first: u16, last: u16) -> impl Iterator<Item = (u16, u32)> {
     })
 }
 
+pub(super) fn control_end(end: SocketAddr) -> abi::ControlEnd {
+    abi::ControlEnd {
+        address: mapped(end.ip().to_canonical()),
+        port: end.port().to_be_bytes(),
+    }
+}
+
 /// IPv4 addresses as IPv4-mapped IPv6 ones.
 pub(super) fn mapped(address: IpAddr) -> [u8; 16] {
     match address {
@@ -211,6 +218,7 @@ fn flags(rule: &RuleBody) -> u32 {
         (rule.peers_exact, abi::RULE_PEERS_EXACT),
         (rule.peers_prefix, abi::RULE_PEERS_PREFIX),
         (rule.spare_node, abi::RULE_SPARE_NODE),
+        (rule.allow_control_plane, abi::RULE_CONTROL_PLANE),
         (
             rule.ports.iter().any(|port| port.what != PortRange::All),
             abi::RULE_PORTS,

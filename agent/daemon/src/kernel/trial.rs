@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -212,6 +212,12 @@ impl Trial {
     /// The table is full.
     pub fn set_node_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), TrialError> {
         Ok(self.tables.set_node_addresses(addresses)?)
+    }
+
+    /// # Errors
+    /// The table is full.
+    pub fn set_control_plane(&self, ends: &BTreeSet<SocketAddr>) -> Result<(), TrialError> {
+        Ok(self.tables.set_control_plane(ends)?)
     }
 
     /// Says that the delay line was alive at this time.

@@ -37,6 +37,7 @@ pub(crate) fn fault_view(text: &str, phase: Phase, slot: u32, targets: &[u32]) -
         ramp: None,
         seed: 7,
         spare_node: true,
+        allow_control_plane: false,
         action: Action::Partition,
         duration,
         starts_at: BootTime(0),

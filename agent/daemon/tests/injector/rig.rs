@@ -82,6 +82,7 @@ impl Rig {
             peers_exact: peer.is_some(),
             peers_prefix: false,
             spare_node: false,
+            allow_control_plane: false,
             watches_dns: false,
             pulse: None,
             ramp: None,

@@ -1,12 +1,13 @@
 //! The daemon's engine on the real datapath, with a world that the test tells it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sabot_core::guard::Guards;
 use sabot_core::model::{
     Cluster as KnownCluster, Endpoint, EndpointPort, FaultName, ObjectName, Pod as KnownPod, Service,
     ServicePort, TargetDevice,
@@ -15,7 +16,7 @@ use sabot_core::plan::Policy;
 use sabot_core::spec::Manifest;
 use sabot_core::{Limits, parse_manifests};
 use sabotd::engine::handle::{Handle, LedgerDirection, Phase};
-use sabotd::engine::{Control, Engine, LeftBehind, Options, Parts, WorldSource};
+use sabotd::engine::{Control, ControlPlane, Engine, LeftBehind, Options, Parts, WorldSource};
 use sabotd::kernel::{HookKind, Injector, InjectorOptions, probe};
 use sabotd::observe::event::EventHub;
 use sabotd::targets::netns::target_devices;
@@ -94,6 +95,10 @@ impl Rig {
             source: told.clone(),
             features: Arc::new(probe::probe()),
             events: EventHub::new(16),
+            control_plane: ControlPlane {
+                ports: BTreeSet::new(),
+                servers: watch::Sender::default().subscribe(),
+            },
             on_reconcile: Box::new(|_| {}),
         };
         let policy = Policy {
@@ -105,6 +110,7 @@ impl Rig {
         };
         let options = Options {
             limits: Limits::default(),
+            guards: Guards::none(),
             policy,
             keep_ended: PATIENCE,
         };
@@ -197,6 +203,7 @@ fn known(place: usize, pod: &Pod) -> KnownPod {
         uid: format!("uid-{place}"),
         sandbox: format!("sandbox-{place}"),
         labels: [("app".to_owned(), app.to_owned())].into(),
+        annotations: BTreeMap::new(),
         addresses: vec![pod.ip()],
         host_network: false,
         netns_path: Some(path.to_owned()),

@@ -4,6 +4,7 @@
 mod actions;
 mod chances;
 mod choices;
+mod control;
 mod corruption;
 mod damage;
 mod diversions;

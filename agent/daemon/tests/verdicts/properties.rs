@@ -36,6 +36,7 @@ fn put_into_force(rig: &mut Rig, case: &Case) {
             peers_exact: false,
             peers_prefix: false,
             spare_node: fault.spare_node,
+            allow_control_plane: false,
             watches_dns: false,
             pulse: fault.pulse,
             ramp: fault.ramp,

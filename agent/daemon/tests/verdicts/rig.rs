@@ -246,6 +246,7 @@ pub(crate) fn rule(action: Action) -> RuleBody {
         peers_exact: false,
         peers_prefix: false,
         spare_node: false,
+        allow_control_plane: false,
         watches_dns: false,
         pulse: None,
         ramp: None,

@@ -69,6 +69,7 @@ fn full_spec() -> spec::FaultSpec {
             spec::Port::default(),
         ],
         spare_node: Some(false),
+        allow_control_plane: Some(true),
         sample_every: Some(0),
         action: delay(),
         ..spec::FaultSpec::default()

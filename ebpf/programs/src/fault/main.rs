@@ -10,6 +10,7 @@ mod action;
 mod choice;
 mod clock;
 mod connections;
+mod control;
 mod corrupt;
 mod counters;
 mod detour;

@@ -6,6 +6,7 @@ use sabot_abi::{Counters, INCIDENT_NO_COUNTERS, MAX_TARGET_SLOTS, Role, Rule, Ta
 
 use crate::action::{Outcome, Visit};
 use crate::clock;
+use crate::control;
 use crate::counters::{self, add, incident};
 use crate::detour::Detour;
 use crate::events::{self, Decision};
@@ -152,6 +153,9 @@ fn visit(ctx: &TcContext, slot: u32, direction: u32) -> Option<Step> {
         return None;
     }
     let journey = Journey::current(ctx, packet, direction, now)?;
+    if control::spares(rule, journey.target, packet) {
+        return None;
+    }
     Some(meet(ctx, &journey, slot, rule))
 }
 
@@ -208,6 +212,7 @@ fn resume(ctx: &TcContext, journey: &Journey<'_>, slot: u32, is_counted: bool) -
     if !is_counted {
         let is_named = rule.is_some_and(|rule| {
             filter::matches(rule, journey.packet, journey.direction)
+                && !control::spares(rule, journey.target, journey.packet)
                 && filter::portion(rule, journey.packet) == Portion::Whole
         });
         if !is_named {

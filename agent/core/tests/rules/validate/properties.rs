@@ -208,6 +208,7 @@ fn any_manifest() -> impl Strategy<Value = Manifest> {
                         ports,
                         packets,
                         spare_node: None,
+                        allow_control_plane: None,
                         sample_every,
                         seed,
                         pulse,

@@ -29,6 +29,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::{Limits, NodeInfo, ServeError, Services, SocketGuard, WatchLoss, bind_socket, serve};
+use crate::audit::AuditLog;
 use crate::engine::handle::LedgerEntry;
 use crate::kernel::features::{Feature, Features};
 use crate::observe::event::EventHub;
@@ -185,10 +186,11 @@ impl Fixture {
             observe: Arc::new(Observers::default()),
             timelines: Arc::new(OneTimeline),
             node: Arc::new(node_info()),
+            audit: AuditLog::default(),
             watch_loss: watch_loss.clone(),
         };
         let (shutdown, stopped) = oneshot::channel();
-        let server = tokio::spawn(serve(listener, services, async {
+        let server = tokio::spawn(serve(listener, None, services, async {
             let _ = stopped.await;
         }));
         let path = socket.clone();

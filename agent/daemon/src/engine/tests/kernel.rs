@@ -1,7 +1,7 @@
 //! A kernel that remembers what it was told, and minds the order in which it was told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard};
 
 use sabot_core::model::{BootTime, TargetDevice, TargetKey};
@@ -18,6 +18,7 @@ pub(super) struct State {
     pub(super) lists: BTreeMap<TargetId, Vec<Slot>>,
     pub(super) peers: BTreeMap<PeerSetId, BTreeSet<PeerEntry>>,
     pub(super) node: BTreeSet<IpAddr>,
+    pub(super) control_plane: BTreeSet<SocketAddr>,
     pub(super) counters: BTreeMap<(Slot, TargetId), Ledger>,
     pub(super) disarmed: bool,
     /// Calls by name.
@@ -185,6 +186,13 @@ impl Datapath for FakeKernel {
         let mut state = self.state();
         state.called("set_node_addresses")?;
         state.node = addresses.clone();
+        Ok(())
+    }
+
+    fn set_control_plane(&self, ends: &BTreeSet<SocketAddr>) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        state.called("set_control_plane")?;
+        state.control_plane = ends.clone();
         Ok(())
     }
 

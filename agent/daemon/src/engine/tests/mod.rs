@@ -1,6 +1,7 @@
 mod apply;
 mod ending;
 mod failures;
+mod guards;
 mod kernel;
 mod ledgers;
 mod rig;

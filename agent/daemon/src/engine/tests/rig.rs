@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sabot_core::Limits;
+use sabot_core::guard::Guards;
 use sabot_core::model::{FaultName, NetnsId, Pod, TargetDevice, TargetIdentity, TargetKey};
 use sabot_core::plan::{Policy, Slot, TargetId};
 use sabot_core::spec::{FaultSpec, Metadata};
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::kernel::FakeKernel;
 use crate::engine::handle::{EngineError, FaultView, Handle, Phase, RuntimeState};
-use crate::engine::{Control, Engine, LeftBehind, Options, Parts, WorldSource};
+use crate::engine::{Control, ControlPlane, Engine, LeftBehind, Options, Parts, WorldSource};
 use crate::kernel::features::{Feature, Features};
 use crate::observe::event::{Event, EventHub, EventKind};
 use crate::targets::kube::KubeState;
@@ -141,6 +142,8 @@ impl WorldSource for FakeWorld {
 pub(super) struct Rig {
     pub(super) kernel: Arc<FakeKernel>,
     pub(super) world: Arc<FakeWorld>,
+    /// Where the API server is.
+    pub(super) servers: watch::Sender<BTreeSet<std::net::SocketAddr>>,
     pub(super) handle: Handle,
     pub(super) control: Control,
     pub(super) events: broadcast::Receiver<Arc<Event>>,
@@ -156,6 +159,7 @@ impl Rig {
     pub(super) fn with(change: impl FnOnce(&mut Options), missing: &[&'static str]) -> Self {
         let mut options = Options {
             limits: Limits::default(),
+            guards: Guards::default(),
             policy: Policy {
                 keep_warm: Duration::from_secs(60),
                 attach_eagerly: false,
@@ -167,6 +171,7 @@ impl Rig {
         };
         change(&mut options);
         let (kernel, world) = (Arc::new(FakeKernel::new()), Arc::new(FakeWorld::new()));
+        let servers = watch::Sender::default();
         let hub = EventHub::new(256);
         let events = hub.subscribe();
         let parts = Parts {
@@ -174,12 +179,17 @@ impl Rig {
             source: world.clone(),
             features: Arc::new(features(missing)),
             events: hub,
+            control_plane: ControlPlane {
+                ports: [22].into(),
+                servers: servers.subscribe(),
+            },
             on_reconcile: Box::new(|_| {}),
         };
         let (engine, handle, control) = Engine::new(parts, options);
         Self {
             kernel,
             world,
+            servers,
             handle,
             control,
             events,
@@ -282,6 +292,7 @@ pub(super) fn pod(name: &str, app: &str, number: u8) -> Pod {
         uid: format!("uid-{name}"),
         sandbox: format!("sandbox-{number}"),
         labels: BTreeMap::from([("app".to_owned(), app.to_owned())]),
+        annotations: BTreeMap::new(),
         addresses: vec![[10, 0, 0, number].into()],
         host_network: false,
         netns_path: None,

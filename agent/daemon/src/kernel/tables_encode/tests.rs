@@ -21,6 +21,7 @@ fn body(action: Action) -> RuleBody {
         peers_exact: false,
         peers_prefix: false,
         spare_node: false,
+        allow_control_plane: false,
         watches_dns: false,
         pulse: None,
         ramp: None,

@@ -20,6 +20,7 @@ fn pod(name: &str, netns: Option<&Path>) -> Pod {
         uid: format!("uid-{name}"),
         sandbox: format!("sandbox-{name}"),
         labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         addresses: Vec::new(),
         host_network: netns.is_none(),
         netns_path: netns.map(Path::to_owned),

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use sabot_core::guard::ANNOTATIONS;
 use sabot_core::model::{NetnsId, Pod};
 use sabot_proto::runtime::v1::{NamespaceMode, PodSandboxState, PodSandboxStatus, PodSandboxStatusResponse};
 use serde::Deserialize;
@@ -138,6 +139,11 @@ impl TryFrom<PodSandboxStatusResponse> for Description {
             uid: metadata.uid,
             sandbox: status.id,
             labels: status.labels.into_iter().collect(),
+            annotations: status
+                .annotations
+                .into_iter()
+                .filter(|(key, _)| key.starts_with(ANNOTATIONS))
+                .collect(),
             addresses: status
                 .network
                 .into_iter()

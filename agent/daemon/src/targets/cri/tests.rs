@@ -77,6 +77,7 @@ async fn pods_appear_and_disappear() {
         uid: "uid-web".into(),
         sandbox: "s1".into(),
         labels: [("app".to_owned(), "web".to_owned())].into(),
+        annotations: Default::default(),
         addresses: ["10.88.0.2", "fd00::2"].map(|a| a.parse().unwrap()).into(),
         host_network: false,
         netns_path: Some(netns.path().to_owned()),

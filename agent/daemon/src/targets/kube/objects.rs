@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use sabot_core::guard::ANNOTATIONS;
 use sabot_core::model::{ClusterPod, Endpoint, EndpointPort, ObjectName, Service, ServicePort};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -163,11 +164,17 @@ impl Kind for PodObject {
             uid: metadata.uid,
             node: spec.node_name.unwrap_or_default(),
             labels: metadata.labels.unwrap_or_default(),
-            annotations: metadata.annotations.unwrap_or_default(),
+            annotations: ours(metadata.annotations.unwrap_or_default()),
             addresses: addresses(all.iter().map(|ip| &ip.ip).chain(&status.pod_ip)),
             host_network: spec.host_network.unwrap_or_default(),
         }))
     }
+}
+
+/// The annotations that mean something to Sabot.
+fn ours(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    annotations.retain(|key, _| key.starts_with(ANNOTATIONS));
+    annotations
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -1,6 +1,6 @@
 //! One world out of what its sources say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sabot_core::model::{Cluster, ClusterPod, OwnNode, Pod, World};
 
@@ -27,6 +27,8 @@ pub(super) fn is_same_beside_cluster(one: &WorldUpdate, other: &WorldUpdate) -> 
         names,
         node,
         cluster: _,
+        guarded,
+        guarded_elsewhere,
     } = world;
     *pods == other.world.pods
         && *namespaces == other.world.namespaces
@@ -34,6 +36,8 @@ pub(super) fn is_same_beside_cluster(one: &WorldUpdate, other: &WorldUpdate) -> 
         && *node_addresses == other.world.node_addresses
         && *names == other.world.names
         && *node == other.world.node
+        && *guarded == other.world.guarded
+        && *guarded_elsewhere == other.world.guarded_elsewhere
         && *runtime == other.runtime
         && *kubernetes == other.kubernetes
         && *netns_failures == other.netns_failures
@@ -56,7 +60,7 @@ pub(super) fn compose(
             pods: cri
                 .pods
                 .iter()
-                .map(|(id, pod)| (id.clone(), with_labels(with_addresses(pod, local), own)))
+                .map(|(id, pod)| (id.clone(), with_metadata(with_addresses(pod, local), own)))
                 .collect(),
             namespaces,
             interfaces,
@@ -67,6 +71,8 @@ pub(super) fn compose(
                 devices: local.node.devices.clone(),
             },
             cluster: Cluster::default(),
+            guarded: BTreeMap::new(),
+            guarded_elsewhere: BTreeSet::new(),
         },
         runtime: cri.runtime.clone(),
         kubernetes: kubernetes.clone(),
@@ -103,10 +109,12 @@ fn with_addresses(pod: &Pod, local: &Local) -> Pod {
     pod
 }
 
-/// Labels may change while a pod lives: what the API server says is newer than what the sandbox was made with.
-fn with_labels(mut pod: Pod, own: &BTreeMap<String, ClusterPod>) -> Pod {
+/// Labels and annotations may change while a pod lives: what the API server says is newer than what the sandbox was made
+/// with.
+fn with_metadata(mut pod: Pod, own: &BTreeMap<String, ClusterPod>) -> Pod {
     if let Some(known) = own.get(&pod.uid) {
         pod.labels.clone_from(&known.labels);
+        pod.annotations.clone_from(&known.annotations);
     }
     pod
 }

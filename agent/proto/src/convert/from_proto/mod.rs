@@ -28,6 +28,7 @@ pub fn spec_from_proto(proto: v1::FaultSpec) -> Result<spec::FaultSpec, Vec<Fiel
         pulse: proto.pulse.map(|p| pulse(p, &mut errors)),
         ramp: proto.ramp.map(|r| ramp(r, &mut errors)),
         spare_node: proto.spare_node,
+        allow_control_plane: proto.allow_control_plane,
         sample_every: proto.sample_every,
         action: action::action(proto.action.unwrap_or_default(), &mut errors),
     };

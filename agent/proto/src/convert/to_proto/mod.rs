@@ -31,6 +31,7 @@ pub fn spec_to_proto(spec: &spec::FaultSpec) -> Result<v1::FaultSpec, Vec<FieldE
         direction: direction(spec.direction).into(),
         ports: spec.ports.iter().map(port).collect(),
         spare_node: spec.spare_node,
+        allow_control_plane: spec.allow_control_plane,
         sample_every: spec.sample_every,
         action: Some(v1::Action { kind: action }),
         packets: spec.packets.as_ref().map(|packets| v1::Packets {
