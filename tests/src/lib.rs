@@ -7,6 +7,7 @@ pub mod books;
 pub mod cri;
 pub mod daemon;
 pub mod http;
+pub mod kube;
 pub mod lab;
 pub mod leaks;
 pub mod metrics;

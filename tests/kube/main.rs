@@ -1,0 +1,3 @@
+//! The scripted API server, seen by a client that isn't ours.
+
+mod server;
