@@ -1,7 +1,8 @@
 mod apply;
 mod ending;
 mod failures;
-mod kernel;
+pub(crate) mod kernel;
 mod ledgers;
-mod rig;
+mod origins;
+pub(crate) mod rig;
 mod world;
