@@ -129,6 +129,7 @@ async fn an_earlier_begin_that_becomes_known_moves_the_end() {
     apply(&rig, "declared", "1", None).await.expect("accepted");
     let since = SystemTime::now() - Duration::from_secs(50);
     apply(&rig, "declared", "1", Some(since)).await.expect("accepted");
+    pass(Duration::from_secs(1)).await;
     assert_eq!(rig.view("declared").phase, Phase::Injected);
     pass(Duration::from_secs(11)).await;
     assert_eq!(rig.view("declared").phase, Phase::Expired);
