@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod crds;
 mod demo;
 mod interrupt;
 mod lint;
@@ -28,6 +29,8 @@ enum Task {
     Setup(setup::Arguments),
     /// Builds the eBPF objects, sabotd and sabot.
     Build(build::Arguments),
+    /// Writes the CustomResourceDefinitions in deploy/crds, or checks that they are up to date.
+    Crds(crds::Arguments),
     /// Checks formatting, clippy's and our own rules.
     Lint,
     /// Runs every test, the linter first; the end-to-end ones need root.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Setup(arguments) => setup::run(&arguments),
         Task::Build(arguments) => build::run(&arguments),
+        Task::Crds(arguments) => crds::run(&arguments),
         Task::Lint => lint::run(),
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),

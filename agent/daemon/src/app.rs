@@ -209,7 +209,7 @@ impl Daemon {
         audit: AuditLog,
     ) -> Result<Self, AppError> {
         let hub = EventHub::new(config.event_buffer);
-        let kubernetes = cluster.status();
+        let (kubernetes, kube) = (cluster.status(), cluster.handle());
         let (source, told) = world::watch_targets(config, cluster);
         let identities = identity::start(source.watch());
         let (mut observers, observed) = observers::start(config, &source, told, &identities, &hub);
@@ -223,6 +223,7 @@ impl Daemon {
         let parts = parts(config, source, injector.clone(), &features, &hub, &reconcile);
         let (engine, handle, control) = Engine::new(parts, options(config));
         let engine_ended = start_engine(engine)?;
+        world::follow_resources(config, kube, &handle, options(config).limits, &audit);
 
         let (packets, dns) = start_readers(kernel.taps, &handle, names, &hub, &injector)?;
         let incidents = injector.clone();

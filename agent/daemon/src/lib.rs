@@ -11,4 +11,5 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod observe;
+pub mod resources;
 pub mod targets;

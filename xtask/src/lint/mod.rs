@@ -5,7 +5,7 @@ mod tidy;
 use anyhow::{Context, Result, bail};
 use sabot_ebpf_build::Objects;
 
-use crate::{process, ui};
+use crate::{crds, process, ui};
 
 type Check = fn() -> Result<()>;
 
@@ -15,10 +15,11 @@ type Check = fn() -> Result<()>;
 ///
 /// Names the checks that failed; what they found is on standard error.
 pub(crate) fn run() -> Result<()> {
-    let checks: [(&str, Check); 5] = [
+    let checks: [(&str, Check); 6] = [
         ("rustfmt", format),
         ("rustfmt of ebpf/programs", format_programs),
         ("tidy", || tidy::check(&process::root())),
+        ("deploy/crds", || crds::check(&process::root())),
         ("clippy of ebpf/programs", clippy_programs),
         ("clippy", clippy),
     ];

@@ -14,6 +14,24 @@ pub(crate) fn rfc3339(time: SystemTime) -> Option<String> {
     (since < RFC3339_END).then(|| humantime::format_rfc3339(time).to_string())
 }
 
+/// From hours to nanoseconds without gaps between them, as `1h30m`: what resources in a cluster may hold too.
+fn compact(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let nanos = duration.subsec_nanos();
+    let parts = [
+        (seconds / 3600, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (u64::from(nanos / 1_000_000), "ms"),
+        (u64::from(nanos / 1_000 % 1_000), "us"),
+        (u64::from(nanos % 1_000), "ns"),
+    ];
+    let text: String = (parts.iter().filter(|(count, _)| *count > 0))
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect();
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 /// Reads a string; what is wrong with it is said inside the visitor, so that a parser that keeps track names the
 /// field's full path and place.
 struct Parsed<T, E> {
@@ -40,7 +58,7 @@ pub(super) mod duration_text {
     use serde::{Deserializer, Serializer};
 
     pub(in crate::spec) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&humantime::format_duration(*value))
+        to.collect_str(&super::compact(*value))
     }
 
     pub(in crate::spec) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
@@ -129,5 +147,28 @@ pub(super) mod timestamp_option {
         from: D,
     ) -> Result<Option<SystemTime>, D::Error> {
         Ok(Option::<Wrap>::deserialize(from)?.map(|w| w.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_so_that_they_read_back_the_same() {
+        for (text, nanos) in [
+            ("0s", 0),
+            ("100ms", 100_000_000),
+            ("1m30s", 90_000_000_000),
+            ("1h30m", 5_400_000_000_000),
+            ("49h", 176_400_000_000_000),
+            ("2s3us4ns", 2_000_003_004),
+        ] {
+            let duration = Duration::from_nanos(nanos);
+            assert_eq!(compact(duration), text);
+            assert_eq!(humantime::parse_duration(text), Ok(duration));
+        }
+        let longest = Duration::MAX;
+        assert_eq!(humantime::parse_duration(&compact(longest)), Ok(longest));
     }
 }

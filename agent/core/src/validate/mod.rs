@@ -194,8 +194,21 @@ impl ValidFault {
     /// `drawn_seed` where the user gave none.
     pub fn fix(self, clock: Instants, drawn_seed: u64) -> Fault {
         let starts = self.starts_at.map_or(clock.wall, |start| start.max(clock.wall));
+        self.fix_from(starts, clock, drawn_seed)
+    }
+
+    /// The same for a fault whose time has been running since `since`: what is left of it is what it would have left had it
+    /// been here all the time. An instant that lies ahead counts as now.
+    pub fn resume(self, since: SystemTime, clock: Instants, drawn_seed: u64) -> Fault {
+        self.fix_from(since.min(clock.wall), clock, drawn_seed)
+    }
+
+    fn fix_from(self, starts: SystemTime, clock: Instants, drawn_seed: u64) -> Fault {
         let ahead = starts.duration_since(clock.wall).unwrap_or_default();
-        let starts_at = clock.boot.after(ahead);
+        let behind = clock.wall.duration_since(starts).unwrap_or_default();
+        let starts_at = clock.boot.after(ahead).before(behind);
+        // A fault that began before the machine did has its end where it belongs all the same.
+        let expires_at = clock.boot.after(ahead).after(self.duration).before(behind);
         Fault {
             name: self.name,
             target: self.target,
@@ -211,7 +224,7 @@ impl ValidFault {
             action: self.action,
             duration: self.duration,
             starts_at,
-            expires_at: starts_at.after(self.duration),
+            expires_at,
             created: clock.wall,
             starts,
             // Only an unbounded --max-duration lets a duration pass that the clock can't count to.

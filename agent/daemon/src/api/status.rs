@@ -62,6 +62,8 @@ impl From<EngineError> for Status {
                 invalid(violations.into_iter().map(|v| (v.field, v.description)))
             }
             EngineError::NotFound(_) => Self::not_found(message),
+            EngineError::NameTaken { .. } => Self::already_exists(message),
+            EngineError::Held(_) => Self::failed_precondition(message),
             EngineError::Unsupported(_) => Self::failed_precondition(message),
             EngineError::Refused { guard, .. } => {
                 let details = ErrorDetails::with_error_info(guard, DOMAIN, []);

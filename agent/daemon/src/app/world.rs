@@ -1,12 +1,17 @@
-//! Where the daemon learns what there is: the runtime, the cluster, and the connections that keep the node reachable.
+//! Where the daemon learns what there is and what is asked for: the runtime, the cluster with its resources, and the
+//! connections that keep the node reachable.
 
+use sabot_core::Limits;
 use tokio::sync::mpsc;
 
 use super::AppError;
+use crate::audit::AuditLog;
 use crate::config::{Config, KubernetesMode};
 use crate::engine::ControlPlane;
+use crate::engine::handle::Handle;
 use crate::guards;
-use crate::targets::kube::{Connection, KubeConfig};
+use crate::resources;
+use crate::targets::kube::{Connection, KubeConfig, KubeHandle};
 use crate::targets::{self, TargetsConfig, TargetsHandle, Told};
 
 /// Finds the cluster that this node belongs to; asks nothing of it yet.
@@ -30,6 +35,25 @@ pub(super) fn watch_targets(config: &Config, cluster: Connection) -> (TargetsHan
         ..TargetsConfig::default()
     };
     (targets::start_in(settings, cluster, Some(listener)), told)
+}
+
+/// Begins to follow the faults that the cluster has as resources, where there is one; ends with the engine.
+pub(super) fn follow_resources(
+    config: &Config,
+    kube: Option<KubeHandle>,
+    engine: &Handle,
+    limits: Limits,
+    audit: &AuditLog,
+) {
+    if let Some(kube) = kube {
+        resources::start(resources::Parts {
+            client: kube.client,
+            node: config.node_name.clone(),
+            engine: engine.clone(),
+            limits,
+            audit: audit.clone(),
+        });
+    }
 }
 
 /// The connections that keep this node reachable: what the configuration names, and the daemon's own.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sabot_core::model::{Fault, FaultName, TargetSelector};
+use sabot_core::plan::ObservedRule;
 use sabot_core::spec::{FaultSpec, Metadata};
 use sabot_core::{Instants, ValidFault, validate};
 
-use super::handle::{Command, EngineError, FaultView, LedgerEntry, Phase, Preview, Reply, Violation};
+use super::handle::{Command, EngineError, FaultView, LedgerEntry, Origin, Phase, Preview, Reply, Violation};
 use super::reconciler::Engine;
-use super::store::Active;
+use super::store::{Active, Request};
 use super::waiters::GoneReply;
 use super::wanted::Sight;
 use super::{needs, preview};
@@ -31,6 +32,8 @@ impl Engine {
             Command::Apply {
                 metadata,
                 spec,
+                origin,
+                since,
                 wait,
                 reply,
             } => match self.check(&metadata, &spec) {
@@ -40,12 +43,22 @@ impl Engine {
                     let command = Command::Apply {
                         metadata,
                         spec,
+                        origin,
+                        since,
                         wait,
                         reply,
                     };
                     self.look(&fault, command);
                 }
-                Ok(fault) => match self.accept(fault, metadata, *spec) {
+                Ok(fault) => match self.accept(
+                    fault,
+                    Request {
+                        metadata,
+                        spec: *spec,
+                        origin,
+                        since,
+                    },
+                ) {
                     Ok(name) => {
                         let run = self.store.active[&name].run;
                         self.waiters.await_applied(name, run, wait, reply);
@@ -69,7 +82,7 @@ impl Engine {
                 }
                 Ok(fault) => drop(reply.send(Ok(self.preview(fault)))),
             },
-            Command::Delete { name, reply } => self.delete(&name, reply),
+            Command::Delete { name, origin, reply } => self.delete(&name, &origin, reply),
             Command::DeleteAll { namespace, reply } => self.delete_all(namespace.as_deref(), reply),
             Command::Ledgers { name, reply } => drop(reply.send(self.ledgers(name.as_ref()))),
         }
@@ -84,7 +97,7 @@ impl Engine {
             };
             EngineError::Invalid(violations.iter().map(violation).collect())
         })?;
-        let fixed = self.fix(fault.clone());
+        let fixed = self.fix(fault.clone(), &Request::default());
         needs::check(&self.features, &fixed)?;
         self.guard(&fixed)?;
         Ok(fault)
@@ -126,12 +139,7 @@ impl Engine {
 
     /// Makes the fault part of the desired state: a new one, or an edit of the active one of the same name. The same one
     /// again changes nothing, not even when it ends.
-    fn accept(
-        &mut self,
-        fault: ValidFault,
-        metadata: Metadata,
-        spec: FaultSpec,
-    ) -> Result<FaultName, EngineError> {
+    fn accept(&mut self, fault: ValidFault, request: Request) -> Result<FaultName, EngineError> {
         let now = self.datapath.now();
         // One that has expired this instant is not edited, it is followed by a new one.
         if self
@@ -141,43 +149,24 @@ impl Engine {
         {
             self.end(&fault.name.clone(), Phase::Expired);
         }
+        let known = self.store.active.get(&fault.name);
+        if let Some(other) = known.filter(|active| active.request.origin != request.origin) {
+            return Err(EngineError::NameTaken {
+                holder: other.request.origin.describe(&fault.name),
+                name: fault.name,
+            });
+        }
         // A call that is sent twice must not prolong a fault.
-        let is_same = |active: &Active| active.metadata == metadata && active.spec == spec;
-        if self.store.active.get(&fault.name).is_some_and(is_same) {
+        if known.is_some_and(|active| active.is_same(&request)) {
             return Ok(fault.name.clone());
         }
-        let mut fault = self.fix(fault);
+        let fault = self.fix(fault, &request);
         let name = fault.name.clone();
-        let change = if let Some(active) = self.store.active.get_mut(&name) {
-            fault.created = active.fault.created;
-            active.fault = Arc::new(fault);
-            active.metadata = metadata;
-            active.spec = spec;
-            active.announced = None;
-            active.resolve(&self.update);
+        let change = if self.store.active.contains_key(&name) {
+            self.edit(fault, request);
             "edited"
         } else {
-            let max = self.options.policy.max_slots as usize;
-            if self.store.active.len() >= max {
-                return Err(EngineError::Exhausted(format!(
-                    "{max} faults are active, the most that a node can have; delete one first"
-                )));
-            }
-            // A former fault of that name goes first: a slot and its counters belong to one run.
-            if self
-                .observed
-                .rules
-                .values()
-                .any(|rule| !rule.cleared && rule.fault == name)
-            {
-                self.close_the_gap();
-            }
-            let run = self.store.next_run();
-            if let Some(former) = self.store.ended.remove(&name) {
-                self.book.discard(former.run);
-            }
-            let active = Active::new(run, fault, metadata, spec, &self.update);
-            self.store.active.insert(name.clone(), active);
+            self.admit(fault, request)?;
             "applied"
         };
         let fault = Arc::clone(&self.store.active[&name].fault);
@@ -193,23 +182,85 @@ impl Engine {
         Ok(name)
     }
 
-    fn fix(&self, fault: ValidFault) -> Fault {
-        let clock = Instants {
-            boot: self.datapath.now(),
-            wall: SystemTime::now(),
-        };
+    fn edit(&mut self, mut fault: Fault, request: Request) {
+        if let Some(active) = self.store.active.get_mut(&fault.name) {
+            fault.created = active.fault.created;
+            active.fault = Arc::new(fault);
+            active.floats = request.may_float();
+            active.request = request;
+            active.announced = None;
+            active.resolve(&self.update);
+            active.settle();
+        }
+    }
+
+    fn admit(&mut self, fault: Fault, request: Request) -> Result<(), EngineError> {
+        let name = fault.name.clone();
+        let max = self.options.policy.max_slots as usize;
+        if self.store.active.len() >= max {
+            return Err(EngineError::Exhausted(format!(
+                "{max} faults are active, the most that a node can have; delete one first"
+            )));
+        }
+        // A former fault of that name goes first: a slot and its counters belong to one run.
+        let is_former = |rule: &ObservedRule| !rule.cleared && rule.fault == name;
+        if self.observed.rules.values().any(is_former) {
+            self.close_the_gap();
+        }
+        let run = self.store.next_run();
+        if let Some(former) = self.store.ended.remove(&name) {
+            self.book.discard(former.run);
+        }
+        let active = Active::new(run, fault, request, &self.update);
+        self.store.active.insert(name, active);
+        Ok(())
+    }
+
+    fn fix(&self, fault: ValidFault, request: &Request) -> Fault {
+        let clock = self.clock();
         // An edit that doesn't name a seed goes on with the one that was drawn.
         let known = self.store.active.get(&fault.name).map(|active| active.fault.seed);
-        fault.fix(clock, known.unwrap_or_else(rand::random))
+        let seed = known.unwrap_or_else(rand::random);
+        match request.since {
+            Some(since) => fault.resume(since, clock, seed),
+            None => fault.fix(clock, seed),
+        }
+    }
+
+    fn clock(&self) -> Instants {
+        Instants {
+            boot: self.datapath.now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// The time of a resource's fault begins with its first target here; one that still has none never comes to its end.
+    pub(super) fn hold_floating(&mut self) {
+        let clock = self.clock();
+        for (name, active) in &mut self.store.active {
+            if !active.floats {
+                continue;
+            }
+            let begins = !active.resolution.targets.is_empty();
+            if begins || active.fault.expires_at <= clock.boot {
+                active.begin(clock);
+                active.floats = !begins;
+                self.desired.insert(name.clone(), Arc::clone(&active.fault));
+                self.dirty = true;
+            }
+        }
     }
 
     fn preview(&self, fault: ValidFault) -> Preview {
         let control = self.control_plane.ends(&self.world);
-        preview::preview(self.fix(fault), &self.update, &self.observed, &control)
+        let fault = self.fix(fault, &Request::default());
+        preview::preview(fault, &self.update, &self.observed, &control)
     }
 
-    fn delete(&mut self, name: &FaultName, reply: Reply<FaultView>) {
-        if let Some(view) = self.end(name, Phase::Deleted) {
+    fn delete(&mut self, name: &FaultName, origin: &Origin, reply: Reply<FaultView>) {
+        if let Some(other) = self.held(name, origin) {
+            drop(reply.send(Err(EngineError::Held(other))));
+        } else if let Some(view) = self.end(name, Phase::Deleted) {
             self.waiters.await_gone(vec![view], GoneReply::One(reply));
         } else {
             // One that has ended by itself is what the caller wants it to be.
@@ -218,12 +269,27 @@ impl Engine {
         }
     }
 
+    /// Whose the active fault of that name is, if it isn't `origin`'s.
+    fn held(&self, name: &FaultName, origin: &Origin) -> Option<String> {
+        let active = self.store.active.get(name)?;
+        let other = &active.request.origin;
+        (other != origin).then(|| other.describe(name))
+    }
+
     fn delete_all(&mut self, namespace: Option<&str>, reply: Reply<Vec<FaultView>>) {
         let names = self.store.active.keys();
-        let names: Vec<_> = names
+        let (held, names): (Vec<_>, Vec<_>) = names
             .filter(|name| namespace.is_none_or(|namespace| name.namespace == namespace))
             .cloned()
-            .collect();
+            .partition(|name| self.held(name, &Origin::Api).is_some());
+        if names.is_empty() && !held.is_empty() {
+            let held: Vec<_> = held
+                .iter()
+                .filter_map(|name| self.held(name, &Origin::Api))
+                .collect();
+            drop(reply.send(Err(EngineError::Held(held.join(", ")))));
+            return;
+        }
         let views = names.iter().filter_map(|name| self.end(name, Phase::Deleted));
         let views = views.collect();
         self.waiters.await_gone(views, GoneReply::All(reply));

@@ -47,9 +47,32 @@ pub struct TargetView {
     pub phase: TargetPhase,
 }
 
+/// Who asked for a fault: nobody else changes or deletes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// A caller of the API.
+    #[default]
+    Api,
+    /// A custom resource, whose name is the fault's.
+    Resource { kind: &'static str, uid: String },
+}
+
+impl Origin {
+    /// The fault's holder for people, as `NetworkFault shop/cut`.
+    pub fn describe(&self, name: &FaultName) -> String {
+        match self {
+            Self::Api => format!("the fault {name} that was given over the API"),
+            Self::Resource { kind, .. } => format!("{kind} {name}"),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaultView {
     pub fault: Arc<Fault>,
+    pub origin: Origin,
+    /// Since when its duration counts; `None` for a resource's fault that waits for its first target here.
+    pub since: Option<SystemTime>,
     /// As the user wrote it.
     pub metadata: Metadata,
     pub spec: FaultSpec,
@@ -167,12 +190,18 @@ pub struct Violation {
     pub description: String,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("the fault is invalid: {}", .0.iter().map(|v| format!("{}: {}", v.field, v.description)).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<Violation>),
     #[error("no fault named {0}")]
     NotFound(FaultName),
+    /// An active fault of that name is somebody else's.
+    #[error("the name {name} is taken by {holder}; choose another, or delete that first")]
+    NameTaken { name: FaultName, holder: String },
+    /// Only who asked for a fault ends it.
+    #[error("{0} is not deleted here: a resource's fault ends when the resource is deleted")]
+    Held(String),
     /// This machine can't do what the fault needs; the text says what is missing.
     #[error("{0}")]
     Unsupported(String),
@@ -194,11 +223,15 @@ pub enum Command {
     Apply {
         metadata: Metadata,
         spec: Box<FaultSpec>,
+        origin: Origin,
+        /// Since when the duration counts, where that is known already.
+        since: Option<SystemTime>,
         wait: Duration,
         reply: Reply<FaultView>,
     },
     Delete {
         name: FaultName,
+        origin: Origin,
         reply: Reply<FaultView>,
     },
     DeleteAll {
@@ -255,7 +288,31 @@ impl Handle {
         self.ask(|reply| Command::Apply {
             metadata,
             spec: Box::new(spec),
+            origin: Origin::Api,
+            since: None,
             wait,
+            reply,
+        })
+        .await
+    }
+
+    /// The same for a resource; it never waits for the fault to be in force.
+    ///
+    /// Without `since` and `startsAt` the duration counts from the moment when the fault has a target here. A fault that is
+    /// applied again keeps its end unless the spec or `since` has changed.
+    pub async fn apply_resource(
+        &self,
+        metadata: Metadata,
+        spec: FaultSpec,
+        origin: Origin,
+        since: Option<SystemTime>,
+    ) -> Result<FaultView, EngineError> {
+        self.ask(|reply| Command::Apply {
+            metadata,
+            spec: Box::new(spec),
+            origin,
+            since,
+            wait: Duration::ZERO,
             reply,
         })
         .await
@@ -263,10 +320,23 @@ impl Handle {
 
     /// Returns once the kernel no longer acts on it; at once for one that has ended already.
     pub async fn delete(&self, name: FaultName) -> Result<FaultView, EngineError> {
-        self.ask(|reply| Command::Delete { name, reply }).await
+        self.ask(|reply| Command::Delete {
+            name,
+            origin: Origin::Api,
+            reply,
+        })
+        .await
     }
 
-    /// Deletes every active fault, or those of one namespace.
+    /// The same for the fault of a resource that is gone.
+    pub async fn delete_resource(&self, name: FaultName, origin: Origin) -> Result<FaultView, EngineError> {
+        self.ask(|reply| Command::Delete { name, origin, reply }).await
+    }
+
+    /// Deletes every active fault that was given over the API, or those of one namespace.
+    ///
+    /// # Errors
+    /// `Held` where there are only such that belong to resources.
     pub async fn delete_all(&self, namespace: Option<String>) -> Result<Vec<FaultView>, EngineError> {
         self.ask(|reply| Command::DeleteAll { namespace, reply }).await
     }

@@ -29,4 +29,4 @@ pub use reconciler::{Control, Engine, LeftBehind, Options, Parts};
 pub use source::WorldSource;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,22 +8,43 @@ use std::time::{Duration, SystemTime};
 use sabot_core::model::{BootTime, Fault, FaultName, Peer, TargetSelector, World};
 use sabot_core::plan::Slot;
 use sabot_core::spec::{FaultSpec, Metadata};
-use sabot_core::{Resolution, peer_entries, resolve};
+use sabot_core::{Instants, Resolution, peer_entries, resolve};
 
 use super::book::Run;
-use super::handle::{FaultView, Phase, TargetView};
+use super::handle::{FaultView, Origin, Phase, TargetView};
 use crate::targets::WorldUpdate;
 
 /// Ended faults that stay listed at most.
 pub(super) const MAX_ENDED: usize = 256;
+
+/// Two instants that are closer than this are the same one, written down.
+const SAME_INSTANT: Duration = Duration::from_millis(1);
+
+/// What was asked for, and by whom.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Request {
+    pub(super) metadata: Metadata,
+    pub(super) spec: FaultSpec,
+    pub(super) origin: Origin,
+    /// Since when the duration counts, where that is known already.
+    pub(super) since: Option<SystemTime>,
+}
+
+impl Request {
+    /// Nothing says yet when the fault's time begins.
+    pub(super) fn may_float(&self) -> bool {
+        self.origin != Origin::Api && self.since.is_none() && self.spec.starts_at.is_none()
+    }
+}
 
 /// A fault that is to be in force.
 #[derive(Debug)]
 pub(super) struct Active {
     pub(super) run: Run,
     pub(super) fault: Arc<Fault>,
-    pub(super) metadata: Metadata,
-    pub(super) spec: FaultSpec,
+    pub(super) request: Request,
+    /// Its time begins with its first target.
+    pub(super) floats: bool,
     pub(super) resolution: Resolution,
     /// Why it isn't in force everywhere, when a table is full.
     pub(super) exhausted: Option<String>,
@@ -42,18 +63,12 @@ pub(super) struct Active {
 }
 
 impl Active {
-    pub(super) fn new(
-        run: Run,
-        fault: Fault,
-        metadata: Metadata,
-        spec: FaultSpec,
-        update: &WorldUpdate,
-    ) -> Self {
+    pub(super) fn new(run: Run, fault: Fault, request: Request, update: &WorldUpdate) -> Self {
         let mut active = Self {
             run,
             fault: Arc::new(fault),
-            metadata,
-            spec,
+            floats: request.may_float(),
+            request,
             resolution: Resolution::default(),
             exhausted: None,
             peerless: false,
@@ -66,7 +81,36 @@ impl Active {
             injected: None,
         };
         active.resolve(update);
+        active.settle();
         active
+    }
+
+    /// The same was asked for already, by the same one.
+    pub(super) fn is_same(&self, request: &Request) -> bool {
+        let is_now = |since: SystemTime| {
+            let apart = since
+                .duration_since(self.fault.starts)
+                .unwrap_or_else(|e| e.duration());
+            !self.floats && apart < SAME_INSTANT
+        };
+        self.request.metadata == request.metadata
+            && self.request.spec == request.spec
+            && self.request.origin == request.origin
+            && request.since.is_none_or(is_now)
+    }
+
+    /// A fault that has its first target when it is applied begins then.
+    pub(super) fn settle(&mut self) {
+        self.floats &= self.resolution.targets.is_empty();
+    }
+
+    /// Its time begins now.
+    pub(super) fn begin(&mut self, clock: Instants) {
+        let fault = Arc::make_mut(&mut self.fault);
+        fault.starts_at = clock.boot;
+        fault.expires_at = clock.boot.after(fault.duration);
+        fault.starts = clock.wall;
+        fault.expires = clock.wall.checked_add(fault.duration).unwrap_or(clock.wall);
     }
 
     /// Looks up again what the fault means.
@@ -84,8 +128,10 @@ impl Active {
     pub(super) fn view(&self, ended: Option<SystemTime>) -> FaultView {
         FaultView {
             fault: Arc::clone(&self.fault),
-            metadata: self.metadata.clone(),
-            spec: self.spec.clone(),
+            origin: self.request.origin.clone(),
+            since: (!self.floats).then_some(self.fault.starts),
+            metadata: self.request.metadata.clone(),
+            spec: self.request.spec.clone(),
             phase: self.phase,
             message: self.message.clone(),
             slot: self.slot,

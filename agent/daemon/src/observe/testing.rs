@@ -11,7 +11,7 @@ use sabot_core::spec::{FaultSpec, Metadata};
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::handle::{
-    Command, FaultView, Handle, LedgerEntry, Phase, RuntimeState, Snapshot, TargetPhase, TargetView,
+    Command, FaultView, Handle, LedgerEntry, Origin, Phase, RuntimeState, Snapshot, TargetPhase, TargetView,
 };
 
 pub(crate) fn name(text: &str) -> FaultName {
@@ -49,6 +49,8 @@ pub(crate) fn fault_view(text: &str, phase: Phase, slot: u32, targets: &[u32]) -
     };
     FaultView {
         fault: Arc::new(fault),
+        origin: Origin::Api,
+        since: Some(SystemTime::UNIX_EPOCH),
         metadata: Metadata {
             name: name.name,
             namespace: name.namespace,

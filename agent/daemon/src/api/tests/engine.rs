@@ -13,7 +13,7 @@ use sabot_core::spec::{FaultSpec, Metadata};
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::handle::{
-    Command, EngineError, FaultView, Handle, Ledger, LedgerDirection, LedgerEntry, Phase, Preview,
+    Command, EngineError, FaultView, Handle, Ledger, LedgerDirection, LedgerEntry, Origin, Phase, Preview,
     RuntimeState, Snapshot, Tally, TargetPhase, TargetView, Violation,
 };
 
@@ -90,11 +90,12 @@ impl FakeEngine {
                 spec,
                 wait,
                 reply,
+                ..
             } => {
                 *self.wait.lock().expect("no test panicked") = Some(wait);
                 let _ = reply.send(self.apply(metadata, *spec));
             }
-            Command::Delete { name, reply } => {
+            Command::Delete { name, reply, .. } => {
                 let _ = reply.send(self.delete(&name));
             }
             Command::DeleteAll { namespace, reply } => {
@@ -297,6 +298,8 @@ fn view(metadata: Metadata, spec: FaultSpec) -> FaultView {
             expires: now + duration,
             sample_every: 100,
         }),
+        origin: Origin::Api,
+        since: Some(SystemTime::UNIX_EPOCH),
         metadata,
         spec,
         phase: Phase::Injected,

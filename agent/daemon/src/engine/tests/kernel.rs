@@ -12,46 +12,46 @@ use crate::engine::datapath::{Datapath, DatapathError};
 use crate::engine::handle::{Ledger, LedgerDirection, Tally};
 
 #[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) equipped: BTreeMap<TargetId, (TargetKey, Equipment)>,
-    pub(super) rules: BTreeMap<Slot, RuleBody>,
-    pub(super) lists: BTreeMap<TargetId, Vec<Slot>>,
-    pub(super) peers: BTreeMap<PeerSetId, BTreeSet<PeerEntry>>,
-    pub(super) node: BTreeSet<IpAddr>,
-    pub(super) control_plane: BTreeSet<SocketAddr>,
-    pub(super) counters: BTreeMap<(Slot, TargetId), Ledger>,
-    pub(super) disarmed: bool,
+pub(crate) struct State {
+    pub(crate) equipped: BTreeMap<TargetId, (TargetKey, Equipment)>,
+    pub(crate) rules: BTreeMap<Slot, RuleBody>,
+    pub(crate) lists: BTreeMap<TargetId, Vec<Slot>>,
+    pub(crate) peers: BTreeMap<PeerSetId, BTreeSet<PeerEntry>>,
+    pub(crate) node: BTreeSet<IpAddr>,
+    pub(crate) control_plane: BTreeSet<SocketAddr>,
+    pub(crate) counters: BTreeMap<(Slot, TargetId), Ledger>,
+    pub(crate) disarmed: bool,
     /// Calls by name.
-    pub(super) calls: BTreeMap<&'static str, u32>,
+    pub(crate) calls: BTreeMap<&'static str, u32>,
     /// Errors to give, by call: the next ones, in order.
-    pub(super) errors: BTreeMap<&'static str, Vec<DatapathError>>,
+    pub(crate) errors: BTreeMap<&'static str, Vec<DatapathError>>,
     /// Devices that can never be equipped, and why.
-    pub(super) refused: BTreeMap<String, String>,
+    pub(crate) refused: BTreeMap<String, String>,
     /// Things that must not happen.
-    pub(super) wrong: Vec<String>,
+    pub(crate) wrong: Vec<String>,
 }
 
-pub(super) struct FakeKernel {
+pub(crate) struct FakeKernel {
     origin: Instant,
     state: Mutex<State>,
 }
 
 impl FakeKernel {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             origin: Instant::now(),
             state: Mutex::default(),
         }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state
             .lock()
             .expect("no test panics while it holds the state")
     }
 
     /// The next `count` calls of that name fail.
-    pub(super) fn fail(&self, call: &'static str, count: usize) {
+    pub(crate) fn fail(&self, call: &'static str, count: usize) {
         let error = DatapathError {
             reason: format!("{call} was told to fail"),
             permanent: false,
@@ -63,12 +63,12 @@ impl FakeKernel {
             .extend(std::iter::repeat_n(error, count));
     }
 
-    pub(super) fn calls(&self, call: &'static str) -> u32 {
+    pub(crate) fn calls(&self, call: &'static str) -> u32 {
         self.state().calls.get(call).copied().unwrap_or_default()
     }
 
     /// Lets packets match on a target, all of them dropped.
-    pub(super) fn drop_packets(&self, slot: Slot, target: TargetId, packets: u64) {
+    pub(crate) fn drop_packets(&self, slot: Slot, target: TargetId, packets: u64) {
         let tally = Tally {
             packets,
             bytes: packets * 100,
@@ -83,7 +83,7 @@ impl FakeKernel {
     }
 
     /// The devices on which a slot is in force.
-    pub(super) fn devices(&self, slot: Slot) -> BTreeSet<String> {
+    pub(crate) fn devices(&self, slot: Slot) -> BTreeSet<String> {
         let state = self.state();
         let listing = state.lists.iter().filter(|(_, slots)| slots.contains(&slot));
         listing
@@ -91,7 +91,7 @@ impl FakeKernel {
             .collect()
     }
 
-    pub(super) fn assert_bare(&self) {
+    pub(crate) fn assert_bare(&self) {
         let state = self.state();
         assert!(state.equipped.is_empty(), "{:?}", state.equipped);
         assert!(state.rules.is_empty(), "{:?}", state.rules);

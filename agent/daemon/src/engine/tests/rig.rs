@@ -23,9 +23,9 @@ use crate::observe::event::{Event, EventHub, EventKind};
 use crate::targets::kube::KubeState;
 use crate::targets::{Wanted, WorldUpdate};
 
-pub(super) const WAIT: Duration = Duration::from_secs(10);
+pub(crate) const WAIT: Duration = Duration::from_secs(10);
 
-pub(super) struct FakeWorld {
+pub(crate) struct FakeWorld {
     updates: watch::Sender<Arc<WorldUpdate>>,
     /// What is there to be found, whether somebody looks or not.
     existing: Mutex<BTreeMap<PathBuf, Vec<TargetDevice>>>,
@@ -54,37 +54,37 @@ impl FakeWorld {
         }
     }
 
-    pub(super) fn change(&self, change: impl FnOnce(&mut WorldUpdate)) {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut WorldUpdate)) {
         self.updates.send_modify(|update| change(Arc::make_mut(update)));
     }
 
-    pub(super) fn add_pod(&self, pod: Pod) {
+    pub(crate) fn add_pod(&self, pod: Pod) {
         self.change(|update| drop(update.world.pods.insert(pod.sandbox.clone(), pod)));
     }
 
-    pub(super) fn add_node_address(&self, address: impl Into<std::net::IpAddr>) {
+    pub(crate) fn add_node_address(&self, address: impl Into<std::net::IpAddr>) {
         let address = address.into();
         self.change(|update| {
             update.world.node_addresses.insert(address);
         });
     }
 
-    pub(super) fn remove_pod(&self, sandbox: &str) {
+    pub(crate) fn remove_pod(&self, sandbox: &str) {
         self.change(|update| drop(update.world.pods.remove(sandbox)));
     }
 
-    pub(super) fn add_netns(&self, path: &str, device: TargetDevice) {
+    pub(crate) fn add_netns(&self, path: &str, device: TargetDevice) {
         self.existing
             .lock()
             .expect("unpoisoned")
             .insert(path.into(), vec![device]);
     }
 
-    pub(super) fn wanted(&self) -> Wanted {
+    pub(crate) fn wanted(&self) -> Wanted {
         self.wanted.lock().expect("unpoisoned").clone()
     }
 
-    pub(super) fn refreshes(&self) -> u32 {
+    pub(crate) fn refreshes(&self) -> u32 {
         *self.refreshes.lock().expect("unpoisoned")
     }
 
@@ -139,24 +139,24 @@ impl WorldSource for FakeWorld {
     }
 }
 
-pub(super) struct Rig {
-    pub(super) kernel: Arc<FakeKernel>,
-    pub(super) world: Arc<FakeWorld>,
+pub(crate) struct Rig {
+    pub(crate) kernel: Arc<FakeKernel>,
+    pub(crate) world: Arc<FakeWorld>,
     /// Where the API server is.
-    pub(super) servers: watch::Sender<BTreeSet<std::net::SocketAddr>>,
-    pub(super) handle: Handle,
-    pub(super) control: Control,
-    pub(super) events: broadcast::Receiver<Arc<Event>>,
+    pub(crate) servers: watch::Sender<BTreeSet<std::net::SocketAddr>>,
+    pub(crate) handle: Handle,
+    pub(crate) control: Control,
+    pub(crate) events: broadcast::Receiver<Arc<Event>>,
     task: JoinHandle<Result<(), LeftBehind>>,
 }
 
 impl Rig {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {}, &[])
     }
 
     /// With settings of its own, on a machine that lacks these features.
-    pub(super) fn with(change: impl FnOnce(&mut Options), missing: &[&'static str]) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut Options), missing: &[&'static str]) -> Self {
         let mut options = Options {
             limits: Limits::default(),
             guards: Guards::default(),
@@ -197,23 +197,23 @@ impl Rig {
         }
     }
 
-    pub(super) async fn apply(&self, name: &str, spec: &str) -> Result<FaultView, EngineError> {
+    pub(crate) async fn apply(&self, name: &str, spec: &str) -> Result<FaultView, EngineError> {
         let (metadata, spec) = fault(name, spec);
         self.handle.apply(metadata, spec, WAIT).await
     }
 
     /// Applies a fault that must be in force everywhere, and says in which slot.
-    pub(super) async fn inject(&self, name: &str, spec: &str) -> Slot {
+    pub(crate) async fn inject(&self, name: &str, spec: &str) -> Slot {
         let view = self.apply(name, spec).await.expect("accepted");
         assert_eq!(view.phase, Phase::Injected, "{}", view.message);
         view.slot.expect("a fault in force has a slot")
     }
 
-    pub(super) fn view(&self, name: &str) -> FaultView {
+    pub(crate) fn view(&self, name: &str) -> FaultView {
         self.handle.snapshot().faults[&fault_name(name)].clone()
     }
 
-    pub(super) async fn ledgers(&self, name: &str) -> Vec<crate::engine::handle::LedgerEntry> {
+    pub(crate) async fn ledgers(&self, name: &str) -> Vec<crate::engine::handle::LedgerEntry> {
         self.handle
             .ledgers(Some(fault_name(name)))
             .await
@@ -221,19 +221,19 @@ impl Rig {
     }
 
     /// Matched packets of a fault, over all targets and both directions.
-    pub(super) async fn matched(&self, name: &str) -> u64 {
+    pub(crate) async fn matched(&self, name: &str) -> u64 {
         let entries = self.ledgers(name).await;
         entries.iter().map(|entry| entry.ledger.matched.packets).sum()
     }
 
-    pub(super) fn target(&self, device: &str) -> TargetId {
+    pub(crate) fn target(&self, device: &str) -> TargetId {
         let state = self.kernel.state();
         let mut ids = state.equipped.iter().filter(|(_, (key, _))| key.device == device);
         *ids.next().unwrap_or_else(|| panic!("{device} isn't equipped")).0
     }
 
     /// The changes of faults so far, as `name:change`.
-    pub(super) fn changes(&mut self) -> Vec<String> {
+    pub(crate) fn changes(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.events.try_recv().ok())
             .filter_map(|event| match &event.kind {
                 EventKind::Fault(fault) => Some(format!("{}:{}", fault.fault, fault.change)),
@@ -242,18 +242,18 @@ impl Rig {
             .collect()
     }
 
-    pub(super) async fn stop(self) -> Result<(), LeftBehind> {
+    pub(crate) async fn stop(self) -> Result<(), LeftBehind> {
         self.control.stop();
         self.task.await.expect("the engine doesn't panic")
     }
 }
 
 /// Lets the engine do all that it can do now, and time pass.
-pub(super) async fn pass(time: Duration) {
+pub(crate) async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-pub(super) fn fault(name: &str, spec: &str) -> (Metadata, FaultSpec) {
+pub(crate) fn fault(name: &str, spec: &str) -> (Metadata, FaultSpec) {
     let text = format!(
         "{{apiVersion: sabot.dev/v1alpha1, kind: NetworkFault, metadata: {{name: {name}}}, spec: {spec}}}"
     );
@@ -262,7 +262,7 @@ pub(super) fn fault(name: &str, spec: &str) -> (Metadata, FaultSpec) {
     (manifest.metadata, manifest.spec)
 }
 
-pub(super) fn fault_name(name: &str) -> FaultName {
+pub(crate) fn fault_name(name: &str) -> FaultName {
     FaultName {
         namespace: String::new(),
         name: name.to_owned(),
@@ -270,7 +270,7 @@ pub(super) fn fault_name(name: &str) -> FaultName {
 }
 
 /// A device whose namespace is told by its number.
-pub(super) fn device(name: &str, ino: u64) -> TargetDevice {
+pub(crate) fn device(name: &str, ino: u64) -> TargetDevice {
     TargetDevice {
         key: TargetKey {
             netns: NetnsId { dev: 4, ino },
@@ -285,7 +285,7 @@ pub(super) fn device(name: &str, ino: u64) -> TargetDevice {
 }
 
 /// A pod of namespace `shop` with label `app`, whose device and address are told by its number.
-pub(super) fn pod(name: &str, app: &str, number: u8) -> Pod {
+pub(crate) fn pod(name: &str, app: &str, number: u8) -> Pod {
     Pod {
         namespace: "shop".to_owned(),
         name: name.to_owned(),
