@@ -30,6 +30,10 @@ fn delivered_scenarios_are_valid() {
     let mut seen = BTreeSet::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
+        // What needs a cluster is in a folder of its own.
+        if path.is_dir() {
+            continue;
+        }
         let text = fs::read_to_string(&path).unwrap();
         for manifest in parse_manifests(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())) {
             let valid = validate(&manifest.metadata, &manifest.spec, &Limits::default());
