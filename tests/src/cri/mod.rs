@@ -9,6 +9,7 @@ mod config;
 pub mod fake;
 mod image;
 mod machine;
+mod manifest;
 mod node;
 mod pod;
 mod pods;
@@ -30,6 +31,7 @@ use tonic::{Code, Response, Status};
 
 pub use self::cleanup::mounts_below;
 pub use self::client::{CallRecord, Cri};
+pub use self::manifest::ManifestPod;
 pub use self::pod::{ExecResult, Pod, PodSpec};
 
 use self::client::Client;
@@ -48,6 +50,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Containerd {
     process: Child,
+    mounts: Mounts,
     client: Client,
     node: Node,
     layout: Layout,
@@ -62,6 +65,20 @@ impl Containerd {
     /// Starts one in a new directory inside `workdir`. The directory's path must leave room for a socket's, which has at
     /// most 107 bytes.
     pub fn start(workdir: &Path) -> Result<Self> {
+        Self::start_as(workdir, Mounts::Machine)
+    }
+
+    /// Starts one whose mounts are shared with its containers where they ask for it, as systemd has them on real nodes. It
+    /// has a mount namespace for that, since this machine's mounts may be private: what it mounts isn't seen outside.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Containerd::start`].
+    pub fn start_with_shared_mounts(workdir: &Path) -> Result<Self> {
+        Self::start_as(workdir, Mounts::Shared)
+    }
+
+    fn start_as(workdir: &Path, mounts: Mounts) -> Result<Self> {
         machine::check()?;
         let directory = tempfile::Builder::new()
             .prefix("cri-")
@@ -77,9 +94,10 @@ impl Containerd {
         };
         layout.write()?;
         let node = Node::create(layout.node())?;
-        let process = spawn(&node, &layout)?;
+        let process = spawn(&node, &layout, mounts)?;
         let mut containerd = Self {
             process,
+            mounts,
             client: Client::new(&layout.socket())?,
             node,
             layout,
@@ -109,7 +127,7 @@ impl Containerd {
     ///
     /// It doesn't become ready; with its log.
     pub fn start_again(&mut self) -> Result<()> {
-        self.process = spawn(&self.node, &self.layout)?;
+        self.process = spawn(&self.node, &self.layout, self.mounts)?;
         self.wait_until_ready()
     }
 
@@ -199,17 +217,26 @@ impl Containerd {
     fn import_image(&self) -> Result<()> {
         let archive = self.layout.image();
         image::write_archive(&archive, &applets()?)?;
-        self.ctr(&["images", "import", &archive.to_string_lossy()])?;
+        self.import(&archive, image::IMAGE)?;
         fs::remove_file(&archive)?;
+        Ok(())
+    }
+
+    /// Imports an image's archive, and waits until pods can have the image of this name.
+    ///
+    /// # Errors
+    ///
+    /// containerd doesn't take the archive, or it has another image.
+    pub fn import(&self, archive: &Path, name: &str) -> Result<()> {
+        self.ctr(&["images", "import", &archive.to_string_lossy()])?;
         // The CRI plugin learns of images from events, and marks those that it has taken up.
         let deadline = Instant::now() + START_TIMEOUT;
-        while !self
-            .ctr(&["images", "list"])?
-            .contains("io.cri-containerd.image=managed")
-        {
+        let is_taken =
+            |line: &str| line.starts_with(name) && line.contains("io.cri-containerd.image=managed");
+        while !self.ctr(&["images", "list"])?.lines().any(is_taken) {
             ensure!(
                 Instant::now() < deadline,
-                "CRI did not take up the image; {}",
+                "CRI did not take up the image {name}; {}",
                 self.log_tail()
             );
             thread::sleep(POLL);
@@ -294,13 +321,30 @@ impl Drop for Containerd {
     }
 }
 
-fn spawn(node: &Node, layout: &Layout) -> Result<Child> {
+/// Which mounts a containerd sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mounts {
+    /// The machine's own, as they are.
+    Machine,
+    /// A copy, all of them shared.
+    Shared,
+}
+
+fn spawn(node: &Node, layout: &Layout, mounts: Mounts) -> Result<Child> {
     let log = File::options()
         .create(true)
         .append(true)
         .open(layout.log())
         .context("opening containerd's log")?;
-    node.command("containerd")
+    let mut command = match mounts {
+        Mounts::Machine => node.command("containerd"),
+        Mounts::Shared => {
+            let mut command = node.command("unshare");
+            command.args(["--mount", "--propagation", "shared", "containerd"]);
+            command
+        }
+    };
+    command
         .arg("--config")
         .arg(layout.config())
         .stdout(log.try_clone()?)
