@@ -25,12 +25,7 @@ pub struct HttpAnswer {
 /// # Errors
 ///
 /// Nobody answers, or not in HTTP.
-pub(crate) fn get(
-    netns: Option<&NetnsRef>,
-    address: SocketAddr,
-    path: &str,
-    accept: &str,
-) -> Result<HttpAnswer> {
+pub fn get(netns: Option<&NetnsRef>, address: SocketAddr, path: &str, accept: &str) -> Result<HttpAnswer> {
     let ask = || request(address, path, accept);
     match netns {
         Some(netns) => netns.run(ask),

@@ -4,8 +4,12 @@ mod bench;
 mod build;
 mod crds;
 mod demo;
+mod e2e;
+mod image;
 mod interrupt;
 mod lint;
+mod manifests;
+mod package;
 mod process;
 mod setup;
 mod test;
@@ -37,6 +41,14 @@ enum Task {
     Test(test::Arguments),
     /// Shows every fault on real packets; needs root.
     Demo(demo::Arguments),
+    /// Makes the container image, as an archive for containerd, kind and Docker.
+    Image(image::Arguments),
+    /// Makes a Debian package and a tarball.
+    Package(package::Arguments),
+    /// Writes the kustomize base from the chart.
+    Manifests(manifests::Arguments),
+    /// Installs, checks and uninstalls Sabot on a cluster.
+    E2e(e2e::Arguments),
     /// Measures how fast faults are applied, and what they cost per packet; needs root.
     Bench(bench::Arguments),
 }
@@ -49,6 +61,10 @@ fn main() -> ExitCode {
         Task::Lint => lint::run(),
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Image(arguments) => image::run(&arguments),
+        Task::Package(arguments) => package::run(&arguments),
+        Task::Manifests(arguments) => manifests::run(&arguments),
+        Task::E2e(arguments) => e2e::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };
     match result {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_norway::Deserializer;
 
-use crate::spec::{API_VERSION, KIND, Manifest};
+use crate::spec::{API_VERSION, CLUSTER_KIND, KIND, Manifest};
 
 /// Why a manifest can't be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,13 +59,18 @@ pub fn parse_manifests(yaml: &str) -> Result<Vec<Manifest>, ManifestError> {
             check_header(number, &header)?;
         }
         let manifest = Option::<Manifest>::deserialize(document).map_err(|e| unreadable(number, &e))?;
+        if let Some(manifest) = &manifest {
+            check_namespace(number, manifest)?;
+        }
         manifests.extend(manifest);
     }
     if manifests.is_empty() {
         return Err(ManifestError {
             document: 0,
             position: None,
-            message: format!("the input is empty; allowed: documents of kind {KIND}, {API_VERSION}"),
+            message: format!(
+                "the input is empty; allowed: documents of kind {KIND} or {CLUSTER_KIND}, {API_VERSION}"
+            ),
         });
     }
     Ok(manifests)
@@ -73,10 +78,10 @@ pub fn parse_manifests(yaml: &str) -> Result<Vec<Manifest>, ManifestError> {
 
 fn check_header(document: usize, header: &Header) -> Result<(), ManifestError> {
     for (field, given, allowed) in [
-        ("apiVersion", &header.api_version, API_VERSION),
-        ("kind", &header.kind, KIND),
+        ("apiVersion", &header.api_version, [API_VERSION].as_slice()),
+        ("kind", &header.kind, &[KIND, CLUSTER_KIND]),
     ] {
-        if given != allowed {
+        if !allowed.contains(&given.as_str()) {
             let given = if given.is_empty() {
                 "nothing".to_owned()
             } else {
@@ -85,9 +90,21 @@ fn check_header(document: usize, header: &Header) -> Result<(), ManifestError> {
             return Err(ManifestError {
                 document,
                 position: None,
-                message: format!("{field}: {given} given; allowed: {allowed}"),
+                message: format!("{field}: {given} given; allowed: {}", allowed.join(", ")),
             });
         }
+    }
+    Ok(())
+}
+
+fn check_namespace(document: usize, manifest: &Manifest) -> Result<(), ManifestError> {
+    let namespace = &manifest.metadata.namespace;
+    if manifest.kind == CLUSTER_KIND && !namespace.is_empty() {
+        return Err(ManifestError {
+            document,
+            position: None,
+            message: format!("metadata.namespace: `{namespace}` given; allowed: none, a {CLUSTER_KIND} is in no namespace"),
+        });
     }
     Ok(())
 }

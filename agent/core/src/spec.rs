@@ -17,6 +17,8 @@ use self::text::{duration_option, duration_text, timestamp_option};
 
 pub const API_VERSION: &str = "sabot.dev/v1alpha1";
 pub const KIND: &str = "NetworkFault";
+/// One that is in no namespace.
+pub const CLUSTER_KIND: &str = "ClusterNetworkFault";
 
 /// One YAML document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

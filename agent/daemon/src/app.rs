@@ -118,6 +118,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), AppError
     let config = Config::load(arguments)?;
     logging::start(&config.log)?;
     privileges::check()?;
+    // Before the runtime's threads are started, which inherit it.
+    if let Err(error) = crate::kernel::cgroups::enter_outer() {
+        tracing::warn!(%error, "cgroups are seen as in this container; pods on the node's network may have no name");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

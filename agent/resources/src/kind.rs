@@ -19,7 +19,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::NetworkFault => sabot_core::spec::KIND,
-            Self::ClusterNetworkFault => "ClusterNetworkFault",
+            Self::ClusterNetworkFault => sabot_core::spec::CLUSTER_KIND,
         }
     }
 

@@ -9,6 +9,7 @@ mod config;
 pub mod fake;
 mod image;
 mod machine;
+mod manifest;
 mod node;
 mod pod;
 mod pods;
@@ -31,6 +32,7 @@ use tonic::{Code, Response, Status};
 
 pub use self::cleanup::mounts_below;
 pub use self::client::{CallRecord, Cri};
+pub use self::manifest::ManifestPod;
 pub use self::pod::{ExecResult, Pod, PodSpec};
 
 use self::client::Client;
@@ -66,6 +68,17 @@ impl Containerd {
     /// most 107 bytes.
     pub fn start(workdir: &Path) -> Result<Self> {
         Self::start_under(workdir, &[])
+    }
+
+    /// Starts one whose mounts are shared with its containers where they ask for it, as systemd has them on real nodes. It
+    /// has a mount namespace for that, since this machine's mounts may be private: what it mounts isn't seen outside.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Containerd::start`].
+    pub fn start_with_shared_mounts(workdir: &Path) -> Result<Self> {
+        let prefix = ["unshare", "--mount", "--propagation", "shared"];
+        Self::start_under(workdir, &prefix.map(OsString::from))
     }
 
     /// Starts it by another program, which must become containerd in the end: its arguments are these, and then containerd's
@@ -209,17 +222,26 @@ impl Containerd {
     fn import_image(&self) -> Result<()> {
         let archive = self.layout.image();
         image::write_archive(&archive, &applets()?)?;
-        self.ctr(&["images", "import", &archive.to_string_lossy()])?;
+        self.import(&archive, image::IMAGE)?;
         fs::remove_file(&archive)?;
+        Ok(())
+    }
+
+    /// Imports an image's archive, and waits until pods can have the image of this name.
+    ///
+    /// # Errors
+    ///
+    /// containerd doesn't take the archive, or it has another image.
+    pub fn import(&self, archive: &Path, name: &str) -> Result<()> {
+        self.ctr(&["images", "import", &archive.to_string_lossy()])?;
         // The CRI plugin learns of images from events, and marks those that it has taken up.
         let deadline = Instant::now() + START_TIMEOUT;
-        while !self
-            .ctr(&["images", "list"])?
-            .contains("io.cri-containerd.image=managed")
-        {
+        let is_taken =
+            |line: &str| line.starts_with(name) && line.contains("io.cri-containerd.image=managed");
+        while !self.ctr(&["images", "list"])?.lines().any(is_taken) {
             ensure!(
                 Instant::now() < deadline,
-                "CRI did not take up the image; {}",
+                "CRI did not take up the image {name}; {}",
                 self.log_tail()
             );
             thread::sleep(POLL);

@@ -91,6 +91,7 @@ impl PodSpec {
                         pid: NamespaceMode::Container.into(),
                         ..NamespaceOption::default()
                     }),
+                    ..LinuxSandboxSecurityContext::default()
                 }),
             }),
             ..PodSandboxConfig::default()

@@ -70,10 +70,22 @@ impl Containerd {
     }
 
     fn run_attempt(&self, spec: &PodSpec, uid: &str, attempt: u32) -> Result<Pod> {
-        let config = spec.sandbox_config(uid, attempt, &self.layout.cgroup());
+        let sandbox = spec.sandbox_config(uid, attempt, &self.layout.cgroup());
+        self.run_config(spec, uid, sandbox, container_config(spec))
+    }
+
+    /// Runs a sandbox and a container in it.
+    pub(super) fn run_config(
+        &self,
+        spec: &PodSpec,
+        uid: &str,
+        config: PodSandboxConfig,
+        container: ContainerConfig,
+    ) -> Result<Pod> {
+        let attempt = config.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
         self.run_sandbox(&config)
             .and_then(|sandbox| {
-                let container = self.run_container(spec, &sandbox.id, config)?;
+                let container = self.run_container(&sandbox.id, container, config)?;
                 self.describe(spec, uid, attempt, sandbox, container)
             })
             .with_context(|| {
@@ -98,35 +110,15 @@ impl Containerd {
         Ok(Sandbox { id, ready })
     }
 
-    fn run_container(&self, spec: &PodSpec, sandbox: &str, config: PodSandboxConfig) -> Result<String> {
-        let options = NamespaceOption {
-            network: if spec.host_network {
-                NamespaceMode::Node
-            } else {
-                NamespaceMode::Pod
-            }
-            .into(),
-            pid: NamespaceMode::Container.into(),
-            ..NamespaceOption::default()
-        };
+    fn run_container(
+        &self,
+        sandbox: &str,
+        container: ContainerConfig,
+        config: PodSandboxConfig,
+    ) -> Result<String> {
         let create = CreateContainerRequest {
             pod_sandbox_id: sandbox.to_owned(),
-            config: Some(ContainerConfig {
-                metadata: Some(ContainerMetadata {
-                    name: "main".into(),
-                    attempt: 0,
-                }),
-                image: Some(ImageSpec { image: IMAGE.into() }),
-                command: spec.command.clone(),
-                labels: HashMap::from([("io.kubernetes.container.name".into(), "main".into())]),
-                linux: Some(LinuxContainerConfig {
-                    security_context: Some(LinuxContainerSecurityContext {
-                        namespace_options: Some(options),
-                        ..LinuxContainerSecurityContext::default()
-                    }),
-                }),
-                ..ContainerConfig::default()
-            }),
+            config: Some(container),
             sandbox_config: Some(config),
         };
         let create = |mut cri: Cri| async move { cri.create_container(create).await };
@@ -211,6 +203,36 @@ impl Containerd {
         self.client
             .call_within(TEARDOWN_TIMEOUT, "RemovePodSandbox", remove)?;
         Ok(())
+    }
+}
+
+/// The one container of a test's pod.
+fn container_config(spec: &PodSpec) -> ContainerConfig {
+    let options = NamespaceOption {
+        network: if spec.host_network {
+            NamespaceMode::Node
+        } else {
+            NamespaceMode::Pod
+        }
+        .into(),
+        pid: NamespaceMode::Container.into(),
+        ..NamespaceOption::default()
+    };
+    ContainerConfig {
+        metadata: Some(ContainerMetadata {
+            name: "main".into(),
+            attempt: 0,
+        }),
+        image: Some(ImageSpec { image: IMAGE.into() }),
+        command: spec.command.clone(),
+        labels: HashMap::from([("io.kubernetes.container.name".into(), "main".into())]),
+        linux: Some(LinuxContainerConfig {
+            security_context: Some(LinuxContainerSecurityContext {
+                namespace_options: Some(options),
+                ..LinuxContainerSecurityContext::default()
+            }),
+        }),
+        ..ContainerConfig::default()
     }
 }
 

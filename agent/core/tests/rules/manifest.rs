@@ -82,11 +82,27 @@ fn another_kind_or_version_is_refused_for_what_it_is() {
     let kind = VALID.replace("kind: NetworkFault", "kind: DiskFault");
     assert_eq!(
         error(&kind),
-        "document 1: kind: `DiskFault` given; allowed: NetworkFault"
+        "document 1: kind: `DiskFault` given; allowed: NetworkFault, ClusterNetworkFault"
     );
     assert_eq!(
         error("metadata: {}"),
         "document 1: apiVersion: nothing given; allowed: sabot.dev/v1alpha1"
+    );
+}
+
+#[test]
+fn a_fault_of_the_cluster_is_in_no_namespace() {
+    let of_cluster = |metadata: &str| {
+        format!(
+            "apiVersion: sabot.dev/v1alpha1\nkind: ClusterNetworkFault\nmetadata: {metadata}\n\
+             spec: {{duration: 1m, target: {{node: worker-1}}, action: {{partition: {{}}}}}}\n"
+        )
+    };
+    let manifests = parse_manifests(&of_cluster("{name: cut}")).expect("a manifest");
+    assert_eq!(manifests[0].kind, "ClusterNetworkFault");
+    assert_eq!(
+        error(&of_cluster("{name: cut, namespace: shop}")),
+        "document 1: metadata.namespace: `shop` given; allowed: none, a ClusterNetworkFault is in no namespace"
     );
 }
 

@@ -379,23 +379,26 @@ fn defaults_are_what_the_daemon_takes_for_absent() {
 
 #[test]
 fn the_scenarios_are_admitted() {
+    let folder = root().join("deploy/scenarios");
     let mut count = 0;
-    for file in std::fs::read_dir(root().join("deploy/scenarios")).expect("scenarios") {
-        let path = file.expect("a file").path();
-        let text = std::fs::read_to_string(&path).expect("text");
-        for manifest in sabot_core::parse_manifests(&text).expect("a manifest") {
-            // As the client would write it, too.
-            let mut document = serde_json::to_value(&manifest).expect("JSON");
-            // The server has its own idea of that part.
-            document["metadata"] = json!({});
-            let target = &document["spec"]["target"];
-            if target.get("pods").is_none() {
+    for folder in [folder.join("cluster"), folder] {
+        for file in std::fs::read_dir(folder).expect("scenarios") {
+            let path = file.expect("a file").path();
+            if path.is_dir() {
                 continue;
             }
-            let wrong = server::admit(&schema(Kind::NetworkFault), &mut document);
-            assert!(wrong.is_empty(), "{}: {wrong:?}", path.display());
-            count += 1;
+            let text = std::fs::read_to_string(&path).expect("text");
+            for manifest in sabot_core::parse_manifests(&text).expect("a manifest") {
+                let kind = Kind::ALL.into_iter().find(|kind| kind.name() == manifest.kind);
+                // As the client would write it, too.
+                let mut document = serde_json::to_value(&manifest).expect("JSON");
+                // The server has its own idea of that part.
+                document["metadata"] = json!({});
+                let wrong = server::admit(&schema(kind.expect("a kind")), &mut document);
+                assert!(wrong.is_empty(), "{}: {wrong:?}", path.display());
+                count += 1;
+            }
         }
     }
-    assert!(count >= 10, "only {count} scenarios have pods as targets");
+    assert!(count >= 20, "only {count} scenarios");
 }
