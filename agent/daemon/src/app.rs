@@ -26,7 +26,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{self, JoinHandle};
 
 use crate::api::{self, BindError, Limits, NodeInfo, ServeError, Services, WatchLoss};
-use crate::config::{Attach, Config, ConfigError};
+use crate::bridge::{self, BridgeError};
+use crate::config::{Attach, Config, ConfigError, Invocation};
 use crate::engine::handle::{Handle, RuntimeState};
 use crate::engine::{Control, Engine, Heartbeat, LeftBehind, Options, Parts};
 use crate::kernel::cost::Measuring;
@@ -75,6 +76,8 @@ pub enum AppError {
     },
     #[error(transparent)]
     LeftBehind(#[from] LeftBehind),
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
 }
 
 fn reason(source: Option<&io::Error>) -> String {
@@ -103,12 +106,15 @@ impl AppError {
     }
 }
 
-/// Runs the daemon until a signal ends it.
+/// Runs the daemon until a signal ends it, or a bridge to it.
 ///
 /// # Errors
 /// Whatever keeps it from starting, from going on, or from cleaning up.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), AppError> {
-    let config = Config::load(arguments)?;
+    let config = match Invocation::load(arguments)? {
+        Invocation::Serve(config) => *config,
+        Invocation::Bridge { socket } => return Ok(bridge::run(&socket)?),
+    };
     logging::start(&config.log)?;
     privileges::check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
