@@ -1,5 +1,7 @@
 //! The command line.
 
+mod cluster;
+mod ends;
 mod quick;
 
 use std::ffi::OsStr;
@@ -10,6 +12,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use sabot_proto::sabot::v1;
 
+pub(crate) use cluster::ClusterArgs;
+pub(crate) use ends::{EndForm, PartitionArgs};
 pub(crate) use quick::{
     CorruptArgs, DelayArgs, DirectionArg, DropArgs, DuplicateArgs, FaultArgs, PickArg, QuickCommand,
     RateLimitArgs, ReorderArgs,
@@ -41,6 +45,8 @@ pub(crate) struct Global {
     /// How long sabotd may take to answer, beside what --wait adds.
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -352,6 +358,10 @@ mod tests {
             ),
             ("sabot events --pod web", ErrorKind::ValueValidation),
             (
+                "sabot partition --between pods:a/b=c --for 5s",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            (
                 "sabot partition --target interface:eth0 --for 5s --dry-run --wait 1s",
                 ErrorKind::ArgumentConflict,
             ),
@@ -368,6 +378,18 @@ mod tests {
             (
                 "sabot drop --target interface:eth0 --for 5s",
                 ErrorKind::MissingRequiredArgument,
+            ),
+            (
+                "sabot partition --between pods:a/b=c --and pods:a/b=d --target interface:eth0 --for 5s",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "sabot partition --between pods:a/b=c --and ip:10.0.0.1 --for 5s",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "sabot drop 10 --between pods:a/b=c --and pods:a/b=d --for 5s",
+                ErrorKind::UnknownArgument,
             ),
             (
                 "sabot drop 10 --every 3 --target interface:eth0 --for 5s",
