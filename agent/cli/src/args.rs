@@ -358,10 +358,6 @@ mod tests {
             ),
             ("sabot events --pod web", ErrorKind::ValueValidation),
             (
-                "sabot partition --between pods:a/b=c --for 5s",
-                ErrorKind::MissingRequiredArgument,
-            ),
-            (
                 "sabot partition --target interface:eth0 --for 5s --dry-run --wait 1s",
                 ErrorKind::ArgumentConflict,
             ),
@@ -378,18 +374,6 @@ mod tests {
             (
                 "sabot drop --target interface:eth0 --for 5s",
                 ErrorKind::MissingRequiredArgument,
-            ),
-            (
-                "sabot partition --between pods:a/b=c --and pods:a/b=d --target interface:eth0 --for 5s",
-                ErrorKind::ArgumentConflict,
-            ),
-            (
-                "sabot partition --between pods:a/b=c --and ip:10.0.0.1 --for 5s",
-                ErrorKind::ValueValidation,
-            ),
-            (
-                "sabot drop 10 --between pods:a/b=c --and pods:a/b=d --for 5s",
-                ErrorKind::UnknownArgument,
             ),
             (
                 "sabot drop 10 --every 3 --target interface:eth0 --for 5s",

@@ -18,8 +18,8 @@ use crate::name;
 /// What a quick form describes: one fault, or one for each of two ends.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Quick {
-    One(Manifest),
-    Ends([Manifest; 2]),
+    One(Box<Manifest>),
+    Ends(Box<[Manifest; 2]>),
 }
 
 /// `now` is what `--starts-in` counts from.
@@ -29,9 +29,9 @@ pub(crate) fn faults(command: &QuickCommand, now: SystemTime) -> Result<(Quick, 
         && let (Some(between), Some(and)) = (&partition.between, &partition.and)
     {
         let ends = both_ends(args, &action, [between, and], now)?;
-        return Ok((Quick::Ends(ends), args.how));
+        return Ok((Quick::Ends(Box::new(ends)), args.how));
     }
-    Ok((Quick::One(manifest(args, action, now)?), args.how))
+    Ok((Quick::One(Box::new(manifest(args, action, now)?)), args.how))
 }
 
 /// Each end is a target once and the other's peer once: whichever daemon has one of them cuts there.
@@ -47,8 +47,8 @@ fn both_ends(
         .unwrap_or_else(|| name::generate(action, &ends[0].target));
     let one = |end: &EndForm, other: &EndForm, suffix| -> Result<Manifest, CliError> {
         let name = format!("{name}-{suffix}");
-        let mut fault = described(args, action.clone(), end.target.clone(), name, now)?;
-        fault.spec.peers = vec![other.peer.clone()];
+        let mut fault = described(args, action.clone(), *end.target.clone(), name, now)?;
+        fault.spec.peers = vec![*other.peer.clone()];
         Ok(fault)
     };
     let [a, b] = ends;

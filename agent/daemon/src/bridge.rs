@@ -4,12 +4,15 @@
 //! credentials: the cluster's own rules decide.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
+
+/// Bytes that are handed on at once.
+const BUFFER: usize = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
@@ -41,12 +44,12 @@ pub fn run(socket: &Path) -> Result<(), BridgeError> {
         .name("input".to_owned())
         .spawn(move || {
             // Whatever ended the input, the daemon is to see an end: it answers what it has got, and ends too.
-            let _ = io::copy(&mut &input, &mut &to_daemon);
+            let _ = copy(&input, &to_daemon);
             let _ = to_daemon.shutdown(Shutdown::Write);
         })
         .map_err(BridgeError::Thread)?;
-    match io::copy(&mut &daemon, &mut &output) {
-        Ok(_) => Ok(()),
+    match copy(&daemon, &output) {
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(BridgeError::Copy(error)),
     }
@@ -57,4 +60,18 @@ fn unbuffered(stream: &impl AsFd, name: &'static str) -> Result<File, BridgeErro
     let descriptor = stream.as_fd().try_clone_to_owned();
     let failed = |source| BridgeError::Stream { stream: name, source };
     descriptor.map(File::from).map_err(failed)
+}
+
+/// Hands on what has come as soon as it has. The standard library's copy splices between pipes and sockets, and may wait
+/// for more than a caller who waits for an answer ever sends.
+fn copy(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => to.write_all(&buffer[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }

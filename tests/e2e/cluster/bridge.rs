@@ -78,6 +78,7 @@ async fn grpc_passes_a_bridge_which_ends_with_its_input() {
         kind: Some(peer::Kind::Ip(
             std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string(),
         )),
+        ..Peer::default()
     });
     let request = PreviewFaultRequest {
         metadata: Some(Metadata {

@@ -155,42 +155,43 @@ fn two_ends_are_cut_off_from_each_other_at_one_moment_on_all_nodes() {
     assert_eq!(statuses[0]["targets"][0]["podName"], "a", "{applied:#}");
     assert_eq!(statuses[1]["targets"][0]["podName"], "b", "{applied:#}");
 
-    let phases = || {
-        let faults = scene.json("get");
-        let phase = |fault: &Value| fault["status"]["phase"].as_str().unwrap_or_default().to_owned();
-        let phases: Vec<_> = faults["faults"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(phase)
-            .collect();
-        phases
-    };
     assert!(
         wait_until(PATIENCE, LOOK, || scene.answers() == [false; 3]),
         "they are never cut all: {:?}",
-        phases()
+        phases(&scene)
     );
     assert!(
         wait_until(PATIENCE, LOOK, || scene.answers() == [true; 3]),
         "they don't heal: {:?}",
-        phases()
+        phases(&scene)
     );
     assert!(
-        wait_until(PATIENCE, LOOK, || phases() == ["Expired"; 6]),
+        wait_until(PATIENCE, LOOK, || phases(&scene) == ["Expired"; 6]),
         "{:?}",
-        phases()
+        phases(&scene)
     );
-    // Both ends have counted what they kept away: the requests of the one, which the other never saw.
-    let ended = scene.json("get cut-a");
-    let dropped = |fault: &Value| {
-        let ledgers = fault["status"]["ledgers"].as_array().expect("a list").clone();
-        let packets = |l: &Value| l["dropped"]["packets"].as_u64().unwrap_or_default();
-        ledgers.iter().map(packets).sum::<u64>()
-    };
-    for fault in ended["faults"].as_array().expect("a list") {
+    // The one end has counted the requests that the other never saw.
+    for fault in scene.json("get cut-a")["faults"].as_array().expect("a list") {
         assert!(dropped(fault) > 0, "{fault:#}");
     }
+}
+
+/// In both directions together.
+fn dropped(fault: &Value) -> u64 {
+    let ledgers = fault["status"]["ledgers"].as_array().expect("a list");
+    let packets = |ledger: &Value| ledger["dropped"]["packets"].as_u64().unwrap_or_default();
+    ledgers.iter().map(packets).sum()
+}
+
+fn phases(scene: &Scene) -> Vec<String> {
+    let faults = scene.json("get");
+    let phase = |fault: &Value| fault["status"]["phase"].as_str().unwrap_or_default().to_owned();
+    faults["faults"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(phase)
+        .collect()
 }
 
 /// The same on one node, with its own daemon and at once.

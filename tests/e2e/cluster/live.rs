@@ -43,6 +43,13 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// How it ends by itself.
+    fn end(mut self) -> Option<i32> {
+        self.child.wait().expect("it can be waited for").code()
+    }
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -105,12 +112,7 @@ fn changes_and_events_come_from_every_node() {
     one.wait("the end", |item| {
         item["node"] == "one" && item["change"] == "deleted"
     });
-    let mut one = one;
-    assert_eq!(
-        one.child.wait().expect("it ends").code(),
-        Some(1),
-        "a node was lost"
-    );
+    assert_eq!(one.end(), Some(1), "a node was lost");
 }
 
 #[test]

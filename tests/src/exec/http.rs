@@ -76,12 +76,14 @@ fn decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((&first, others)) = rest.split_first() {
         let hex = others.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        (rest, _) = match (first, byte) {
-            (b'%', Some(byte)) => (&others[2..], bytes.push(byte)),
-            (b'+', _) => (others, bytes.push(b' ')),
-            (other, _) => (others, bytes.push(other)),
+        let code = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let (byte, length) = match (first, code) {
+            (b'%', Some(code)) => (code, 2),
+            (b'+', _) => (b' ', 0),
+            (other, _) => (other, 0),
         };
+        bytes.push(byte);
+        rest = &others[length..];
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -24,8 +24,8 @@ pub(crate) struct PartitionArgs {
 /// What can be a target as well as a peer: `pod:shop/web-0`, `pods:shop/app=web`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct EndForm {
-    pub(crate) target: Target,
-    pub(crate) peer: Peer,
+    pub(crate) target: Box<Target>,
+    pub(crate) peer: Box<Peer>,
 }
 
 impl FromStr for EndForm {
@@ -34,13 +34,51 @@ impl FromStr for EndForm {
     fn from_str(text: &str) -> Result<Self, FormError> {
         let TargetForm(target) = text.parse()?;
         let PeerForm(peer) = text.parse()?;
-        Ok(Self { target, peer })
+        Ok(Self {
+            target: Box::new(target),
+            peer: Box::new(peer),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+    use clap::error::ErrorKind;
+
     use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn there_are_two_ends_or_a_target() {
+        for (line, kind) in [
+            (
+                "partition --between pods:a/b=c",
+                ErrorKind::MissingRequiredArgument,
+            ),
+            ("partition --and pods:a/b=c", ErrorKind::MissingRequiredArgument),
+            (
+                "partition --between pods:a/b=c --and pods:a/b=d --target interface:eth0",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "partition --between pods:a/b=c --and pods:a/b=d --peer ip:10.0.0.1",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "partition --between pods:a/b=c --and ip:10.0.0.1",
+                ErrorKind::ValueValidation,
+            ),
+            (
+                "drop 10 --between pods:a/b=c --and pods:a/b=d",
+                ErrorKind::UnknownArgument,
+            ),
+        ] {
+            let line = format!("sabot {line} --for 5s");
+            let error = Cli::try_parse_from(line.split(' ')).expect_err(&line);
+            assert_eq!(error.kind(), kind, "{line}: {error}");
+        }
+    }
 
     #[test]
     fn an_end_is_both_a_target_and_a_peer() {

@@ -102,8 +102,8 @@ impl Outcome {
     /// The same where a refusal kept all nodes from doing anything: the code is the refusal's.
     pub(crate) fn refused(self, effect: &'static str) -> Result<(), CliError> {
         self.tell();
-        let refusals = self.failed.iter().map(|(_, error)| error.exit_code());
-        let exit = refusals.into_iter().find(|exit| *exit != Exit::NotReachable);
+        let mut codes = self.failed.iter().map(|(_, error)| error.exit_code());
+        let exit = codes.find(|exit| *exit != Exit::NotReachable);
         let exit = exit.unwrap_or_else(|| self.exit());
         self.end(effect, exit)
     }
@@ -139,15 +139,15 @@ impl Outcome {
         for (node, error) in &self.failed {
             by_message.entry(error.to_string()).or_default().push(node);
         }
-        let mut lines: Vec<_> = by_message.into_iter().collect();
-        lines.sort_by(|(_, a), (_, b)| a.cmp(b));
         let line = |(message, nodes): (String, Vec<&str>)| format!("{}: {message}", named(&nodes));
-        lines.into_iter().map(line).collect()
+        let mut lines: Vec<_> = by_message.into_iter().map(line).collect();
+        lines.sort();
+        lines
     }
 }
 
 /// `node a`, `nodes a, b`, `nodes a, b, c, d, e and 7 more`.
-pub(crate) fn named(nodes: &[&str]) -> String {
+fn named(nodes: &[&str]) -> String {
     let shown = nodes[..nodes.len().min(NAMED)].join(", ");
     match nodes.len() {
         1 => format!("node {shown}"),

@@ -29,10 +29,17 @@ pub(crate) async fn run(
     match command {
         Command::Quick(command) => match quick::faults(&command, SystemTime::now())? {
             (Quick::One(manifest), how) => {
-                faults::apply(find().await?, output, vec![manifest], how, faults::Start::AsSaid).await
+                faults::apply(find().await?, output, vec![*manifest], how, faults::Start::AsSaid).await
             }
             (Quick::Ends(ends), how) => {
-                faults::apply(find().await?, output, ends.into(), how, faults::Start::Common).await
+                faults::apply(
+                    find().await?,
+                    output,
+                    Vec::from(*ends),
+                    how,
+                    faults::Start::Common,
+                )
+                .await
             }
         },
         Command::Apply(args) => {

@@ -23,11 +23,21 @@ use crate::render;
 use crate::screen::{FALLBACK_SIZE, Screen};
 use crate::view::{EventDoc, OnNode, TopDoc, WatchDoc};
 
+/// A node's, each with its name.
+type Messages<T> = LocalBoxStream<'static, (String, Result<T, CliError>)>;
+
 /// Streams of several nodes, merged. A node whose stream ends is reported, and the others go on.
 struct Followed<T> {
     nodes: BTreeSet<String>,
-    streams: SelectAll<LocalBoxStream<'static, (String, Result<T, CliError>)>>,
+    streams: SelectAll<Messages<T>>,
     outcome: Outcome,
+}
+
+enum Next<T> {
+    /// A node's.
+    Message(String, T),
+    /// A node is no longer followed.
+    Loss,
 }
 
 impl<T: 'static> Followed<T> {
@@ -62,15 +72,14 @@ impl<T: 'static> Followed<T> {
         followed
     }
 
-    /// The next message of any node; `None` once the last one has been lost.
-    async fn next(&mut self) -> Option<(String, T)> {
-        loop {
-            match self.streams.next().await? {
-                (node, Ok(message)) => return Some((node, message)),
-                (node, Err(error)) => {
-                    self.nodes.remove(&node);
-                    lose(&mut self.outcome, node, error);
-                }
+    /// What comes next; `None` once no node is left.
+    async fn next(&mut self) -> Option<Next<T>> {
+        match self.streams.next().await? {
+            (node, Ok(message)) => Some(Next::Message(node, message)),
+            (node, Err(error)) => {
+                self.nodes.remove(&node);
+                lose(&mut self.outcome, node, error);
+                Some(Next::Loss)
             }
         }
     }
@@ -88,12 +97,7 @@ fn lose(outcome: &mut Outcome, node: String, error: CliError) {
 }
 
 /// A stream that says whose it is, holds its connection, and ends with the reason of its end.
-fn told<T: 'static>(
-    what: &'static str,
-    node: String,
-    client: Client,
-    stream: Streaming<T>,
-) -> LocalBoxStream<'static, (String, Result<T, CliError>)> {
+fn told<T: 'static>(what: &'static str, node: String, client: Client, stream: Streaming<T>) -> Messages<T> {
     let messages = stream::unfold(Some((client, stream)), move |open| async move {
         let (client, mut stream) = open?;
         let status = match stream.message().await {
@@ -125,8 +129,10 @@ pub(super) async fn events(
             next = followed.next() => next,
             interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
         };
-        let Some((node, message)) = next else {
-            return followed.outcome.finish_told();
+        let (node, message) = match next {
+            Some(Next::Message(node, message)) => (node, message),
+            Some(Next::Loss) => continue,
+            None => return followed.outcome.finish_told(),
         };
         let document = EventDoc::try_from(message.event.unwrap_or_default())?;
         let on = OnNode { node, document };
@@ -160,18 +166,21 @@ pub(super) async fn watch(
             interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
         };
         states.retain(|node, _| followed.nodes.contains(node));
-        let Some((node, message)) = next else {
-            return followed.outcome.finish_told();
-        };
-        let document = WatchDoc::try_from(message)?;
-        if !scope.wants(&document) {
-            continue;
+        match next {
+            Some(Next::Message(node, message)) => {
+                let document = WatchDoc::try_from(message)?;
+                if !scope.wants(&document) {
+                    continue;
+                }
+                if let Some(state) = states.get_mut(&node) {
+                    // That a node doesn't know a fault is an error only where no node does, which is seen at the end.
+                    let _absent = state.take(&document);
+                }
+                display.show(OnNode { node, document }, width, &states)?;
+            }
+            Some(Next::Loss) => {}
+            None => return followed.outcome.finish_told(),
         }
-        if let Some(state) = states.get_mut(&node) {
-            // That a node doesn't know a fault is an error only where no node does, which is seen at the end.
-            let _absent = state.take(&document);
-        }
-        display.show(OnNode { node, document }, width, &states)?;
         if states.values().all(State::is_over) {
             return over(&states, scope, followed.outcome);
         }
@@ -179,7 +188,9 @@ pub(super) async fn watch(
 }
 
 fn over(states: &BTreeMap<String, State<'_>>, scope: &Scope, outcome: Outcome) -> Result<(), CliError> {
-    if let Scope::Faults(faults) = scope {
+    if let Scope::Faults(faults) = scope
+        && !states.is_empty()
+    {
         let is_known = |fault| states.values().any(|state| state.get(fault).is_some());
         if let Some(missing) = faults.iter().find(|fault| !is_known(fault)) {
             return Err(CliError::Failed(format!("no fault named {missing} on any node")));

@@ -46,8 +46,10 @@ pub(crate) async fn on_one_node(
     match command {
         Command::Completions { shell } => completions(shell, definition),
         Command::Quick(command) => match quick::faults(&command, SystemTime::now())? {
-            (Quick::One(manifest), how) => apply::one(&connect().await?, output, manifest, how).await,
-            (Quick::Ends(ends), how) => apply::several(&connect().await?, output, ends.into(), how).await,
+            (Quick::One(manifest), how) => apply::one(&connect().await?, output, *manifest, how).await,
+            (Quick::Ends(ends), how) => {
+                apply::several(&connect().await?, output, Vec::from(*ends), how).await
+            }
         },
         Command::Apply(args) => {
             let manifests = apply::read(&args.file)?;

@@ -11,7 +11,7 @@ fn parse(line: &[&str]) -> Result<Manifest, CliError> {
         panic!("{line:?} describes no fault");
     };
     match faults(&command, now)?.0 {
-        Quick::One(manifest) => Ok(manifest),
+        Quick::One(manifest) => Ok(*manifest),
         Quick::Ends(_) => panic!("{line:?} describes two faults"),
     }
 }
@@ -269,7 +269,8 @@ spec:
         panic!("it describes a fault");
     };
     match faults(&command, now).expect("it is valid").0 {
-        Quick::Ends([a, b]) => {
+        Quick::Ends(ends) => {
+            let [a, b] = *ends;
             let stem = a.metadata.name.strip_suffix("-a").expect("the first end");
             assert!(stem.starts_with("partition-a-"), "{stem}");
             assert_eq!(b.metadata.name, format!("{stem}-b"));
