@@ -6,6 +6,7 @@
 pub mod books;
 pub mod cri;
 pub mod daemon;
+pub mod exec;
 pub mod http;
 pub mod kube;
 pub mod lab;

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod cluster;
+mod ends;
 mod quick;
 
 use std::ffi::OsStr;
@@ -10,6 +12,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use sabot_proto::sabot::v1;
 
+pub(crate) use cluster::ClusterArgs;
+pub(crate) use ends::{EndForm, PartitionArgs};
 pub(crate) use quick::{
     CorruptArgs, DelayArgs, DirectionArg, DropArgs, DuplicateArgs, FaultArgs, PickArg, QuickCommand,
     RateLimitArgs, ReorderArgs,
@@ -45,6 +49,8 @@ pub(crate) struct Global {
     /// How long sabotd may take to answer, beside what --wait adds.
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

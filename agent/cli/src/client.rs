@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,19 +13,27 @@ use sabot_proto::sabot::v1::node_service_client::NodeServiceClient;
 use sabot_proto::sabot::v1::observe_service_client::ObserveServiceClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 use tower::service_fn;
 
 use crate::args::Global;
+use crate::cluster::{Ending, ExecStream};
 use crate::error::CliError;
 use crate::remote::Remote;
 
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// For what a process says last to arrive, after the connection through it has ended.
+const AFTERWORD: Duration = Duration::from_secs(1);
+
 pub(crate) struct Client {
     channel: Channel,
-    socket: PathBuf,
+    /// As messages name it: the socket's path, the address, or the pod.
+    place: String,
     /// Of a daemon of another machine.
     server: Option<String>,
     timeout: Duration,
+    /// Why the way there ended, where it is a process that can say so.
+    ending: Option<Ending>,
 }
 
 impl Client {
@@ -41,7 +48,7 @@ impl Client {
             source,
         };
         let no_answer = || CliError::NoAnswer {
-            socket: socket.clone(),
+            place: socket.display().to_string(),
             after: global.timeout,
         };
         let stream = tokio::time::timeout(global.timeout, UnixStream::connect(&socket))
@@ -69,21 +76,53 @@ impl Client {
             .map_err(|e| unreachable(io::Error::other(e)))?;
         Ok(Self {
             channel,
-            socket,
+            place: socket.display().to_string(),
             server: None,
             timeout: global.timeout,
+            ending: None,
+        })
+    }
+
+    /// Over a command in the daemon's pod, which can't be opened a second time.
+    pub(crate) async fn over(
+        stream: ExecStream,
+        ending: Ending,
+        place: String,
+        timeout: Duration,
+    ) -> Result<Self, CliError> {
+        let stream = Arc::new(Mutex::new(Some(stream)));
+        let connector = service_fn(move |_| {
+            let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let ended = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
+            async move { stream.map(TokioIo::new).ok_or_else(ended) }
+        });
+        let endpoint = Endpoint::from_static("http://sabotd")
+            // Proxies and load balancers on the way forget connections on which nothing is said.
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        let failed = |error: tonic::transport::Error| CliError::Pod {
+            place: place.clone(),
+            why: error.to_string(),
+        };
+        let channel = endpoint.connect_with_connector(connector).await.map_err(failed)?;
+        Ok(Self {
+            channel,
+            place,
+            server: None,
+            timeout,
+            ending: Some(ending),
         })
     }
 
     /// As [`Self::connect`].
     async fn connect_remote(remote: Remote, timeout: Duration) -> Result<Self, CliError> {
-        let place = PathBuf::from(remote.server());
+        let place = remote.server().to_owned();
         let unreachable = |source| CliError::Remote {
-            server: remote.server().to_owned(),
+            server: place.clone(),
             source,
         };
         let no_answer = || CliError::NoAnswer {
-            socket: place.clone(),
+            place: place.clone(),
             after: timeout,
         };
         let stream = tokio::time::timeout(timeout, remote.connect())
@@ -110,9 +149,10 @@ impl Client {
             .map_err(|e| unreachable(io::Error::other(e)))?;
         Ok(Self {
             channel,
-            socket: place,
-            server: Some(remote.server().to_owned()),
+            server: Some(place.clone()),
+            place,
             timeout,
+            ending: None,
         })
     }
 
@@ -148,18 +188,6 @@ impl Client {
             .await
     }
 
-    /// A server says no to a certificate only after the client's side of the handshake is over: what looks like a failed
-    /// call is a connection that was never let in.
-    fn failed(&self, what: impl Into<String>, status: Status) -> CliError {
-        match (&self.server, status.source()) {
-            (Some(server), Some(error)) => CliError::Remote {
-                server: server.clone(),
-                source: io::Error::other(root(error)),
-            },
-            _ => CliError::status(what, status),
-        }
-    }
-
     async fn answer_within<T>(
         &self,
         what: impl Into<String>,
@@ -168,11 +196,37 @@ impl Client {
     ) -> Result<T, CliError> {
         match tokio::time::timeout(timeout, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.failed(what, status)),
+            Ok(Err(status)) => Err(self.failure(what.into(), status).await),
             Err(_) => Err(CliError::NoAnswer {
-                socket: self.socket.clone(),
+                place: self.place.clone(),
                 after: timeout,
             }),
+        }
+    }
+
+    /// What a call ended with: where the way to the daemon has ended, that is why.
+    ///
+    /// A server says no to a certificate only after the client's side of the handshake is over: what looks like a failed
+    /// call is a connection that was never let in.
+    pub(crate) async fn failure(&self, what: String, status: Status) -> CliError {
+        if let (Some(server), Some(error)) = (&self.server, status.source()) {
+            return CliError::Remote {
+                server: server.clone(),
+                source: io::Error::other(root(error)),
+            };
+        }
+        let broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal);
+        let ending = self.ending.as_ref().filter(|_| broken);
+        let why = match ending {
+            Some(ending) => ending.reason(AFTERWORD).await,
+            None => None,
+        };
+        match why {
+            Some(why) => CliError::Pod {
+                place: self.place.clone(),
+                why,
+            },
+            None => CliError::status(what, status),
         }
     }
 }

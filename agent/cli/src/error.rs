@@ -40,9 +40,19 @@ pub(crate) enum CliError {
     #[error(
         "sabotd accepted the connection on {} but didn't answer within {}\n\
          hint: is it stopped or overloaded? --timeout gives it longer",
-        .socket.display(), humantime::format_duration(*.after)
+        .place, humantime::format_duration(*.after)
     )]
-    NoAnswer { socket: PathBuf, after: Duration },
+    NoAnswer { place: String, after: Duration },
+    /// The way through the daemon's pod can't be opened, or has ended.
+    #[error("can't reach sabotd in {place}: {why}")]
+    Pod { place: String, why: String },
+    /// The cluster's API server can't be asked, or refuses.
+    #[error("{what}: {why}")]
+    Cluster {
+        what: String,
+        why: String,
+        refused: bool,
+    },
     #[error("{}", refused(.what, .status))]
     Status { what: String, status: Box<Status> },
     #[error("{0}")]
@@ -60,6 +70,14 @@ pub(crate) enum CliError {
         effect: &'static str,
         exit: Exit,
     },
+    /// Each has been reported.
+    #[error("{failed} of {total} nodes failed{}{effect}", if .effect.is_empty() { "" } else { ": " })]
+    Nodes {
+        failed: usize,
+        total: usize,
+        effect: &'static str,
+        exit: Exit,
+    },
 }
 
 impl CliError {
@@ -74,7 +92,12 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> Exit {
         match self {
             Self::Usage(_) | Self::Invalid { .. } => Exit::Usage,
-            Self::Unreachable { .. } | Self::Remote { .. } | Self::NoAnswer { .. } => Exit::NotReachable,
+            Self::Cluster { refused: true, .. } => Exit::Refused,
+            Self::Unreachable { .. }
+            | Self::Remote { .. }
+            | Self::NoAnswer { .. }
+            | Self::Pod { .. }
+            | Self::Cluster { .. } => Exit::NotReachable,
             Self::Status { status, .. } => match status.code() {
                 Code::InvalidArgument => Exit::Usage,
                 Code::Unavailable => Exit::NotReachable,
@@ -82,13 +105,18 @@ impl CliError {
                 _ => Exit::Failed,
             },
             Self::Failed(_) | Self::Read { .. } | Self::Write(_) => Exit::Failed,
-            Self::Several { exit, .. } => *exit,
+            Self::Several { exit, .. } | Self::Nodes { exit, .. } => *exit,
         }
     }
 
     /// Whoever reads our output has had enough: `sabot get | head -1`.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Write(e) if e.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// There is no such fault.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::Status { status, .. } if status.code() == Code::NotFound)
     }
 
     pub(crate) fn report(&self) {

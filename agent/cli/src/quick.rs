@@ -9,19 +9,59 @@ use sabot_core::spec::{
 };
 
 use crate::args::{
-    CorruptArgs, DelayArgs, DirectionArg, DropArgs, DuplicateArgs, FaultArgs, PickArg, QuickCommand,
-    RateLimitArgs, ReorderArgs,
+    CorruptArgs, DelayArgs, DirectionArg, DropArgs, DuplicateArgs, EndForm, FaultArgs, HowArgs, PickArg,
+    QuickCommand, RateLimitArgs, ReorderArgs,
 };
 use crate::error::CliError;
 use crate::name;
 
+/// What a quick form describes: one fault, or one for each of two ends.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Quick {
+    One(Box<Manifest>),
+    Ends(Box<[Manifest; 2]>),
+}
+
+/// `now` is what `--starts-in` counts from.
+pub(crate) fn faults(command: &QuickCommand, now: SystemTime) -> Result<(Quick, HowArgs), CliError> {
+    let (action, args) = parts(command);
+    if let QuickCommand::Partition(partition) = command
+        && let (Some(between), Some(and)) = (&partition.between, &partition.and)
+    {
+        let ends = both_ends(args, &action, [between, and], now)?;
+        return Ok((Quick::Ends(Box::new(ends)), args.how));
+    }
+    Ok((Quick::One(Box::new(manifest(args, action, now)?)), args.how))
+}
+
+/// Each end is a target once and the other's peer once: whichever daemon has one of them cuts there.
+fn both_ends(
+    args: &FaultArgs,
+    action: &Action,
+    ends: [&EndForm; 2],
+    now: SystemTime,
+) -> Result<[Manifest; 2], CliError> {
+    let name = args
+        .name
+        .clone()
+        .unwrap_or_else(|| name::generate(action, &ends[0].target));
+    let one = |end: &EndForm, other: &EndForm, suffix| -> Result<Manifest, CliError> {
+        let name = format!("{name}-{suffix}");
+        let mut fault = described(args, action.clone(), *end.target.clone(), name, now)?;
+        fault.spec.peers = vec![*other.peer.clone()];
+        Ok(fault)
+    };
+    let [a, b] = ends;
+    Ok([one(a, b, "a")?, one(b, a, "b")?])
+}
+
 /// The action, and the rest of the fault.
-pub(crate) fn parts(command: &QuickCommand) -> (Action, &FaultArgs) {
+fn parts(command: &QuickCommand) -> (Action, &FaultArgs) {
     let mut action = Action::default();
     let args = match command {
-        QuickCommand::Partition(fault) => {
+        QuickCommand::Partition(args) => {
             action.partition = Some(Partition {});
-            fault
+            &args.fault
         }
         QuickCommand::Drop(args) => {
             action.drop = Some(drop(args));
@@ -132,13 +172,22 @@ fn packets(args: &FaultArgs) -> Option<Packets> {
     })
 }
 
-/// `now` is what `--starts-in` counts from.
-pub(crate) fn manifest(args: &FaultArgs, action: Action, now: SystemTime) -> Result<Manifest, CliError> {
+fn manifest(args: &FaultArgs, action: Action, now: SystemTime) -> Result<Manifest, CliError> {
     let target = target(args)?;
     let name = args
         .name
         .clone()
         .unwrap_or_else(|| name::generate(&action, &target));
+    described(args, action, target, name, now)
+}
+
+fn described(
+    args: &FaultArgs,
+    action: Action,
+    target: Target,
+    name: String,
+    now: SystemTime,
+) -> Result<Manifest, CliError> {
     let starts_at = match args.starts_in {
         Some(ahead) => Some(start(now, ahead)?),
         None => args.starts_at,
@@ -183,7 +232,10 @@ fn start(now: SystemTime, ahead: Duration) -> Result<SystemTime, CliError> {
 }
 
 fn target(args: &FaultArgs) -> Result<Target, CliError> {
-    let mut target = args.target.0.clone();
+    let Some(form) = &args.target else {
+        return Err(CliError::Usage("--target is missing".to_owned()));
+    };
+    let mut target = form.0.clone();
     let Some(pick) = args.pick else {
         return Ok(target);
     };
@@ -192,8 +244,7 @@ fn target(args: &FaultArgs) -> Result<Target, CliError> {
         (None, Some(service)) => &mut service.pick,
         (None, None) => {
             return Err(CliError::Usage(format!(
-                "--pick takes some of several pods, but --target is {}",
-                args.target
+                "--pick takes some of several pods, but --target is {form}"
             )));
         }
     };

@@ -2,6 +2,7 @@
 
 mod cri;
 mod event;
+mod merged;
 mod syscall;
 mod tcp;
 mod timeline;
@@ -12,6 +13,10 @@ use std::time::SystemTime;
 use comfy_table::{Table, presets};
 
 pub(crate) use self::event::event_line;
+pub(crate) use self::merged::{
+    fault_details_on_nodes, faults_on_nodes, nodes, previews_on_nodes, targets_on_nodes, timelines_on_nodes,
+    top_on_nodes,
+};
 pub(crate) use self::syscall::tracing;
 pub(crate) use self::tcp::flows;
 pub(crate) use self::timeline::timeline;
@@ -27,6 +32,13 @@ const GAP: u16 = 2;
 
 /// Columns without lines, as kubectl prints them.
 fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    columns(header, rows)
+}
+
+fn columns<'a>(
+    header: impl IntoIterator<Item = &'a str>,
+    rows: impl IntoIterator<Item = impl IntoIterator<Item = String>>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header);
@@ -70,38 +82,36 @@ pub(crate) fn faults(faults: &FaultsDoc, now: SystemTime) -> String {
 }
 
 pub(crate) fn fault_table<'a>(faults: impl IntoIterator<Item = &'a FaultDoc>, now: SystemTime) -> String {
-    let rows: Vec<_> = faults
-        .into_iter()
-        .map(|fault| {
-            let total = fault.status.total();
-            [
-                full_name(&fault.metadata),
-                text::action(&fault.spec.action),
-                target_count(fault),
-                text::phase(fault.status.phase).to_owned(),
-                text::remaining(fault, now),
-                total.matched.packets.to_string(),
-                text::effect(&fault.spec.action, &total),
-                fault.status.message.clone(),
-            ]
-        })
-        .collect();
+    let rows: Vec<_> = faults.into_iter().map(|fault| fault_row(fault, now)).collect();
     if rows.is_empty() {
         return "no faults".to_owned();
     }
-    table(
-        [
-            "NAME",
-            "ACTION",
-            "TARGETS",
-            "PHASE",
-            "REMAINING",
-            "MATCHED",
-            "EFFECT",
-            "MESSAGE",
-        ],
-        rows,
-    )
+    table(FAULT_COLUMNS, rows)
+}
+
+const FAULT_COLUMNS: [&str; 8] = [
+    "NAME",
+    "ACTION",
+    "TARGETS",
+    "PHASE",
+    "REMAINING",
+    "MATCHED",
+    "EFFECT",
+    "MESSAGE",
+];
+
+fn fault_row(fault: &FaultDoc, now: SystemTime) -> [String; 8] {
+    let total = fault.status.total();
+    [
+        full_name(&fault.metadata),
+        text::action(&fault.spec.action),
+        target_count(fault),
+        text::phase(fault.status.phase).to_owned(),
+        text::remaining(fault, now),
+        total.matched.packets.to_string(),
+        text::effect(&fault.spec.action, &total),
+        fault.status.message.clone(),
+    ]
 }
 
 pub(crate) fn fault_detail(fault: &FaultDoc, now: SystemTime) -> String {
@@ -152,14 +162,17 @@ fn expected_loss(loss: f64) -> String {
 }
 
 fn target_statuses(targets: &[TargetStatusDoc]) -> String {
-    let rows = targets.iter().map(|t| {
-        [
-            text::target_ref(&t.target),
-            target_phase(t.phase).to_owned(),
-            t.reason.clone(),
-        ]
-    });
-    table(["TARGET", "PHASE", "REASON"], rows)
+    table(TARGET_STATUS_COLUMNS, targets.iter().map(target_status_row))
+}
+
+const TARGET_STATUS_COLUMNS: [&str; 3] = ["TARGET", "PHASE", "REASON"];
+
+fn target_status_row(status: &TargetStatusDoc) -> [String; 3] {
+    [
+        text::target_ref(&status.target),
+        target_phase(status.phase).to_owned(),
+        status.reason.clone(),
+    ]
 }
 
 fn target_phase(phase: TargetPhase) -> &'static str {
@@ -172,13 +185,34 @@ fn target_phase(phase: TargetPhase) -> &'static str {
     }
 }
 
-/// One row for each target and direction; packets, and bytes in parentheses.
 fn ledgers(fault: &FaultDoc) -> String {
+    table(LEDGER_COLUMNS, ledger_rows(fault))
+}
+
+const LEDGER_COLUMNS: [&str; 14] = [
+    "TARGET",
+    "DIRECTION",
+    "MATCHED",
+    "PASSED",
+    "DROPPED",
+    "DELAYED",
+    "HELD",
+    "RELEASED",
+    "CORRUPTED",
+    "DUPLICATED",
+    "REJECTED",
+    "REPLIED",
+    "BYPASSED",
+    "LOST",
+];
+
+/// One row for each target and direction; packets, and bytes in parentheses.
+fn ledger_rows(fault: &FaultDoc) -> impl Iterator<Item = [String; 14]> {
     let cell = |tally: Tally| match tally.packets {
         0 => "0".to_owned(),
         packets => format!("{packets} ({})", bytes(tally.bytes)),
     };
-    let rows = fault.status.ledgers.iter().map(|entry| {
+    fault.status.ledgers.iter().map(move |entry| {
         let ledger = &entry.ledger;
         [
             text::target_ref(&entry.target),
@@ -196,26 +230,7 @@ fn ledgers(fault: &FaultDoc) -> String {
             cell(ledger.bypassed),
             cell(ledger.lost()),
         ]
-    });
-    table(
-        [
-            "TARGET",
-            "DIRECTION",
-            "MATCHED",
-            "PASSED",
-            "DROPPED",
-            "DELAYED",
-            "HELD",
-            "RELEASED",
-            "CORRUPTED",
-            "DUPLICATED",
-            "REJECTED",
-            "REPLIED",
-            "BYPASSED",
-            "LOST",
-        ],
-        rows,
-    )
+    })
 }
 
 /// `999 B`, `1.5 kB`, `20.1 MB`.
@@ -305,11 +320,10 @@ pub(crate) fn targets(targets: &TargetsDoc) -> String {
     if targets.targets.is_empty() {
         return "no targets".to_owned();
     }
-    table(
-        ["TARGET", "DEVICES", "ADDRESSES", "LABELS", "FAULTS", "NOTE"],
-        targets.targets.iter().map(target_row),
-    )
+    table(TARGET_COLUMNS, targets.targets.iter().map(target_row))
 }
+
+const TARGET_COLUMNS: [&str; 6] = ["TARGET", "DEVICES", "ADDRESSES", "LABELS", "FAULTS", "NOTE"];
 
 fn target_row(target: &TargetDoc) -> [String; 6] {
     let (name, addresses, labels) = match &target.kind {
@@ -343,9 +357,9 @@ fn target_row(target: &TargetDoc) -> [String; 6] {
     ]
 }
 
-pub(crate) fn node(node: &NodeDoc) -> String {
+fn runtime(node: &NodeDoc) -> String {
     let runtime = &node.runtime;
-    let runtime = match runtime.state {
+    match runtime.state {
         "ready" => {
             let how = if runtime.events {
                 "pushes changes"
@@ -356,7 +370,10 @@ pub(crate) fn node(node: &NodeDoc) -> String {
         }
         state if runtime.message.is_empty() => state.to_owned(),
         state => format!("{state}: {}", runtime.message),
-    };
+    }
+}
+
+pub(crate) fn node(node: &NodeDoc) -> String {
     let limits = &node.limits;
     let longest = limits.max_duration.map(|d| d.to_string()).unwrap_or_default();
     let overview = properties([
@@ -365,7 +382,7 @@ pub(crate) fn node(node: &NodeDoc) -> String {
         ("Kernel", node.kernel_release.clone()),
         ("Started", time(node.started_at)),
         ("Faults", format!("{} active", node.active_faults)),
-        ("Runtime", runtime),
+        ("Runtime", runtime(node)),
         (
             "Limits",
             format!(

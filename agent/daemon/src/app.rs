@@ -29,7 +29,8 @@ use tokio::task::{self, JoinHandle};
 
 use crate::api::{self, BindError, Limits, NodeInfo, Remote, ServeError, Services, TlsError, WatchLoss};
 use crate::audit::{AuditError, AuditLog, Endings};
-use crate::config::{Attach, Config, ConfigError};
+use crate::bridge::{self, BridgeError};
+use crate::config::{Attach, Config, ConfigError, Invocation};
 use crate::engine::handle::Handle;
 use crate::engine::{Control, Engine, LeftBehind, Options, Parts};
 use crate::kernel::cost::Measuring;
@@ -82,6 +83,8 @@ pub enum AppError {
     },
     #[error(transparent)]
     LeftBehind(#[from] LeftBehind),
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
 }
 
 fn reason(source: Option<&io::Error>) -> String {
@@ -110,12 +113,15 @@ impl AppError {
     }
 }
 
-/// Runs the daemon until a signal ends it.
+/// Runs the daemon until a signal ends it, or a bridge to it.
 ///
 /// # Errors
 /// Whatever keeps it from starting, from going on, or from cleaning up.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), AppError> {
-    let config = Config::load(arguments)?;
+    let config = match Invocation::load(arguments)? {
+        Invocation::Serve(config) => *config,
+        Invocation::Bridge { socket } => return Ok(bridge::run(&socket)?),
+    };
     logging::start(&config.log)?;
     privileges::check()?;
     // Before the runtime's threads are started, which inherit it.

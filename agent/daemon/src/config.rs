@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
@@ -165,18 +165,53 @@ pub enum ConfigError {
     HostName(std::io::Error),
 }
 
+/// What the process is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Invocation {
+    /// Be the daemon.
+    Serve(Box<Config>),
+    /// Connect the standard input and output with the daemon that serves this socket.
+    Bridge { socket: PathBuf },
+}
+
 /// Sabot's node daemon: injects network faults into pods and network namespaces, and observes what they do.
 #[derive(Debug, Parser)]
-#[command(name = "sabotd", version, about, max_term_width = 100)]
+#[command(
+    name = "sabotd",
+    version,
+    about,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 struct CommandLine {
     /// A TOML file with the same settings, by the names of the flags [default: /etc/sabot/sabotd.toml if it exists]
     #[arg(long, env = "SABOT_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
-impl Config {
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Copy the standard input to the socket of the daemon that runs here, and what it answers to the standard output.
+    ///
+    /// The cluster-wide client runs this in a daemon's container, and speaks gRPC over it. It ends with either side.
+    Bridge(BridgeArgs),
+}
+
+#[derive(Debug, Args)]
+struct BridgeArgs {
+    /// The daemon's configuration file, which may name its socket [default: /etc/sabot/sabotd.toml if it exists]
+    #[arg(long, env = "SABOT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The daemon's socket [default: /run/sabot/sabotd.sock]
+    #[arg(long, env = "SABOT_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl Invocation {
     /// Merges the command line (with the environment) and the configuration file over the defaults.
     ///
     /// # Errors
@@ -187,15 +222,22 @@ impl Config {
         T: Into<OsString> + Clone,
     {
         let line = CommandLine::try_parse_from(arguments).map_err(ConfigError::Usage)?;
-        let file = match &line.config {
-            Some(path) => Some(path.as_path()),
-            None => Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()),
+        let Some(Command::Bridge(bridge)) = line.command else {
+            let settings = with_file(line.settings, line.config.as_deref())?;
+            return settings.complete().map(Box::new).map(Self::Serve);
         };
-        let settings = match file {
-            Some(path) => line.settings.over(read(path)?),
-            None => line.settings,
-        };
-        settings.complete()
+        let given = Settings::of_socket(bridge.socket);
+        let socket = with_file(given, bridge.config.as_deref())?.socket();
+        check_socket(&socket)?;
+        Ok(Self::Bridge { socket })
+    }
+}
+
+/// The settings over those of the file that is named, or of the one at the usual place if there is one.
+fn with_file(settings: Settings, file: Option<&Path>) -> Result<Settings, ConfigError> {
+    match file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists())) {
+        Some(path) => Ok(settings.over(read(path)?)),
+        None => Ok(settings),
     }
 }
 
@@ -215,13 +257,7 @@ impl Config {
         EnvFilter::try_new(&self.log.filter)
             .map_err(|e| invalid("log-level", &self.log.filter, e.to_string()))?;
         let text = |d: Duration| humantime::format_duration(d).to_string();
-        if self.socket.as_os_str().is_empty() || !self.socket.is_absolute() {
-            return Err(invalid(
-                "socket",
-                self.socket.display(),
-                "an absolute path is needed",
-            ));
-        }
+        check_socket(&self.socket)?;
         if let Some(AuditPlace::File(path)) = &self.audit_log
             && !path.is_absolute()
         {
@@ -290,6 +326,13 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn check_socket(socket: &Path) -> Result<(), ConfigError> {
+    if socket.is_absolute() {
+        return Ok(());
+    }
+    Err(invalid("socket", socket.display(), "an absolute path is needed"))
 }
 
 fn invalid(setting: &'static str, given: impl fmt::Display, allowed: impl Into<String>) -> ConfigError {

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod app;
 pub mod audit;
+pub mod bridge;
 pub mod config;
 pub mod delayline;
 pub mod engine;

@@ -8,14 +8,17 @@ use sabot_core::quick::{
     PortForm, PulseForm, RampForm, RateForm, TargetForm,
 };
 
-use super::{HowArgs, duration};
+use super::{HowArgs, PartitionArgs, duration};
 
 /// A fault in one line, a command for each action.
 #[derive(Debug, Subcommand)]
 pub(crate) enum QuickCommand {
-    /// Let nothing pass between a target and its peers.
-    #[command(after_help = QUICK_HELP)]
-    Partition(FaultArgs),
+    /// Let nothing pass between a target and its peers, or between two ends.
+    #[command(
+        after_help = QUICK_HELP,
+        mut_arg("target", |target| target.required(false).required_unless_present("between"))
+    )]
+    Partition(PartitionArgs),
     /// Drop packets: a share of them, in bursts, by their number, or of some connections.
     #[command(after_help = QUICK_HELP)]
     Drop(DropArgs),
@@ -186,8 +189,8 @@ pub(crate) struct RateLimitArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FaultArgs {
     /// Whose traffic is affected, as `pods:shop/app=web`.
-    #[arg(long, value_name = "FORM")]
-    pub(crate) target: TargetForm,
+    #[arg(long, value_name = "FORM", required = true)]
+    pub(crate) target: Option<TargetForm>,
     /// The other end, as `pod:shop/db-0`; may be repeated. Default: every other end.
     #[arg(long = "peer", value_name = "FORM")]
     pub(crate) peers: Vec<PeerForm>,

@@ -22,10 +22,10 @@ use crate::view::{FaultDoc, FaultsDoc, Phase, PreviewDoc, full_name};
 
 /// What the daemon waits where nothing else is asked for.
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Every document of a file, or of the standard input where it is `-`.
-pub(super) fn read(file: &Path) -> Result<Vec<Manifest>, CliError> {
+pub(crate) fn read(file: &Path) -> Result<Vec<Manifest>, CliError> {
     let failed = |source| CliError::Read {
         path: file.to_owned(),
         source,
@@ -124,21 +124,26 @@ async fn follow(
     if !how.watch {
         return Ok(());
     }
+    watch::follow(client, output, &scope(manifests), WATCH_INTERVAL).await
+}
+
+/// These faults, to be followed.
+pub(crate) fn scope(manifests: &[Manifest]) -> Scope {
     let faults = manifests.iter().map(|m| FaultRef {
         namespace: m.metadata.namespace.clone(),
         name: m.metadata.name.clone(),
     });
-    watch::follow(client, output, &Scope::Faults(faults.collect()), WATCH_INTERVAL).await
+    Scope::Faults(faults.collect())
 }
 
-fn to_wire(manifest: &Manifest) -> Result<v1::FaultSpec, CliError> {
+pub(crate) fn to_wire(manifest: &Manifest) -> Result<v1::FaultSpec, CliError> {
     spec_to_proto(&manifest.spec).map_err(|errors| CliError::Invalid {
         what: full_name(&manifest.metadata),
         violations: errors.iter().map(ToString::to_string).collect(),
     })
 }
 
-async fn preview(client: &Client, manifest: &Manifest) -> Result<PreviewDoc, CliError> {
+pub(crate) async fn preview(client: &Client, manifest: &Manifest) -> Result<PreviewDoc, CliError> {
     let request = v1::PreviewFaultRequest {
         metadata: Some(metadata_to_proto(&manifest.metadata)),
         spec: Some(to_wire(manifest)?),
@@ -150,7 +155,7 @@ async fn preview(client: &Client, manifest: &Manifest) -> Result<PreviewDoc, Cli
     PreviewDoc::new(manifest.metadata.clone(), manifest.spec.clone(), answer)
 }
 
-async fn apply(client: &Client, manifest: &Manifest, how: HowArgs) -> Result<FaultDoc, CliError> {
+pub(crate) async fn apply(client: &Client, manifest: &Manifest, how: HowArgs) -> Result<FaultDoc, CliError> {
     let request = v1::ApplyFaultRequest {
         metadata: Some(metadata_to_proto(&manifest.metadata)),
         spec: Some(to_wire(manifest)?),
@@ -165,7 +170,7 @@ async fn apply(client: &Client, manifest: &Manifest, how: HowArgs) -> Result<Fau
 }
 
 /// An error where the fault isn't in force although it should be: it failed, or somebody waited for it.
-fn judge(fault: &FaultDoc, how: HowArgs, now: SystemTime) -> Result<(), CliError> {
+pub(crate) fn judge(fault: &FaultDoc, how: HowArgs, now: SystemTime) -> Result<(), CliError> {
     let ahead = fault.status.starts_at.is_some_and(|t| t.0 > now);
     let waited = how.wait.is_some_and(|w| !w.is_zero()) && !ahead;
     let failed = match fault.status.phase {

@@ -21,10 +21,7 @@ pub(super) async fn run(
     if names.is_empty() {
         return all(client, output, namespace).await;
     }
-    let faults: Vec<_> = names
-        .iter()
-        .map(|name| FaultRef::parse(name, namespace.as_deref()))
-        .collect::<Result<_, _>>()?;
+    let faults = references(names, namespace.as_deref())?;
     let mut failures = Failures::default();
     let mut deleted = Vec::new();
     for fault in faults {
@@ -42,7 +39,14 @@ pub(super) async fn run(
     failures.finish(names.len(), "")
 }
 
-async fn one(client: &Client, fault: FaultRef) -> Result<FaultDoc, CliError> {
+pub(crate) fn references(names: &[String], namespace: Option<&str>) -> Result<Vec<FaultRef>, CliError> {
+    names
+        .iter()
+        .map(|name| FaultRef::parse(name, namespace))
+        .collect()
+}
+
+pub(crate) async fn one(client: &Client, fault: FaultRef) -> Result<FaultDoc, CliError> {
     let what = format!("deleting {fault}");
     let request = v1::DeleteFaultRequest {
         namespace: fault.namespace,
@@ -52,16 +56,17 @@ async fn one(client: &Client, fault: FaultRef) -> Result<FaultDoc, CliError> {
     FaultDoc::try_from(answer.fault.unwrap_or_default())
 }
 
-async fn all(client: &Client, output: Output, namespace: Option<String>) -> Result<(), CliError> {
+/// Every active fault, or those of one namespace.
+pub(crate) async fn every(client: &Client, namespace: Option<String>) -> Result<Vec<FaultDoc>, CliError> {
     let request = v1::DeleteAllFaultsRequest { namespace };
     let answer = client
         .answer("deleting all faults", client.faults().delete_all_faults(request))
         .await?;
-    let faults: Vec<_> = answer
-        .faults
-        .into_iter()
-        .map(FaultDoc::try_from)
-        .collect::<Result<_, _>>()?;
+    answer.faults.into_iter().map(FaultDoc::try_from).collect()
+}
+
+async fn all(client: &Client, output: Output, namespace: Option<String>) -> Result<(), CliError> {
+    let faults = every(client, namespace).await?;
     for fault in &faults {
         output.remark(&render::deleted(fault))?;
     }

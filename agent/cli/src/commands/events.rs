@@ -2,7 +2,7 @@
 
 use sabot_proto::convert::duration_to_proto;
 use sabot_proto::sabot::v1;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 use crate::args::EventArgs;
 use crate::client::Client;
@@ -16,10 +16,7 @@ const WHAT: &str = "watching events";
 
 /// Until Ctrl-C, or until the daemon stops.
 pub(super) async fn run(client: &Client, output: Output, args: EventArgs) -> Result<(), CliError> {
-    let request = request(args)?;
-    let mut stream = client
-        .answer(WHAT, client.observe().watch_events(request))
-        .await?;
+    let mut stream = open(client, request(args)?).await?;
     loop {
         let message = tokio::select! {
             message = stream.message() => message.map_err(|s| CliError::status(WHAT, s))?,
@@ -33,7 +30,14 @@ pub(super) async fn run(client: &Client, output: Output, args: EventArgs) -> Res
     }
 }
 
-fn request(args: EventArgs) -> Result<v1::WatchEventsRequest, CliError> {
+pub(crate) async fn open(
+    client: &Client,
+    request: v1::WatchEventsRequest,
+) -> Result<Streaming<v1::WatchEventsResponse>, CliError> {
+    client.answer(WHAT, client.observe().watch_events(request)).await
+}
+
+pub(crate) fn request(args: EventArgs) -> Result<v1::WatchEventsRequest, CliError> {
     let fault = args
         .fault
         .map(|name| FaultRef::parse(&name, args.namespace.as_deref()))

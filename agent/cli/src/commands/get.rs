@@ -19,26 +19,34 @@ pub(super) async fn run(
     active: bool,
 ) -> Result<(), CliError> {
     let Some(name) = name else {
-        let request = v1::ListFaultsRequest {
-            namespace,
-            active_only: active,
-            include_counters: true,
-        };
-        let answer = client
-            .answer("listing faults", client.faults().list_faults(request))
-            .await?;
-        let faults = answer
-            .faults
-            .into_iter()
-            .map(FaultDoc::try_from)
-            .collect::<Result<_, _>>()?;
+        let faults = list(client, namespace, active).await?;
         return output.document(&FaultsDoc { faults }, |f| render::faults(f, SystemTime::now()));
     };
-    let fault = FaultRef::parse(&name, namespace.as_deref())?;
+    let fault = one(client, FaultRef::parse(&name, namespace.as_deref())?).await?;
+    output.document(&fault, |f| render::fault_detail(f, SystemTime::now()))
+}
+
+/// No namespace: faults of all.
+pub(crate) async fn list(
+    client: &Client,
+    namespace: Option<String>,
+    active: bool,
+) -> Result<Vec<FaultDoc>, CliError> {
+    let request = v1::ListFaultsRequest {
+        namespace,
+        active_only: active,
+        include_counters: true,
+    };
+    let answer = client
+        .answer("listing faults", client.faults().list_faults(request))
+        .await?;
+    answer.faults.into_iter().map(FaultDoc::try_from).collect()
+}
+
+pub(crate) async fn one(client: &Client, fault: FaultRef) -> Result<FaultDoc, CliError> {
     let what = format!("getting {fault}");
     let FaultRef { namespace, name } = fault;
     let request = v1::GetFaultRequest { namespace, name };
     let answer = client.answer(what, client.faults().get_fault(request)).await?;
-    let fault = FaultDoc::try_from(answer.fault.unwrap_or_default())?;
-    output.document(&fault, |f| render::fault_detail(f, SystemTime::now()))
+    FaultDoc::try_from(answer.fault.unwrap_or_default())
 }

@@ -1,14 +1,14 @@
 //! What each command does.
 
-mod apply;
-mod delete;
-mod events;
+pub(crate) mod apply;
+pub(crate) mod delete;
+pub(crate) mod events;
 mod flows;
-mod get;
-mod timeline;
-mod top;
+pub(crate) mod get;
+pub(crate) mod timeline;
+pub(crate) mod top;
 mod trace;
-mod watch;
+pub(crate) mod watch;
 
 use std::io::{self, Write as _};
 use std::time::SystemTime;
@@ -17,24 +17,45 @@ use sabot_proto::sabot::v1;
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
+use crate::cluster;
 use crate::error::CliError;
 use crate::output::Output;
+use crate::quick::{self, Quick};
+use crate::render;
 use crate::view::{NodeDoc, TargetDoc, TargetsDoc};
-use crate::{quick, render};
 
 /// `definition` is the command line's own, for completions. What can be wrong without the daemon is said without it.
 pub(crate) async fn run(cli: Cli, definition: clap::Command) -> Result<(), CliError> {
     let output = Output {
         format: cli.global.output,
     };
-    let connect = || Client::connect(&cli.global);
-    match cli.command {
-        Command::Completions { shell } => completions(shell, definition),
-        Command::Quick(command) => {
-            let (action, args) = quick::parts(&command);
-            let manifest = quick::manifest(args, action, SystemTime::now())?;
-            apply::one(&connect().await?, output, manifest, args.how).await
+    if cli.global.cluster.is_asked() {
+        if let Some(server) = &cli.global.remote.server {
+            return Err(CliError::Usage(format!(
+                "--server {server} is one daemon, and --cluster and its like ask those of a cluster: give one of them"
+            )));
         }
+        return cluster::run(&cli.global, cli.command, output, definition).await;
+    }
+    let connect = async || Client::connect(&cli.global).await;
+    on_one_node(connect, cli.command, output, definition).await
+}
+
+/// What a command does with one daemon, which is connected to when nothing else is wrong.
+pub(crate) async fn on_one_node(
+    connect: impl AsyncFn() -> Result<Client, CliError>,
+    command: Command,
+    output: Output,
+    definition: clap::Command,
+) -> Result<(), CliError> {
+    match command {
+        Command::Completions { shell } => completions(shell, definition),
+        Command::Quick(command) => match quick::faults(&command, SystemTime::now())? {
+            (Quick::One(manifest), how) => apply::one(&connect().await?, output, *manifest, how).await,
+            (Quick::Ends(ends), how) => {
+                apply::several(&connect().await?, output, Vec::from(*ends), how).await
+            }
+        },
         Command::Apply(args) => {
             let manifests = apply::read(&args.file)?;
             apply::several(&connect().await?, output, manifests, args.how).await
@@ -78,23 +99,31 @@ fn completions(shell: clap_complete::Shell, mut definition: clap::Command) -> Re
 }
 
 async fn targets(client: &Client, output: Output, namespace: Option<String>) -> Result<(), CliError> {
+    let targets = list_targets(client, namespace).await?;
+    output.document(&TargetsDoc { targets }, render::targets)
+}
+
+pub(crate) async fn list_targets(
+    client: &Client,
+    namespace: Option<String>,
+) -> Result<Vec<TargetDoc>, CliError> {
     let request = v1::ListTargetsRequest { namespace };
     let answer = client
         .answer("listing targets", client.node().list_targets(request))
         .await?;
-    let targets = TargetsDoc {
-        targets: answer.targets.into_iter().map(TargetDoc::from).collect(),
-    };
-    output.document(&targets, render::targets)
+    Ok(answer.targets.into_iter().map(TargetDoc::from).collect())
 }
 
 async fn node(client: &Client, output: Output) -> Result<(), CliError> {
+    output.document(&get_node(client).await?, render::node)
+}
+
+pub(crate) async fn get_node(client: &Client) -> Result<NodeDoc, CliError> {
     let answer = client
         .answer(
             "asking about the node",
             client.node().get_node(v1::GetNodeRequest {}),
         )
         .await?;
-    let node = NodeDoc::try_from(answer.node.unwrap_or_default())?;
-    output.document(&node, render::node)
+    NodeDoc::try_from(answer.node.unwrap_or_default())
 }

@@ -15,13 +15,16 @@ pub(super) async fn run(
     name: &str,
     namespace: Option<&str>,
 ) -> Result<(), CliError> {
-    let fault = FaultRef::parse(name, namespace)?;
+    let timeline = one(client, FaultRef::parse(name, namespace)?).await?;
+    output.document(&timeline, render::timeline)
+}
+
+pub(crate) async fn one(client: &Client, fault: FaultRef) -> Result<TimelineDoc, CliError> {
     let what = format!("reading the timeline of {fault}");
     let FaultRef { namespace, name } = fault;
     let request = v1::GetTimelineRequest { namespace, name };
     let answer = client
         .answer(what, client.observe().get_timeline(request))
         .await?;
-    let timeline = TimelineDoc::try_from(answer.timeline.unwrap_or_default())?;
-    output.document(&timeline, render::timeline)
+    TimelineDoc::try_from(answer.timeline.unwrap_or_default())
 }

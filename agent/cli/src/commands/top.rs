@@ -20,11 +20,7 @@ pub(super) async fn run(
     every: Duration,
     count: Option<u64>,
 ) -> Result<(), CliError> {
-    if every.is_zero() {
-        return Err(CliError::Usage(
-            "--interval: a duration above zero is needed".to_owned(),
-        ));
-    }
+    check_interval(every)?;
     let mut screen = match output.is_live() {
         true => Some(Screen::new(io::stdout())?),
         false => None,
@@ -47,7 +43,16 @@ pub(super) async fn run(
     Ok(())
 }
 
-async fn snapshot(client: &Client) -> Result<v1::GetSnapshotResponse, CliError> {
+pub(crate) fn check_interval(every: Duration) -> Result<(), CliError> {
+    if every.is_zero() {
+        return Err(CliError::Usage(
+            "--interval: a duration above zero is needed".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) async fn snapshot(client: &Client) -> Result<v1::GetSnapshotResponse, CliError> {
     client
         .answer(
             "reading the counters",

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use sabot_proto::convert::duration_to_proto;
 use sabot_proto::sabot::v1;
 use tokio::time::{Interval, interval};
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 use crate::client::Client;
 use crate::error::CliError;
@@ -19,11 +19,11 @@ use crate::view::{ChangeDoc, FaultDoc, WatchDoc};
 
 const WHAT: &str = "watching faults";
 /// Between drawings, beside those for changes: the remaining time moves.
-const REDRAW: Duration = Duration::from_millis(500);
+pub(crate) const REDRAW: Duration = Duration::from_millis(500);
 
 /// Whom to follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(crate) enum Scope {
     /// These, until all of them have ended.
     Faults(Vec<FaultRef>),
     /// All that there are, or those of one namespace, until Ctrl-C.
@@ -37,11 +37,24 @@ pub(super) async fn run(
     namespace: Option<String>,
     every: Duration,
 ) -> Result<(), CliError> {
-    let scope = match name {
+    follow(client, output, &scope(name, namespace)?, every).await
+}
+
+pub(crate) fn scope(name: Option<&str>, namespace: Option<String>) -> Result<Scope, CliError> {
+    Ok(match name {
         Some(name) => Scope::Faults(vec![FaultRef::parse(name, namespace.as_deref())?]),
         None => Scope::All { namespace },
-    };
-    follow(client, output, &scope, every).await
+    })
+}
+
+pub(crate) async fn open(
+    client: &Client,
+    scope: &Scope,
+    every: Duration,
+) -> Result<Streaming<v1::WatchFaultsResponse>, CliError> {
+    client
+        .answer(WHAT, client.faults().watch_faults(scope.request(every)))
+        .await
 }
 
 pub(super) async fn follow(
@@ -50,8 +63,7 @@ pub(super) async fn follow(
     scope: &Scope,
     every: Duration,
 ) -> Result<(), CliError> {
-    let request = scope.request(every);
-    let mut stream = client.answer(WHAT, client.faults().watch_faults(request)).await?;
+    let mut stream = open(client, scope, every).await?;
     let mut state = State::new(scope);
     let mut display = Display::new(output)?;
     loop {
@@ -95,7 +107,7 @@ impl Scope {
         }
     }
 
-    fn wants(&self, item: &WatchDoc) -> bool {
+    pub(crate) fn wants(&self, item: &WatchDoc) -> bool {
         match (self, &item.fault) {
             (Self::Faults(faults), Some(fault)) => faults.contains(&reference(fault)),
             _ => true,
@@ -103,7 +115,7 @@ impl Scope {
     }
 }
 
-fn reference(fault: &FaultDoc) -> FaultRef {
+pub(crate) fn reference(fault: &FaultDoc) -> FaultRef {
     FaultRef {
         namespace: fault.metadata.namespace.clone(),
         name: fault.metadata.name.clone(),
@@ -111,14 +123,14 @@ fn reference(fault: &FaultDoc) -> FaultRef {
 }
 
 /// What is known of the faults that are followed.
-struct State<'a> {
+pub(crate) struct State<'a> {
     scope: &'a Scope,
     faults: BTreeMap<(String, String), FaultDoc>,
     synced: bool,
 }
 
 impl<'a> State<'a> {
-    fn new(scope: &'a Scope) -> Self {
+    pub(crate) fn new(scope: &'a Scope) -> Self {
         Self {
             scope,
             faults: BTreeMap::new(),
@@ -126,7 +138,7 @@ impl<'a> State<'a> {
         }
     }
 
-    fn take(&mut self, item: &WatchDoc) -> Result<(), CliError> {
+    pub(crate) fn take(&mut self, item: &WatchDoc) -> Result<(), CliError> {
         if item.change == ChangeDoc::Synced {
             self.synced = true;
             return self.check_presence();
@@ -145,7 +157,11 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    fn get(&self, fault: &FaultRef) -> Option<&FaultDoc> {
+    pub(crate) fn faults(&self) -> impl Iterator<Item = &FaultDoc> {
+        self.faults.values()
+    }
+
+    pub(crate) fn get(&self, fault: &FaultRef) -> Option<&FaultDoc> {
         self.faults.get(&(fault.namespace.clone(), fault.name.clone()))
     }
 
@@ -159,7 +175,7 @@ impl<'a> State<'a> {
         }
     }
 
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         let Scope::Faults(wanted) = self.scope else {
             return false;
         };

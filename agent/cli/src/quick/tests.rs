@@ -10,8 +10,10 @@ fn parse(line: &[&str]) -> Result<Manifest, CliError> {
     let Command::Quick(command) = cli.command else {
         panic!("{line:?} describes no fault");
     };
-    let (action, args) = parts(&command);
-    manifest(args, action, now)
+    match faults(&command, now)?.0 {
+        Quick::One(manifest) => Ok(*manifest),
+        Quick::Ends(_) => panic!("{line:?} describes two faults"),
+    }
 }
 
 fn assert_same(line: &[&str], spec: &str) {
@@ -222,4 +224,57 @@ fn what_all_faults_have_says_the_same_as_a_manifest() {
   action: {drop: {percent: 5}}
 ",
     );
+}
+
+#[test]
+fn two_ends_are_two_faults_each_with_the_other_as_its_peer() {
+    let line =
+        "sabot partition --between pods:shop/app=a --and pod:db/b-0 --for 20s --name cut -n shop --port 5432";
+    let cli = Cli::try_parse_from(line.split(' ')).expect("a command line");
+    let Command::Quick(command) = cli.command else {
+        panic!("it describes a fault");
+    };
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
+    let (quick, _) = faults(&command, now).expect("it is valid");
+    let yaml = "
+apiVersion: sabot.dev/v1alpha1
+kind: NetworkFault
+metadata: {name: cut-a, namespace: shop}
+spec:
+  duration: 20s
+  target: {pods: {namespace: shop, selector: {matchLabels: {app: a}}}}
+  peers: [{pods: {namespace: db, name: b-0}}]
+  ports: [{port: 5432}]
+  action: {partition: {}}
+---
+apiVersion: sabot.dev/v1alpha1
+kind: NetworkFault
+metadata: {name: cut-b, namespace: shop}
+spec:
+  duration: 20s
+  target: {pods: {namespace: db, name: b-0}}
+  peers: [{pods: {namespace: shop, selector: {matchLabels: {app: a}}}}]
+  ports: [{port: 5432}]
+  action: {partition: {}}
+";
+    let expected = parse_manifests(yaml).expect("two manifests");
+    match quick {
+        Quick::Ends(ends) => assert_eq!(ends[..], expected[..]),
+        Quick::One(one) => panic!("{one:?} is one"),
+    }
+
+    let made_up = "sabot partition --between pods:shop/app=a --and pod:db/b-0 --for 20s";
+    let cli = Cli::try_parse_from(made_up.split(' ')).expect("a command line");
+    let Command::Quick(command) = cli.command else {
+        panic!("it describes a fault");
+    };
+    match faults(&command, now).expect("it is valid").0 {
+        Quick::Ends(ends) => {
+            let [a, b] = *ends;
+            let stem = a.metadata.name.strip_suffix("-a").expect("the first end");
+            assert!(stem.starts_with("partition-a-"), "{stem}");
+            assert_eq!(b.metadata.name, format!("{stem}-b"));
+        }
+        Quick::One(one) => panic!("{one:?} is one"),
+    }
 }

@@ -4,8 +4,27 @@ use super::{or_dash, table};
 use crate::view::{PodTopDoc, Span, SyscallTopDoc, TopDoc};
 
 /// Rows of each part.
-const PODS: usize = 20;
-const SYSCALLS: usize = 15;
+pub(super) const PODS: usize = 20;
+pub(super) const SYSCALLS: usize = 15;
+
+pub(super) const POD_COLUMNS: [&str; 15] = [
+    "POD",
+    "RTT P50",
+    "P99",
+    "RETX/s",
+    "RTO/s",
+    "RST/s",
+    "CONN/s",
+    "FAIL/s",
+    "SENT/s",
+    "RECV/s",
+    "DROPS/s",
+    "INJECTED/s",
+    "DNS/s",
+    "LOST/s",
+    "FAULTS",
+];
+pub(super) const SYSCALL_COLUMNS: [&str; 6] = ["PROCESS", "SYSCALL", "CALLS/s", "ERRORS/s", "MEAN", "P99"];
 
 pub(crate) fn top(top: &TopDoc) -> String {
     let time = top.time.map(|time| time.to_string()).unwrap_or_default();
@@ -14,28 +33,9 @@ pub(crate) fn top(top: &TopDoc) -> String {
     } else {
         String::new()
     };
-    let pods = table(
-        [
-            "POD",
-            "RTT P50",
-            "P99",
-            "RETX/s",
-            "RTO/s",
-            "RST/s",
-            "CONN/s",
-            "FAIL/s",
-            "SENT/s",
-            "RECV/s",
-            "DROPS/s",
-            "INJECTED/s",
-            "DNS/s",
-            "LOST/s",
-            "FAULTS",
-        ],
-        top.pods.iter().take(PODS).map(pod_row),
-    );
+    let pods = table(POD_COLUMNS, top.pods.iter().take(PODS).map(pod_row));
     let syscalls = table(
-        ["PROCESS", "SYSCALL", "CALLS/s", "ERRORS/s", "MEAN", "P99"],
+        SYSCALL_COLUMNS,
         top.syscalls.iter().take(SYSCALLS).map(syscall_row),
     );
     format!(
@@ -46,14 +46,14 @@ pub(crate) fn top(top: &TopDoc) -> String {
     )
 }
 
-fn more(all: usize, shown: usize) -> String {
+pub(super) fn more(all: usize, shown: usize) -> String {
     match all.saturating_sub(shown) {
         0 => String::new(),
         more => format!("\nand {more} more"),
     }
 }
 
-fn pod_row(pod: &PodTopDoc) -> [String; 15] {
+pub(super) fn pod_row(pod: &PodTopDoc) -> [String; 15] {
     let name = pod.pod.as_ref().map_or_else(
         || "node".to_owned(),
         |pod| {
@@ -83,7 +83,7 @@ fn pod_row(pod: &PodTopDoc) -> [String; 15] {
     ]
 }
 
-fn syscall_row(call: &SyscallTopDoc) -> [String; 6] {
+pub(super) fn syscall_row(call: &SyscallTopDoc) -> [String; 6] {
     [
         call.process.clone(),
         call.syscall.clone(),

@@ -2,6 +2,7 @@
 
 mod event;
 mod fault;
+mod merged;
 mod node;
 mod tcp;
 mod timeline;
@@ -15,6 +16,7 @@ pub(crate) use fault::{
     ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,
     TargetStatusDoc, WatchDoc,
 };
+pub(crate) use merged::{Merged, NodeError, OnNode};
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
 pub(crate) use tcp::{FlowDoc, FlowsDoc, TcpDoc};
 pub(crate) use timeline::{

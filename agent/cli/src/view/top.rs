@@ -67,6 +67,14 @@ pub(crate) struct SyscallTopDoc {
     pub(crate) p99: Option<Span>,
 }
 
+impl SyscallTopDoc {
+    /// Who comes first in a list: the time that they took.
+    pub(crate) fn order(a: &Self, b: &Self) -> std::cmp::Ordering {
+        let spent = |call: &Self| call.calls * call.mean.map_or(0.0, |Span(mean)| mean.as_secs_f64());
+        spent(b).total_cmp(&spent(a))
+    }
+}
+
 /// A pod's namespace and name; the node has none.
 type Key = Option<(String, String)>;
 
@@ -89,11 +97,7 @@ impl TopDoc {
                 ..pod
             })
             .collect();
-        pods.sort_by(|a, b| {
-            let order = |pod: &PodTopDoc| (pod.faults.len() as f64, pod.retransmits, pod.busyness());
-            let (a, b) = (order(a), order(b));
-            b.partial_cmp(&a).unwrap_or(std::cmp::Ordering::Equal)
-        });
+        pods.sort_by(PodTopDoc::order);
         let lost = |snapshot: &v1::GetSnapshotResponse| -> u64 {
             snapshot.events_lost.iter().map(|lost| lost.count).sum()
         };
@@ -108,6 +112,13 @@ impl TopDoc {
 }
 
 impl PodTopDoc {
+    /// Who comes first in a list.
+    pub(crate) fn order(a: &Self, b: &Self) -> std::cmp::Ordering {
+        let weight = |pod: &Self| (pod.faults.len() as f64, pod.retransmits, pod.busyness());
+        let (a, b) = (weight(a), weight(b));
+        b.partial_cmp(&a).unwrap_or(std::cmp::Ordering::Equal)
+    }
+
     fn busyness(&self) -> f64 {
         self.bytes_sent + self.bytes_received
     }

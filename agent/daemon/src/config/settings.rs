@@ -174,6 +174,21 @@ pub(super) struct Settings {
 struct MetricsAddress(Option<SocketAddr>);
 
 impl Settings {
+    /// A layer that says at most where the socket is.
+    pub(super) fn of_socket(socket: Option<PathBuf>) -> Self {
+        Self {
+            socket,
+            ..Self::default()
+        }
+    }
+
+    /// The daemon's socket, by this layer or by default.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.socket
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("/run/sabot/sabotd.sock"))
+    }
+
     /// This layer's settings, and the lower one's where this one is silent. Process names and cgroups add up.
     pub(super) fn over(self, lower: Self) -> Self {
         let syscall_process = both(self.syscall_process, lower.syscall_process);
@@ -216,9 +231,7 @@ impl Settings {
     /// Fills in the defaults and checks every bound.
     pub(super) fn complete(self) -> Result<Config, ConfigError> {
         let config = Config {
-            socket: self
-                .socket
-                .unwrap_or_else(|| PathBuf::from("/run/sabot/sabotd.sock")),
+            socket: self.socket(),
             remote: remote::complete(self.listen, self.tls, self.roles)?,
             guards: self.guard.complete()?,
             audit_log: self.audit_log.map(audit_log),

@@ -3,10 +3,19 @@ use std::time::Duration;
 
 use crate::targets::RuntimeEndpoint;
 
-use super::{Attach, AuditPlace, Config, ConfigError, Hook, KubernetesMode, LogFormat, ObserveMode};
+use super::{
+    Attach, AuditPlace, Config, ConfigError, Hook, Invocation, KubernetesMode, LogFormat, ObserveMode,
+};
+
+fn invocation(arguments: &[&str]) -> Result<Invocation, ConfigError> {
+    Invocation::load(std::iter::once("sabotd").chain(arguments.iter().copied()))
+}
 
 fn load(arguments: &[&str]) -> Result<Config, ConfigError> {
-    Config::load(std::iter::once("sabotd").chain(arguments.iter().copied()))
+    match invocation(arguments)? {
+        Invocation::Serve(config) => Ok(*config),
+        other => panic!("{arguments:?} is {other:?}"),
+    }
 }
 
 fn refused(arguments: &[&str]) -> String {
@@ -304,4 +313,33 @@ fn the_audit_log_is_a_file_or_stderr() {
     assert_eq!(place("/var/log/a"), Some(AuditPlace::File("/var/log/a".into())));
     assert!(refused(&["--audit-log", "a.log"]).contains("an absolute path"));
     assert_eq!(load(&[]).expect("valid").audit_log, None);
+}
+
+#[test]
+fn a_bridge_finds_the_socket_as_the_daemon_does() {
+    let socket = |arguments: &[&str]| match invocation(arguments).expect("it is valid") {
+        Invocation::Bridge { socket } => socket.display().to_string(),
+        other => panic!("{arguments:?} is {other:?}"),
+    };
+    let empty = file("");
+    let empty = empty.path().to_str().expect("an UTF-8 path");
+    assert_eq!(socket(&["bridge", "--config", empty]), "/run/sabot/sabotd.sock");
+    let named = file("socket = '/run/other.sock'\nkeep-warm = '5s'\n");
+    let named = named.path().to_str().expect("an UTF-8 path");
+    assert_eq!(socket(&["bridge", "--config", named]), "/run/other.sock");
+    let given = ["bridge", "--config", named, "--socket", "/run/third.sock"];
+    assert_eq!(socket(&given), "/run/third.sock");
+
+    for (arguments, why) in [
+        (
+            &["bridge", "--config", empty, "--socket", "relative.sock"][..],
+            "absolute",
+        ),
+        (&["bridge", "--max-duration", "5m"], "--max-duration"),
+        (&["--max-duration", "5m", "bridge"], "bridge"),
+        (&["bridge", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
+    ] {
+        let error = invocation(arguments).expect_err(why).to_string();
+        assert!(error.contains(why), "{error}");
+    }
 }
