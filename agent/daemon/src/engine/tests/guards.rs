@@ -7,6 +7,7 @@ use sabot_core::guard::{Guards, PROTECTED};
 use sabot_core::model::Percent;
 
 use super::rig::{Rig, device, fault, pass, pod};
+use crate::engine::ControlPlane;
 use crate::engine::handle::{EngineError, Phase, TargetPhase};
 
 const WEB: &str = "{duration: 1m, target: {pods: {namespace: shop, selector: {matchLabels: {app: web}}}}, action: {partition: {}}}";
@@ -157,4 +158,18 @@ async fn the_kernel_knows_where_the_control_plane_is() {
     rig.servers.send_replace(BTreeSet::new());
     pass(Duration::from_secs(3)).await;
     assert_eq!(rig.kernel.state().control_plane, BTreeSet::from([ssh]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_servers_service_is_known_while_the_node_itself_may_have_a_fault() {
+    let rig = Rig::new();
+    rig.world.add_pod(pod("web", "web", 1));
+    rig.world.add_netns("/run/netns/web", device("eth5", 5));
+    rig.inject("web", WEB).await;
+    assert!(rig.world.wanted().cluster.is_empty());
+    rig.inject("cut", NETNS).await;
+    assert_eq!(
+        rig.world.wanted().cluster.services,
+        BTreeSet::from([ControlPlane::service()])
+    );
 }

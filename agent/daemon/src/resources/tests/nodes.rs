@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sabot_core::guard::PROTECTED;
 use sabot_testkit::kube::{Effect, FakeCluster, Recorded, Rule, Verb};
 use serde_json::json;
 
@@ -281,5 +282,25 @@ async fn a_busy_server_is_asked_again_later() {
             "no pause between tries"
         );
     }
+    node.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_guard_refuses_says_so_until_the_guard_lets_it_pass() {
+    let cluster = FakeCluster::start();
+    let node = Node::start(&cluster, "node-a").await;
+    let mut kept = pod("web", "web", 1);
+    kept.annotations.insert(PROTECTED.to_owned(), "true".to_owned());
+    node.rig.world.add_pod(kept);
+    cluster.apply(cut("cut", "5m"));
+    let status = until_phase(&cluster, "cut", "Refused").await;
+    assert_eq!(condition(&status, "Accepted")["status"], "False");
+    let part = node_part(&status, "node-a");
+    assert_eq!(part["reason"], "Guarded");
+    let message = part["message"].as_str().expect("a message");
+    assert!(message.contains("protected-pod"), "{message}");
+
+    node.rig.world.add_pod(pod("web", "web", 1));
+    until_phase(&cluster, "cut", "Injected").await;
     node.kill().await;
 }
