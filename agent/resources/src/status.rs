@@ -47,7 +47,7 @@ pub struct NodeStatus {
     pub node: String,
     /// Where the fault stands on this node.
     pub phase: Phase,
-    /// Why a refused fault is refused, in a word, as `Invalid`, `NameTaken` or the name of a guard.
+    /// Why a refused fault is refused, in a word, as `Invalid`, `NameTaken` or `Guarded`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// For people: why it is pending, what failed.
