@@ -38,10 +38,11 @@ use crate::kernel::features::Features;
 use crate::kernel::{Injector, Taps};
 use crate::logging::{self, LoggingError};
 use crate::metrics::{self, HttpState, Metrics, ReconcileDuration, Sources};
-use crate::observe::dns::{self, DnsObserver};
+use crate::observe::dns;
 use crate::observe::event::EventHub;
 use crate::observe::identity;
-use crate::observe::packets::{self, PacketObserver, SnapshotEnricher};
+use crate::observe::observers::Observers;
+use crate::observe::packets::{self, SnapshotEnricher};
 use crate::observe::timeline;
 use crate::targets::kube::{Connection, KubeError, KubeStatus};
 use crate::targets::{Names, TargetsHandle};
@@ -222,7 +223,7 @@ impl Daemon {
         let (kubernetes, kube) = (cluster.status(), cluster.handle());
         let (source, told) = world::watch_targets(config, cluster);
         let identities = identity::start(source.watch());
-        let (mut observers, observed) = observers::start(config, &source, told, &identities, &hub);
+        let (observers, observed) = observers::start(config, &source, told, &identities, &hub);
         let mut features = kernel.features;
         features.list.extend(observed);
         let features = Arc::new(features);
@@ -235,12 +236,14 @@ impl Daemon {
         let engine_ended = start_engine(engine)?;
         world::follow_resources(config, kube, &handle, options(config).limits, &audit);
 
-        let (packets, dns) = start_readers(kernel.taps, &handle, names, &hub, &injector)?;
-        let incidents = injector.clone();
-        observers.packets = Some(packets);
-        observers.dns = Some(dns);
-        observers.incidents = Some(Box::new(move || incidents.incidents()));
-        let observers = Arc::new(observers);
+        let observers = Arc::new(start_readers(
+            observers,
+            kernel.taps,
+            &handle,
+            names,
+            &hub,
+            &injector,
+        )?);
         observers::follow(config, &handle, &observers);
         let endings = Endings::follow(&audit, handle.clone());
         let timelines = timeline::start(handle.clone(), identities, observers.clone(), &hub);
@@ -403,13 +406,15 @@ fn start_engine(engine: Engine) -> Result<oneshot::Receiver<Result<(), LeftBehin
     Ok(receiver)
 }
 
+/// The observers, with those of what the injector's programs tell.
 fn start_readers(
+    mut observers: Observers,
     taps: Taps,
     handle: &Handle,
     names: Names,
     hub: &EventHub,
     injector: &Arc<Injector>,
-) -> Result<(PacketObserver, DnsObserver), AppError> {
+) -> Result<Observers, AppError> {
     if let Some(logger) = taps.logger {
         kernel::forward_log(logger).map_err(started("the reader of the programs' log"))?;
     }
@@ -423,7 +428,11 @@ fn start_readers(
         .map_err(started("the reader of packet events"))?;
     let dns = dns::start(taps.dns_answers, names, hub.clone(), lost(abi::INCIDENT_DNS_LOST))
         .map_err(started("the reader of DNS answers"))?;
-    Ok((packets, dns))
+    let incidents = Arc::clone(injector);
+    observers.packets = Some(packets);
+    observers.dns = Some(dns);
+    observers.incidents = Some(Box::new(move || incidents.incidents()));
+    Ok(observers)
 }
 
 /// A kernel that can't measure programs has them run unmeasured.
