@@ -103,7 +103,9 @@ fn check_namespace(document: usize, manifest: &Manifest) -> Result<(), ManifestE
         return Err(ManifestError {
             document,
             position: None,
-            message: format!("metadata.namespace: `{namespace}` given; allowed: none, a {CLUSTER_KIND} is in no namespace"),
+            message: format!(
+                "metadata.namespace: `{namespace}` given; allowed: none, a {CLUSTER_KIND} is in no namespace"
+            ),
         });
     }
     Ok(())

@@ -44,11 +44,7 @@ pub fn watch_api_servers(
     receiver
 }
 
-async fn look(
-    named: Vec<String>,
-    kubeconfig: Option<PathBuf>,
-    sender: watch::Sender<BTreeSet<SocketAddr>>,
-) {
+async fn look(named: Vec<String>, kubeconfig: Option<PathBuf>, sender: watch::Sender<BTreeSet<SocketAddr>>) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = Known::new();

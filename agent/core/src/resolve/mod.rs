@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use crate::guard::{Guard, Guarded};
 use crate::model::{
-    Action, ClusterPod, Direction, Fault, ObjectName, Pick, Pod, PodSelector, TargetDevice, TargetKey, TargetSelector,
-    World,
+    Action, ClusterPod, Direction, Fault, ObjectName, Pick, Pod, PodSelector, TargetDevice, TargetKey,
+    TargetSelector, World,
 };
 use crate::plan::{Equipment, RuleBody};
 use crate::select;
@@ -150,7 +150,8 @@ impl<'a> Finder<'a> {
         candidates.retain(|pod| !self.is_guarded(world, pod, Guard::is_protection));
         if let Some(pick) = pick {
             // Every node ranks the pods of all nodes, so that all of them pick the same ones.
-            let may_have_it = |pod: &&ClusterPod| !pod.host_network && !world.guarded_elsewhere.contains(&pod.uid);
+            let may_have_it =
+                |pod: &&ClusterPod| !pod.host_network && !world.guarded_elsewhere.contains(&pod.uid);
             let elsewhere = selector.elsewhere(world).filter(may_have_it);
             let uids = candidates.iter().map(|pod| pod.uid.as_str());
             let taken = select::taken(uids.chain(elsewhere.map(|pod| pod.uid.as_str())), pick);

@@ -124,7 +124,10 @@ fn a_service_is_guarded_by_its_namespace_and_by_its_backends() {
     assert_eq!(found.refused[0].guard, Some(Guard::ProtectedPod));
 
     let refusal = guards.check(&on_service("kube-system"), &both, []);
-    assert_eq!(refusal.expect_err("it is protected").guard, Guard::ProtectedNamespace);
+    assert_eq!(
+        refusal.expect_err("it is protected").guard,
+        Guard::ProtectedNamespace
+    );
 
     world.pods.retain(|_, pod| pod.uid == kept.uid);
     let alone = guarded(&guards, world, &[]);

@@ -31,13 +31,7 @@ pub(super) fn revoked(log: &AuditLog, resource: &Resource) {
     note(log, "RevokeResource", resource, None, &outcome);
 }
 
-fn note(
-    log: &AuditLog,
-    method: &str,
-    resource: &Resource,
-    spec: Option<&FaultSpec>,
-    outcome: &Outcome,
-) {
+fn note(log: &AuditLog, method: &str, resource: &Resource, spec: Option<&FaultSpec>, outcome: &Outcome) {
     let who = Who::Resource {
         resource: resource.key.kind.to_string(),
         namespace: resource.key.namespace.clone(),

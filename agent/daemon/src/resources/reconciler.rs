@@ -11,7 +11,6 @@ use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Parts, account};
 use super::decide::{Decision, decide};
 use super::entry::Entry;
 use super::events::{self, Events, Happened};
@@ -19,6 +18,7 @@ use super::object::{Key, Resource};
 use super::part::{self, Refusal};
 use super::watch::{self, Seen};
 use super::write::{self, Written};
+use super::{Parts, account};
 use crate::audit::AuditLog;
 use crate::engine::handle::{self, EngineError, FaultView, Handle, Snapshot};
 

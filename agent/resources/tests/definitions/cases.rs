@@ -311,7 +311,11 @@ fn a_fault_of_a_namespace_stays_in_it_and_one_of_the_cluster_says_where() {
             with("target: {service: {name: front}}"),
             Some(".target.service: namespace is given"),
         ),
-        (cluster, with("target: {service: {namespace: other, name: front}}"), None),
+        (
+            cluster,
+            with("target: {service: {namespace: other, name: front}}"),
+            None,
+        ),
         (
             own,
             with("target: {node: worker-1}"),
