@@ -139,10 +139,10 @@ impl Outcome {
         for (node, error) in &self.failed {
             by_message.entry(error.to_string()).or_default().push(node);
         }
+        let mut groups: Vec<(String, Vec<&str>)> = by_message.into_iter().collect();
+        groups.sort_by(|(_, a), (_, b)| a.cmp(b));
         let line = |(message, nodes): (String, Vec<&str>)| format!("{}: {message}", named(&nodes));
-        let mut lines: Vec<_> = by_message.into_iter().map(line).collect();
-        lines.sort();
-        lines
+        groups.into_iter().map(line).collect()
     }
 }
 

@@ -190,7 +190,7 @@ fn two_kinds_of_one_thing_are_refused_towards_the_wire() {
     assert_eq!(fields(&inner), ["spec.action.drop.nth", "spec.action.drop"]);
     assert_eq!(
         errors[0].description,
-        "`pods` and `interface` are given; one of `pods`, `netns`, `interface` is allowed"
+        "`pods` and `interface` are given; one of `pods`, `netns`, `interface`, `service`, `node` is allowed"
     );
 }
 

@@ -20,7 +20,7 @@ async fn targets(cluster: &FakeCluster, runtime_endpoint: RuntimeEndpoint) -> Ta
         inspect_interval: Duration::from_secs(3600),
         ..TargetsConfig::default()
     };
-    start_in(settings, connection)
+    start_in(settings, connection, None)
 }
 
 async fn until(targets: &TargetsHandle, what: &str, holds: impl Fn(&WorldUpdate) -> bool) {
