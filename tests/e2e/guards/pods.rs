@@ -62,7 +62,7 @@ fn an_annotated_pod_has_no_faults_also_when_it_comes_later() {
     scene.assert_refused("partition --target pod:shop/web --for 60s", &says);
 
     scene.run(1, "other", |pod| {
-        drop(pod.labels.insert("app".into(), "web".into()))
+        drop(pod.labels.insert("app".into(), "web".into()));
     });
     scene.ok("partition --target pods:shop/app=web --for 60s --name cut");
     assert!(scene.answers(0, 2) && !scene.answers(1, 2));
@@ -99,7 +99,7 @@ fn with_opt_in_only_labelled_pods_have_faults() {
     let scene = Scene::new(2, &["--guard-opt-in", "sabot.dev/allowed=true"]);
     scene.run(0, "web", |_| {});
     scene.run(1, "willing", |pod| {
-        drop(pod.labels.insert("sabot.dev/allowed".into(), "true".into()))
+        drop(pod.labels.insert("sabot.dev/allowed".into(), "true".into()));
     });
     let says = ["guard opt-in", "shop/web", "sabot.dev/allowed"];
     scene.assert_refused("partition --target pod:shop/web --for 60s", &says);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use sabot_core::model::{BootTime, ClusterWanted, Fault, Peer, TargetSelector, World};
+use sabot_core::model::{BootTime, ClusterWanted, Fault, Peer, Service, TargetSelector, World};
 use sabot_core::resolve::{Coverage, covered_services};
 
 use super::node::ControlPlane;
@@ -140,7 +140,7 @@ impl Places {
 fn has_node_ports(fault: &Fault, world: &World) -> bool {
     let services = &world.cluster.services;
     let named = fault.peers.iter().any(|peer| match peer {
-        Peer::Service { name, .. } => services.get(name).is_some_and(|service| service.has_node_ports()),
+        Peer::Service { name, .. } => services.get(name).is_some_and(Service::has_node_ports),
         _ => false,
     });
     let mut covered = covered_services(fault, world);

@@ -146,7 +146,7 @@ fn a_fault_of_the_cluster_goes_anywhere() {
         json!({"node": "worker-1"}),
     ] {
         let resource = resource(Kind::ClusterNetworkFault, |v| {
-            v["spec"]["target"] = target.clone()
+            v["spec"]["target"] = target.clone();
         });
         let decision = decide(&resource, None, &Limits::default(), now());
         assert!(

@@ -85,10 +85,9 @@ pub(super) fn status(cluster: &FakeCluster, name: &str) -> Value {
 }
 
 pub(super) fn node_part(status: &Value, node: &str) -> Value {
-    let nodes = status["nodes"].as_array().into_iter().flatten();
+    let mut nodes = status["nodes"].as_array().into_iter().flatten();
     nodes
-        .filter(|part| part["node"] == node)
-        .next_back()
+        .rfind(|part| part["node"] == node)
         .cloned()
         .unwrap_or_default()
 }
