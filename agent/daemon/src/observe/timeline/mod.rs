@@ -2,7 +2,7 @@
 //! until everything was as before. And what the node's processes and its runtime did in the meantime.
 //!
 //! Times of kernel events are the kernel's own. Injection and end are seen by the recorder, some milliseconds after they
-//! happened; a recovery is told to the second.
+//! happened; a recovery is told to the second, or, where hundreds of targets are looked at, to five.
 
 mod node;
 mod record;
