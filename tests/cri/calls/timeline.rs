@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use crate::scene::{LOOK, PATIENCE};
 
-/// The node is looked at each five seconds.
-const BEFORE: Duration = Duration::from_secs(6);
+/// The node is looked at each ten seconds.
+const BEFORE: Duration = Duration::from_secs(11);
 /// For how long a recovery is waited for where there is no traffic.
 const RECOVERY: Duration = Duration::from_secs(60);
 

@@ -127,10 +127,7 @@ impl EventFilter {
                 self.wants(v1::EventType::Cri)
                     && self.fault.is_none()
                     && self.outcome.is_none()
-                    && self
-                        .pod
-                        .as_ref()
-                        .is_none_or(|p| p.namespace == call.pod_namespace && p.name == call.pod_name)
+                    && self.takes_pod(&call.pod_namespace, &call.pod_name)
                     && self.process.as_ref().is_none_or(|p| *p == call.process)
                     && (!self.failed_only || call.outcome != "OK")
                     && self
@@ -142,10 +139,7 @@ impl EventFilter {
                     && self.fault.is_none()
                     && self.outcome.is_none()
                     && !self.asks_for_syscalls()
-                    && self
-                        .pod
-                        .as_ref()
-                        .is_none_or(|p| p.namespace == told.pod_namespace && p.name == told.pod_name)
+                    && self.takes_pod(&told.pod_namespace, &told.pod_name)
             }
             EventKind::Tcp(tcp) => self.passes_owned(v1::EventType::Tcp, &tcp.owner),
             EventKind::Drop(drop) => self.passes_owned(v1::EventType::Drop, &drop.owner),
@@ -164,6 +158,11 @@ impl EventFilter {
                 .pod
                 .as_ref()
                 .is_none_or(|p| owner_ref(owner).as_ref() == Some(p))
+    }
+
+    fn takes_pod(&self, namespace: &str, name: &str) -> bool {
+        let pod = self.pod.as_ref();
+        pod.is_none_or(|p| p.namespace == namespace && p.name == name)
     }
 
     fn wants(&self, kind: v1::EventType) -> bool {

@@ -9,6 +9,10 @@ use crate::observe::cri::{self, CriObserver, PodName};
 use crate::observe::event::EventHub;
 use crate::targets::{RuntimeEndpoint, TargetsHandle, Told};
 
+const FOUND: &str = "the container runtime's calls are read where clients send and receive (tracepoints sock_send_length and \
+    sock_recv_length); on a connection older than the daemon a call whose name isn't sent in full is `unknown`; io_uring \
+    isn't seen";
+
 /// Begins to observe unless told not to, and says how that went; a machine that can't do it does without.
 pub(super) fn start(
     config: &Config,
@@ -22,7 +26,7 @@ pub(super) fn start(
     let locate = Box::new(move || endpoint.locate().ok());
     let pods = Box::new(move |sandbox: &str| pod(&targets, sandbox));
     match cri::start(locate, pods, hub.clone()) {
-        Ok(observer) => (Some(observer), Some(feature(Ok(())))),
+        Ok(observer) => (Some(observer), Some(feature(Ok(FOUND.to_owned())))),
         Err(error) => {
             tracing::warn!(%error, "the container runtime's calls are not observed");
             (None, Some(feature(Err(error.to_string()))))
@@ -46,22 +50,7 @@ fn pod(targets: &TargetsHandle, sandbox: &str) -> Option<PodName> {
     Some((pod.namespace.clone(), pod.name.clone()))
 }
 
-fn feature(result: Result<(), String>) -> Feature {
-    match result {
-        Ok(()) => Feature {
-            name: CRI_CALLS,
-            available: true,
-            detail: "the container runtime's calls are read where clients send and receive (tracepoints sock_send_length \
-                     and sock_recv_length); on a connection older than the daemon a call whose name isn't sent in full is \
-                     `unknown`; io_uring isn't seen"
-                .to_owned(),
-            consequence: String::new(),
-        },
-        Err(reason) => Feature {
-            name: CRI_CALLS,
-            available: false,
-            detail: reason,
-            consequence: "who asks the container runtime for what, and how long that takes, is not observed".to_owned(),
-        },
-    }
+fn feature(found: Result<String, String>) -> Feature {
+    let consequence = "who asks the container runtime for what, and how long that takes, is not observed";
+    Feature::new(CRI_CALLS, found, consequence)
 }

@@ -55,18 +55,9 @@ fn found(observer: &SyscallObserver) -> String {
     }
 }
 
-fn feature(result: Result<String, String>) -> Feature {
-    let available = result.is_ok();
-    Feature {
-        name: FEATURE,
-        available,
-        detail: result.unwrap_or_else(|reason| reason),
-        consequence: if available {
-            String::new()
-        } else {
-            "syscalls of the kubelet and of the container runtime are not observed".to_owned()
-        },
-    }
+fn feature(found: Result<String, String>) -> Feature {
+    let consequence = "syscalls of the kubelet and of the container runtime are not observed";
+    Feature::new(FEATURE, found, consequence)
 }
 
 pub(super) fn set_attached(observer: &SyscallObserver, wanted: bool) {

@@ -32,7 +32,10 @@ pub(super) fn start(
             if config.tcp == ObserveMode::Active {
                 set_attached(&observer, false);
             }
-            (Some(observer), Some(feature(Ok(()))))
+            (
+                Some(observer),
+                Some(feature(Ok("TCP connections can be observed".to_owned()))),
+            )
         }
         Err(error) => {
             tracing::warn!(%error, "TCP connections are not observed");
@@ -41,21 +44,10 @@ pub(super) fn start(
     }
 }
 
-fn feature(result: Result<(), String>) -> Feature {
-    let available = result.is_ok();
-    Feature {
-        name: FEATURE,
-        available,
-        detail: result
-            .err()
-            .unwrap_or_else(|| "TCP connections can be observed".to_owned()),
-        consequence: if available {
-            String::new()
-        } else {
-            "TCP connections of pods are not observed: no round-trip times, retransmits, resets and flows"
-                .to_owned()
-        },
-    }
+fn feature(found: Result<String, String>) -> Feature {
+    let consequence =
+        "TCP connections of pods are not observed: no round-trip times, retransmits, resets and flows";
+    Feature::new(FEATURE, found, consequence)
 }
 
 /// Keeps the observer informed of whose addresses are whose; ends with the engine.

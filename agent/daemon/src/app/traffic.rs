@@ -63,13 +63,7 @@ fn tried<T, E: Display>(
         }
         Err(error) => {
             tracing::warn!(%error, "{consequence}");
-            let feature = Feature {
-                name,
-                available: false,
-                detail: error.to_string(),
-                consequence: consequence.to_owned(),
-            };
-            (None, feature)
+            (None, Feature::new(name, Err(error.to_string()), consequence))
         }
     }
 }

@@ -16,6 +16,23 @@ pub struct Feature {
     pub consequence: String,
 }
 
+impl Feature {
+    /// What was found, or why it is missing and what doesn't work then.
+    pub fn new(name: &'static str, found: Result<String, String>, consequence: &str) -> Self {
+        let available = found.is_ok();
+        Self {
+            name,
+            available,
+            detail: found.unwrap_or_else(|reason| reason),
+            consequence: if available {
+                String::new()
+            } else {
+                consequence.to_owned()
+            },
+        }
+    }
+}
+
 /// All features, in a fixed order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features {

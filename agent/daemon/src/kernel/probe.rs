@@ -140,20 +140,7 @@ fn inside(workshop: BorrowedFd<'_>, work: impl FnOnce() -> Result<(), String> + 
 }
 
 fn feature(name: &'static str, result: Result<(), String>, found: &str, consequence: &str) -> Feature {
-    match result {
-        Ok(()) => Feature {
-            name,
-            available: true,
-            detail: found.into(),
-            consequence: String::new(),
-        },
-        Err(detail) => Feature {
-            name,
-            available: false,
-            detail,
-            consequence: consequence.into(),
-        },
-    }
+    Feature::new(name, result.map(|()| found.to_owned()), consequence)
 }
 
 fn kernel_release() -> String {

@@ -28,7 +28,7 @@ use crate::targets::WorldUpdate;
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// How often what can change without the world's saying so is looked at: the cgroups of pods on the node's network, and the
 /// namespaces behind paths.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Who it is, as labels and events say it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

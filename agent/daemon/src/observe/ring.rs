@@ -17,7 +17,7 @@ use super::event::{Event, EventHub, EventKind};
 /// How often a stream's losses are looked at.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a ring is looked at unasked: the kernel's programs wake its reader only when much waits there.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Entries that are handled before other tasks get their turn.
 const BATCH: usize = 1024;
 

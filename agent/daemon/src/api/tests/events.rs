@@ -462,7 +462,20 @@ async fn a_timeline_says_what_happened_and_how_long_after_what() {
         [&target.before, &target.during, &target.after].map(retransmits),
         [None, Some(4), Some(1)]
     );
-    let node = told.node.expect("the node's part");
+    assert_node(told.node.expect("the node's part"));
+
+    let unknown = fixture
+        .observe()
+        .get_timeline(request("other"))
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    let unnamed = fixture.observe().get_timeline(request("")).await.unwrap_err();
+    assert_eq!(unnamed.code(), Code::InvalidArgument);
+}
+
+/// What the node's processes and its runtime did meanwhile.
+fn assert_node(node: v1::NodeTimeline) {
     assert_eq!((&node.before, &node.after), (&None, &None));
     let during = node.during.expect("it was in force");
     let [kubelet] = during.processes.as_slice() else {
@@ -484,13 +497,4 @@ async fn a_timeline_says_what_happened_and_how_long_after_what() {
         ("StopContainer", 2, 1)
     );
     assert_eq!(stop.mean.as_ref().map(|mean| mean.nanos), Some(300_000_000));
-
-    let unknown = fixture
-        .observe()
-        .get_timeline(request("other"))
-        .await
-        .unwrap_err();
-    assert_eq!(unknown.code(), Code::NotFound);
-    let unnamed = fixture.observe().get_timeline(request("")).await.unwrap_err();
-    assert_eq!(unnamed.code(), Code::InvalidArgument);
 }

@@ -2,7 +2,7 @@
 //! until everything was as before. And what the node's processes and its runtime did in the meantime.
 //!
 //! Times of kernel events are the kernel's own. Injection and end are seen by the recorder, some milliseconds after they
-//! happened; a recovery is told to the second.
+//! happened; a recovery is told to the second, or, where hundreds of targets are looked at, to five.
 
 mod node;
 mod record;
@@ -34,11 +34,11 @@ use crate::engine::handle::{Handle, LedgerEntry, Snapshot};
 use crate::kernel::boot_time;
 
 /// How often every owner is looked at, for what was before a fault.
-const AT_REST: Duration = Duration::from_secs(5);
+const AT_REST: Duration = Duration::from_secs(10);
 /// How often the owners are that a fault hurts, or did: no more often than this, ..
 const WHILE_OPEN: Duration = Duration::from_millis(500);
 /// .. and so that looking takes no more than this part of a processor, however many they are.
-const LOOK_SHARE: u32 = 500;
+const LOOK_SHARE: u32 = 1000;
 /// How rarely at most.
 const LOOK_LATEST: Duration = Duration::from_secs(5);
 
