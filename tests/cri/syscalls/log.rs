@@ -3,7 +3,7 @@
 //! strace knows threads by their numbers, and the observer by their names. A thread has the name of the one that made it, until
 //! it becomes another program or says that it is called otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -17,7 +17,8 @@ pub(crate) struct Made {
     pub(crate) ended: u64,
     /// Those of them that failed.
     pub(crate) failed: u64,
-    /// Begun by threads that then ended, or were killed, within the call: nobody sees a result.
+    /// Begun by threads that then ended, or were killed, within the call (nobody sees a result), or made by threads that may have
+    /// been called so.
     pub(crate) open: u64,
 }
 
@@ -39,7 +40,7 @@ enum End {
 }
 
 /// Who a thread is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Thread {
     comm: String,
     /// The name of the program's file.
@@ -75,37 +76,77 @@ impl Log {
     }
 
     /// The calls that threads of these names made outside of containers.
+    ///
+    /// A thread that is ended within a call that makes a thread leaves one that strace saw, by a maker it doesn't tell. Any such
+    /// call may be its origin, so its calls are a bound, like those without a result.
     pub(crate) fn counts(&self, first: u32, names: &[String]) -> Counts {
-        let mut counts = Counts::new();
         let nobody = Thread {
             comm: "strace".to_owned(),
             program: "strace".to_owned(),
             is_foreign: false,
             makes_foreign: false,
         };
-        let mut waiting = vec![(first, nobody)];
-        let mut met = 0;
+        let mut walk = Walk {
+            log: self,
+            names,
+            counts: Counts::new(),
+            met: BTreeSet::new(),
+            unfinished: BTreeSet::new(),
+        };
+        walk.from(first, nobody, true);
+        for &orphan in self.0.keys() {
+            if walk.met.contains(&orphan) {
+                continue;
+            }
+            let makers = walk.unfinished.clone();
+            assert!(!makers.is_empty(), "nobody can have made thread {orphan}");
+            for maker in makers {
+                walk.from(orphan, maker, false);
+            }
+        }
+        walk.counts
+    }
+}
+
+struct Walk<'a> {
+    log: &'a Log,
+    names: &'a [String],
+    counts: Counts,
+    met: BTreeSet<u32>,
+    /// What threads would be whose making has no end.
+    unfinished: BTreeSet<Thread>,
+}
+
+impl Walk<'_> {
+    /// Counts the calls of a thread and of those it made.
+    fn from(&mut self, tid: u32, thread: Thread, is_sure: bool) {
+        let mut waiting = vec![(tid, thread)];
         while let Some((tid, mut thread)) = waiting.pop() {
-            let calls = self
-                .0
-                .get(&tid)
-                .unwrap_or_else(|| panic!("nothing is known of thread {tid}"));
-            met += 1;
+            let calls = self.log.0.get(&tid);
+            let calls = calls.unwrap_or_else(|| panic!("nothing is known of thread {tid}"));
+            self.met.insert(tid);
             for call in calls {
                 let before = thread.comm.clone();
                 if let Some(child) = thread.make(call) {
                     waiting.push(child);
                 }
+                if call.makes_a_thread() && call.end == End::Unseen {
+                    self.unfinished.insert(thread.child(call));
+                }
                 // A call that ends under a name that isn't traced isn't one of a traced process.
-                let is_counted = [&before, &thread.comm].iter().all(|name| names.contains(name));
-                let is_counted = is_counted || call.is_exec() && names.contains(&before);
+                let is_counted = [&before, &thread.comm]
+                    .iter()
+                    .all(|name| self.names.contains(name));
+                let is_counted = is_counted || call.is_exec() && self.names.contains(&before);
                 if is_counted && !thread.is_foreign {
-                    count(counts.entry((before, call.name.clone())).or_default(), call);
+                    let made = self.counts.entry((before, call.name.clone())).or_default();
+                    match is_sure {
+                        true => count(made, call),
+                        false => made.open += 1,
+                    }
                 }
             }
         }
-        assert_eq!(met, self.0.len(), "every thread has a maker that is known");
-        counts
     }
 }
 
@@ -123,6 +164,14 @@ fn count(made: &mut Made, call: &Call) {
 impl Call {
     fn is_exec(&self) -> bool {
         self.name.starts_with("execve") && matches!(self.end, End::Done { .. })
+    }
+
+    fn makes_a_thread(&self) -> bool {
+        ["clone", "clone3", "fork", "vfork"].contains(&self.name.as_str())
+    }
+
+    fn makes_pids(&self) -> bool {
+        self.arguments.contains("CLONE_NEWPID")
     }
 
     /// The name of the file whose descriptor is the first argument, as `6</usr/sbin/runc>`: what a thread is called since Linux
@@ -153,7 +202,9 @@ impl Thread {
         let End::Done { result } = &call.end else {
             return None;
         };
-        let new_pids = call.arguments.contains("CLONE_NEWPID");
+        if call.makes_a_thread() {
+            return Some((own_number(result), self.child(call)));
+        }
         match call.name.as_str() {
             "execve" => {
                 let name = call.text().rsplit('/').next().unwrap_or_default();
@@ -168,20 +219,19 @@ impl Thread {
                 name => self.rename(name),
             },
             "prctl" if call.arguments.starts_with("PR_SET_NAME") => self.rename(call.text()),
-            "unshare" | "setns" => self.makes_foreign |= new_pids,
-            "clone" | "clone3" | "fork" | "vfork" => {
-                let is_foreign = self.is_foreign || self.makes_foreign || new_pids;
-                let child = Self {
-                    comm: self.comm.clone(),
-                    program: self.program.clone(),
-                    is_foreign,
-                    makes_foreign: false,
-                };
-                return Some((own_number(result), child));
-            }
+            "unshare" | "setns" => self.makes_foreign |= call.makes_pids(),
             _ => {}
         }
         None
+    }
+
+    fn child(&self, call: &Call) -> Self {
+        Self {
+            comm: self.comm.clone(),
+            program: self.program.clone(),
+            is_foreign: self.is_foreign || self.makes_foreign || call.makes_pids(),
+            makes_foreign: false,
+        }
     }
 
     fn rename(&mut self, name: &str) {
@@ -276,4 +326,30 @@ fn lines_of_strace_are_calls_with_their_ends() {
     ] {
         assert_eq!(call(line).expect("a call").file_name(), name);
     }
+}
+
+#[test]
+fn a_thread_whose_making_has_no_end_has_one_of_the_makers_without_one() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |tid: u32, text: &str| {
+        fs::write(folder.path().join(format!("log.{tid}")), text).expect("it is written");
+    };
+    write(
+        1,
+        "execve(\"/bin/runc\", [], 0x1) = 0\nclone(flags=CLONE_THREAD) = 2\nclone(flags=CLONE_THREAD <unfinished ...>) = ?\n",
+    );
+    write(2, "getpid() = 1\n");
+    write(3, "getpid() = 1\ngetpid() = 1\n");
+    let counts = Log::read(&folder.path().join("log")).counts(1, &["runc".to_owned()]);
+    let of = |syscall: &str| counts[&("runc".to_owned(), syscall.to_owned())];
+    let (ended, failed, open) = (1, 0, 2);
+    assert_eq!(of("getpid"), Made { ended, failed, open });
+    assert_eq!(
+        of("clone"),
+        Made {
+            ended,
+            failed,
+            open: 1
+        }
+    );
 }
