@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use sabot_core::model::{BootTime, Fault, FaultName, Peer, TargetSelector, World};
 use sabot_core::plan::Slot;
 use sabot_core::spec::{FaultSpec, Metadata};
-use sabot_core::{Instants, Resolution, peer_entries, resolve};
+use sabot_core::{Resolution, peer_entries, resolve};
 
 use super::book::Run;
 use super::handle::{FaultView, Origin, Phase, TargetView};
@@ -19,6 +19,9 @@ pub(super) const MAX_ENDED: usize = 256;
 
 /// Two instants that are closer than this are the same one, written down.
 const SAME_INSTANT: Duration = Duration::from_millis(1);
+
+/// Where the time of a fault is that waits for its begin: no machine runs for so long.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What was asked for, and by whom.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +35,16 @@ pub(super) struct Request {
 
 impl Request {
     /// Nothing says yet when the fault's time begins.
-    pub(super) fn may_float(&self) -> bool {
+    fn waits(&self) -> bool {
         self.origin != Origin::Api && self.since.is_none() && self.spec.starts_at.is_none()
+    }
+
+    /// A fault whose time has not begun is put in place, and waits there for its begin.
+    pub(super) fn time(&self, fault: &mut Fault, now: BootTime) {
+        if self.waits() {
+            fault.starts_at = now.after(NEVER);
+            fault.expires_at = fault.starts_at.after(fault.duration);
+        }
     }
 }
 
@@ -43,8 +54,6 @@ pub(super) struct Active {
     pub(super) run: Run,
     pub(super) fault: Arc<Fault>,
     pub(super) request: Request,
-    /// Its time begins with its first target.
-    pub(super) floats: bool,
     pub(super) resolution: Resolution,
     /// Why it isn't in force everywhere, when a table is full.
     pub(super) exhausted: Option<String>,
@@ -67,7 +76,6 @@ impl Active {
         let mut active = Self {
             run,
             fault: Arc::new(fault),
-            floats: request.may_float(),
             request,
             resolution: Resolution::default(),
             exhausted: None,
@@ -81,7 +89,6 @@ impl Active {
             injected: None,
         };
         active.resolve(update);
-        active.settle();
         active
     }
 
@@ -91,7 +98,7 @@ impl Active {
             let apart = since
                 .duration_since(self.fault.starts)
                 .unwrap_or_else(|e| e.duration());
-            !self.floats && apart < SAME_INSTANT
+            !self.waits() && apart < SAME_INSTANT
         };
         self.request.metadata == request.metadata
             && self.request.spec == request.spec
@@ -99,18 +106,9 @@ impl Active {
             && request.since.is_none_or(is_now)
     }
 
-    /// A fault that has its first target when it is applied begins then.
-    pub(super) fn settle(&mut self) {
-        self.floats &= self.resolution.targets.is_empty();
-    }
-
-    /// Its time begins now.
-    pub(super) fn begin(&mut self, clock: Instants) {
-        let fault = Arc::make_mut(&mut self.fault);
-        fault.starts_at = clock.boot;
-        fault.expires_at = clock.boot.after(fault.duration);
-        fault.starts = clock.wall;
-        fault.expires = clock.wall.checked_add(fault.duration).unwrap_or(clock.wall);
+    /// Its time has not begun, and doesn't by itself.
+    pub(super) fn waits(&self) -> bool {
+        self.request.waits()
     }
 
     /// Looks up again what the fault means.
@@ -129,7 +127,7 @@ impl Active {
         FaultView {
             fault: Arc::clone(&self.fault),
             origin: self.request.origin.clone(),
-            since: (!self.floats).then_some(self.fault.starts),
+            since: (!self.waits()).then_some(self.fault.starts),
             metadata: self.request.metadata.clone(),
             spec: self.request.spec.clone(),
             phase: self.phase,

@@ -66,7 +66,7 @@ pub(super) fn refused(node: &str, resource: &Resource, refusal: &Refusal) -> Nod
 /// What this node knows of its own doing, beside what the engine shows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
-    /// When the fault was first in force here.
+    /// When the fault was first in force here, or is to be once that is written.
     pub(super) injected: Option<SystemTime>,
     /// When it ends everywhere.
     pub(super) end: Option<SystemTime>,
