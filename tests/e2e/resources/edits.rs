@@ -15,9 +15,9 @@ fn an_edit_is_taken_over_without_a_gap() {
     let silent = Instant::now() - IN_FLIGHT;
     // Both stop everything, one by its rule and one by chance.
     for (generation, action) in [
-        (2, json!({"drop": {"percent": 100}})),
+        (2, json!({"drop": {"percent": 100.0}})),
         (3, json!({"partition": {}})),
-        (4, json!({"drop": {"percent": 100}})),
+        (4, json!({"drop": {"percent": 100.0}})),
     ] {
         let mut edited = cut("cut", "10m");
         edited["spec"]["action"] = action.clone();
