@@ -121,13 +121,16 @@ impl Engine {
                 .is_some_and(|devices| self.source.is_current(path, devices)),
             TargetSelector::Interface(name) => self.world.interfaces.contains_key(name),
         };
-        target && self.places.is_told(&Sight::of(&fault.target, &fault.peers))
+        target
+            && self
+                .places
+                .is_told(&self.places.sight_of(&fault.target, &fault.peers))
     }
 
     /// Has the world looked at, and comes back to the command then; other commands go on meanwhile.
     fn look(&mut self, fault: &ValidFault, command: Command) {
         let now = self.datapath.now();
-        let sight = Sight::of(&fault.target, &fault.peers);
+        let sight = self.places.sight_of(&fault.target, &fault.peers);
         let namespaces = self.places.look(&sight);
         let faults = self.desired.values().map(Arc::as_ref);
         let wanted = self.places.wanted(faults, &self.world, now);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sabot_core::model::{ClusterWanted, Endpoint, EndpointPort, PodSelector, ServicePort};
+use sabot_core::model::{ClusterWanted, Endpoint, EndpointPort, PodSelector, ServicePort, Workload};
 use sabot_testkit::kube::Verb;
 use serde_json::{Value, json};
 
@@ -367,5 +367,39 @@ async fn a_kubeconfig_that_cannot_be_used_is_named() {
             "{error}"
         );
         assert!(error.contains(says), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_one_of_what_controls_it() {
+    let mut rig = Rig::new(ClusterWanted::default()).await;
+    let owner = |kind: &str, name: &str, controller: bool| json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": "u", "controller": controller}]);
+    let of = |name: &str| Workload::Of(name.to_owned());
+    let cases = [
+        (
+            "deployed",
+            owner("ReplicaSet", "web-5d4f", true),
+            of("Deployment web"),
+        ),
+        (
+            "other-version",
+            owner("ReplicaSet", "web-77aa", true),
+            of("ReplicaSet web-77aa"),
+        ),
+        ("stateful", owner("StatefulSet", "db", true), of("StatefulSet db")),
+        ("owned", owner("Thing", "it", false), Workload::Alone),
+        ("alone", json!(null), Workload::Alone),
+    ];
+    for (name, owners, _) in &cases {
+        let mut pod = pod(name, "web", NODE, "10.0.0.9");
+        pod["metadata"]["labels"]["pod-template-hash"] = json!("5d4f");
+        pod["metadata"]["ownerReferences"] = owners.clone();
+        rig.cluster.apply(pod);
+    }
+    let world = rig
+        .until("all are known", |world| world.own.len() == cases.len())
+        .await;
+    for (name, _, workload) in cases {
+        assert_eq!(world.own[&format!("uid-{name}")].workload, workload, "{name}");
     }
 }
