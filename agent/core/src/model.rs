@@ -165,6 +165,16 @@ pub struct PodSelector {
     pub labels: LabelSelector,
 }
 
+impl PodSelector {
+    pub fn all_of(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: None,
+            labels: LabelSelector::default(),
+        }
+    }
+}
+
 /// Kubernetes' label selector: every requirement must hold; an empty one matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LabelSelector {
@@ -208,6 +218,17 @@ pub enum TargetSelector {
     Service { name: ObjectName, pick: Option<Pick> },
     /// The node of this name: the devices of its own network namespace that have a default route.
     Node(String),
+}
+
+impl TargetSelector {
+    /// Whose pods it means.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Pods { selector, .. } => Some(&selector.namespace),
+            Self::Service { name, .. } => Some(&name.namespace),
+            Self::Netns(_) | Self::Interface(_) | Self::Node(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -333,6 +354,7 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// On the node's own network: it can be a peer, not a target.
     pub host_network: bool,
+    pub workload: Workload,
     /// Where its network namespace is; `None` for a pod on the node's own network.
     pub netns_path: Option<PathBuf>,
     /// The sandbox's first process, in the daemon's pid namespace, where the runtime says.
@@ -369,5 +391,5 @@ pub struct World {
     /// Pods that may not have a fault now, by sandbox id; what [`crate::guard::Guards::apply`] says.
     pub guarded: BTreeMap<String, Guarded>,
     /// Pods of other nodes that a protection keeps from having faults, by uid.
-    pub guarded_elsewhere: BTreeSet<String>,
+    pub guarded_elsewhere: BTreeMap<String, Guarded>,
 }

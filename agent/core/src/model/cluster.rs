@@ -41,6 +41,28 @@ pub struct ClusterPod {
     pub annotations: BTreeMap<String, String>,
     pub addresses: BTreeSet<IpAddr>,
     pub host_network: bool,
+    pub workload: Workload,
+}
+
+impl ClusterPod {
+    pub fn object_name(&self) -> ObjectName {
+        ObjectName {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// What manages a pod, and makes another one in its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Workload {
+    /// The API server, which alone knows, hasn't said it.
+    #[default]
+    Unknown,
+    /// Nothing does.
+    Alone,
+    /// Of the pod's namespace, by kind and name: `Deployment web`.
+    Of(String),
 }
 
 /// A Service with its endpoints.

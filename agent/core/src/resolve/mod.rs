@@ -151,7 +151,7 @@ impl<'a> Finder<'a> {
         if let Some(pick) = pick {
             // Every node ranks the pods of all nodes, so that all of them pick the same ones.
             let may_have_it =
-                |pod: &&ClusterPod| !pod.host_network && !world.guarded_elsewhere.contains(&pod.uid);
+                |pod: &&ClusterPod| !pod.host_network && !world.guarded_elsewhere.contains_key(&pod.uid);
             let elsewhere = selector.elsewhere(world).filter(may_have_it);
             let uids = candidates.iter().map(|pod| pod.uid.as_str());
             let taken = select::taken(uids.chain(elsewhere.map(|pod| pod.uid.as_str())), pick);

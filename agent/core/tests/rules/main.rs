@@ -9,3 +9,4 @@ mod resolve;
 mod select;
 mod services;
 mod validate;
+mod workloads;

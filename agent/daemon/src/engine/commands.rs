@@ -36,36 +36,15 @@ impl Engine {
                 since,
                 wait,
                 reply,
-            } => match self.check(&metadata, &spec) {
-                // A caller that has gone needs no answer, here and below.
-                Err(error) => drop(reply.send(Err(error))),
-                Ok(fault) if !is_fresh && !self.is_known(&fault) => {
-                    let command = Command::Apply {
-                        metadata,
-                        spec,
-                        origin,
-                        since,
-                        wait,
-                        reply,
-                    };
-                    self.look(&fault, command);
-                }
-                Ok(fault) => match self.accept(
-                    fault,
-                    Request {
-                        metadata,
-                        spec: *spec,
-                        origin,
-                        since,
-                    },
-                ) {
-                    Ok(name) => {
-                        let run = self.store.active[&name].run;
-                        self.waiters.await_applied(name, run, wait, reply);
-                    }
-                    Err(error) => drop(reply.send(Err(error))),
-                },
-            },
+            } => {
+                let request = Request {
+                    metadata,
+                    spec: *spec,
+                    origin,
+                    since,
+                };
+                self.apply(request, wait, reply, is_fresh);
+            }
             Command::Preview {
                 metadata,
                 spec,
@@ -85,6 +64,31 @@ impl Engine {
             Command::Delete { name, origin, reply } => self.delete(&name, &origin, reply),
             Command::DeleteAll { namespace, reply } => self.delete_all(namespace.as_deref(), reply),
             Command::Ledgers { name, reply } => drop(reply.send(self.ledgers(name.as_ref()))),
+        }
+    }
+
+    /// `is_fresh`: its targets and peers were looked at since it came.
+    fn apply(&mut self, request: Request, wait: Duration, reply: Reply<FaultView>, is_fresh: bool) {
+        match self.check(&request.metadata, &request.spec) {
+            Err(error) => drop(reply.send(Err(error))),
+            Ok(fault) if !is_fresh && !self.is_known(&fault) => {
+                let command = Command::Apply {
+                    metadata: request.metadata,
+                    spec: Box::new(request.spec),
+                    origin: request.origin,
+                    since: request.since,
+                    wait,
+                    reply,
+                };
+                self.look(&fault, command);
+            }
+            Ok(fault) => match self.accept(fault, request) {
+                Ok(name) => {
+                    let run = self.store.active[&name].run;
+                    self.waiters.await_applied(name, run, wait, reply);
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
         }
     }
 
@@ -117,13 +121,16 @@ impl Engine {
                 .is_some_and(|devices| self.source.is_current(path, devices)),
             TargetSelector::Interface(name) => self.world.interfaces.contains_key(name),
         };
-        target && self.places.is_told(&Sight::of(&fault.target, &fault.peers))
+        target
+            && self
+                .places
+                .is_told(&self.places.sight_of(&fault.target, &fault.peers))
     }
 
     /// Has the world looked at, and comes back to the command then; other commands go on meanwhile.
     fn look(&mut self, fault: &ValidFault, command: Command) {
         let now = self.datapath.now();
-        let sight = Sight::of(&fault.target, &fault.peers);
+        let sight = self.places.sight_of(&fault.target, &fault.peers);
         let namespaces = self.places.look(&sight);
         let faults = self.desired.values().map(Arc::as_ref);
         let wanted = self.places.wanted(faults, &self.world, now);

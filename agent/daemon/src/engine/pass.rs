@@ -10,7 +10,6 @@ use super::handle::{FaultView, Phase, Snapshot};
 use super::reconciler::Engine;
 use super::store::Active;
 use super::view;
-use super::wanted::Sight;
 use super::workers::{Done, execute};
 use crate::observe::event::{Event, EventKind, FaultEvent};
 
@@ -57,7 +56,7 @@ impl Engine {
         let now = self.datapath.now();
         self.desired.remove(name);
         let view = self.store.end(name, phase, now, self.options.keep_ended)?.clone();
-        let sight = Sight::of(&view.fault.target, &view.fault.peers);
+        let sight = self.places.sight(&view.fault);
         self.places
             .linger(sight, now.after(self.options.policy.keep_warm));
         let change = if phase == Phase::Expired {

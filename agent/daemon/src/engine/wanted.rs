@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use sabot_core::model::{BootTime, ClusterWanted, Fault, Peer, Service, TargetSelector, World};
+use sabot_core::guard::Guards;
+use sabot_core::model::{BootTime, ClusterWanted, Fault, Peer, PodSelector, Service, TargetSelector, World};
 use sabot_core::resolve::{Coverage, covered_services};
 
 use super::node::ControlPlane;
@@ -20,8 +21,12 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    pub(super) fn of(target: &TargetSelector, peers: &[Peer]) -> Self {
+    /// `whole_workloads`: it matters how many pods the targets' workloads have, wherever they are.
+    fn of(target: &TargetSelector, peers: &[Peer], whole_workloads: bool) -> Self {
         let mut sight = Self::default();
+        if whole_workloads && let Some(namespace) = target.namespace() {
+            sight.cluster.pods.push(PodSelector::all_of(namespace));
+        }
         match target {
             TargetSelector::Pods { pick: None, .. } => {}
             // The other nodes' pods are ranked as well.
@@ -54,6 +59,8 @@ impl Sight {
 /// What active faults name, and what is kept in sight for a while, so that the next fault on it finds it known and warm.
 #[derive(Debug, Default)]
 pub(super) struct Places {
+    /// Which pods may have faults depends on all pods of their workloads.
+    whole_workloads: bool,
     lingering: BTreeMap<Sight, BootTime>,
     /// Being looked at for a command, by how many of them.
     looking: BTreeMap<Sight, u32>,
@@ -62,6 +69,22 @@ pub(super) struct Places {
 }
 
 impl Places {
+    pub(super) fn new(guards: &Guards) -> Self {
+        Self {
+            whole_workloads: guards.limit_workloads(),
+            ..Self::default()
+        }
+    }
+
+    /// What has to be in sight for a fault.
+    pub(super) fn sight(&self, fault: &Fault) -> Sight {
+        self.sight_of(&fault.target, &fault.peers)
+    }
+
+    pub(super) fn sight_of(&self, target: &TargetSelector, peers: &[Peer]) -> Sight {
+        Sight::of(target, peers, self.whole_workloads)
+    }
+
     /// Keeps it in sight until then.
     pub(super) fn linger(&mut self, sight: Sight, until: BootTime) {
         if !sight.is_empty() {
@@ -102,7 +125,7 @@ impl Places {
         let mut wanted = Wanted::default();
         let mut named = BTreeSet::new();
         for fault in faults {
-            let mut sight = Sight::of(&fault.target, &fault.peers);
+            let mut sight = self.sight(fault);
             sight.cluster.all_nodes = has_node_ports(fault, world);
             named.insert(sight);
             wanted.names.extend(fault.peers.iter().filter_map(name).cloned());

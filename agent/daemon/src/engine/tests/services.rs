@@ -175,6 +175,7 @@ async fn pods_of_other_nodes_and_nodes_are_asked_for() {
             annotations: Default::default(),
             addresses: [address("10.2.0.1")].into(),
             host_network: false,
+            workload: Default::default(),
         };
         let cluster = &mut update.world.cluster;
         cluster.pods.insert(pod.uid.clone(), pod);

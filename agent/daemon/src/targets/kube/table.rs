@@ -14,7 +14,7 @@ const REMEMBERED: usize = 1024;
 pub(super) enum News {
     /// Everything that there is.
     Listed(Vec<Entry>),
-    Changed(Entry),
+    Changed(Box<Entry>),
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Table {
                 self.deleted.clear();
                 !same
             }
-            News::Changed(entry) => self.change(entry),
+            News::Changed(entry) => self.change(*entry),
         }
     }
 

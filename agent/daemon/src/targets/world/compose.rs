@@ -1,6 +1,6 @@
 //! One world out of what its sources say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sabot_core::model::{Cluster, ClusterPod, OwnNode, Pod, World};
 
@@ -72,7 +72,7 @@ pub(super) fn compose(
             },
             cluster: Cluster::default(),
             guarded: BTreeMap::new(),
-            guarded_elsewhere: BTreeSet::new(),
+            guarded_elsewhere: BTreeMap::new(),
         },
         runtime: cri.runtime.clone(),
         kubernetes: kubernetes.clone(),
@@ -115,6 +115,7 @@ fn with_metadata(mut pod: Pod, own: &BTreeMap<String, ClusterPod>) -> Pod {
     if let Some(known) = own.get(&pod.uid) {
         pod.labels.clone_from(&known.labels);
         pod.annotations.clone_from(&known.annotations);
+        pod.workload.clone_from(&known.workload);
     }
     pod
 }
