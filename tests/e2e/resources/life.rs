@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use sabot_testkit::wait::wait_for;
 use serde_json::json;
 
-use crate::scene::{IN_FLIGHT, Scene, apart, condition, cut, part, text, time};
+use crate::scene::{IN_FLIGHT, LOOK, PATIENCE, Scene, apart, condition, cut, nodes, part, text, time};
 
 #[test]
 fn it_is_injected_says_so_and_ends_with_its_counters() {
     let scene = Scene::new(&[("node-a", 1)]);
     scene.wait_pass(0);
-    scene.cluster.apply(cut("cut", "4s"));
+    scene.cluster.apply(cut("cut", "6s"));
     let status = scene.wait_phase("cut", "Injected");
     scene.wait_cut(0);
     let silent = Instant::now();
@@ -24,7 +25,7 @@ fn it_is_injected_says_so_and_ends_with_its_counters() {
     let (begin, end) = (time(&own["injectedAt"]), time(&own["expiresAt"]));
     assert_eq!(
         end.duration_since(begin).expect("it ends later"),
-        Duration::from_secs(4)
+        Duration::from_secs(6)
     );
     assert_eq!(own["expiresAt"], status["expiresAt"]);
     for (kind, holds) in [
@@ -104,4 +105,24 @@ fn its_time_begins_with_the_first_pod() {
         begin + Duration::from_millis(1) >= labelled,
         "its time began before it had a target"
     );
+}
+
+#[test]
+fn one_of_the_cluster_reaches_any_namespace() {
+    let scene = Scene::new(&[("node-a", 1)]);
+    let mut fault = cut("wide", "10m");
+    fault["kind"] = json!("ClusterNetworkFault");
+    fault["metadata"] = json!({"name": "wide"});
+    fault["spec"]["target"]["pods"]["namespace"] = json!("shop");
+    scene.cluster.apply(fault);
+    let injected = || {
+        let fault = scene.cluster.get("clusternetworkfaults", "", "wide")?;
+        Some(fault["status"].clone()).filter(|status| status["phase"] == "Injected")
+    };
+    let status = wait_for(PATIENCE, LOOK, injected).expect("it is injected");
+    scene.wait_cut(0);
+    assert_eq!(nodes(&status), ["node-a"]);
+    scene.wait_event("FaultInjected", "ClusterNetworkFault", "wide");
+    assert!(scene.cluster.delete("clusternetworkfaults", "", "wide"));
+    scene.wait_pass(0);
 }

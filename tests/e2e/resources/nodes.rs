@@ -1,18 +1,20 @@
 //! Several nodes and one resource.
 
+use std::collections::BTreeSet;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use sabot_testkit::wait::wait_until;
 use serde_json::json;
 
 use crate::scene::{IN_FLIGHT, LOOK, PATIENCE, Scene, apart, cut, nodes, part, text, time};
-use sabot_testkit::wait::wait_until;
 
 const BOTH: [(&str, usize); 2] = [("node-a", 1), ("node-b", 1)];
 
 #[test]
 fn each_node_writes_its_own_part_and_all_end_together() {
     let scene = Scene::new(&BOTH);
-    scene.cluster.apply(cut("cut", "5s"));
+    scene.cluster.apply(cut("cut", "7s"));
     let status = scene.wait_status("cut", "both parts", |status| {
         status["targets"] == 2 && status["phase"] == "Injected"
     });
@@ -56,7 +58,7 @@ fn each_node_writes_its_own_part_and_all_end_together() {
 #[test]
 fn one_pod_of_all_is_picked_without_talking() {
     let scene = Scene::new(&[("node-a", 2), ("node-b", 2)]);
-    let mut picked = std::collections::BTreeSet::new();
+    let mut picked = BTreeSet::new();
     for seed in 1..=3 {
         let name = format!("pick-{seed}");
         let mut fault = cut(&name, "10m");
@@ -71,7 +73,7 @@ fn one_pod_of_all_is_picked_without_talking() {
             "no pod is cut off"
         );
         // A node that picked wrongly would not be silent for long.
-        std::thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(500));
         let hit = cut();
         assert_eq!(hit.len(), 1, "{hit:?} are cut off");
         // Nor was it for a moment, before it knew the other's pods.
@@ -92,7 +94,7 @@ fn one_pod_of_all_is_picked_without_talking() {
 #[test]
 fn a_node_that_is_gone_keeps_its_word() {
     let mut scene = Scene::new(&BOTH);
-    scene.cluster.apply(cut("cut", "6s"));
+    scene.cluster.apply(cut("cut", "7s"));
     let status = scene.wait_status("cut", "both parts", |status| {
         ["node-a", "node-b"]
             .iter()

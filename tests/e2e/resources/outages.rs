@@ -11,7 +11,7 @@ use crate::scene::{LOOK, PATIENCE, Scene, cut, part, time};
 #[test]
 fn without_a_server_a_fault_keeps_its_end() {
     let mut scene = Scene::new(&[("node-a", 1)]);
-    scene.cluster.apply(cut("cut", "5s"));
+    scene.cluster.apply(cut("cut", "6s"));
     let before = scene.wait_phase("cut", "Injected");
     scene.wait_cut(0);
     scene.cluster.go_away();
@@ -97,7 +97,7 @@ fn a_watch_that_ended_is_taken_up_again() {
 #[test]
 fn a_busy_server_delays_the_status_but_not_the_end() {
     let scene = Scene::new(&[("node-a", 1)]);
-    scene.cluster.apply(cut("cut", "4s"));
+    scene.cluster.apply(cut("cut", "6s"));
     let before = scene.wait_phase("cut", "Injected");
     let busy = Effect::Refuse {
         code: 429,

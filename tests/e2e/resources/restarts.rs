@@ -18,7 +18,7 @@ fn end(fault: &Value) -> SystemTime {
 #[test]
 fn what_is_left_of_its_time_is_resumed() {
     let mut scene = Scene::new(&[("node-a", 1)]);
-    scene.cluster.apply(cut("cut", "9s"));
+    scene.cluster.apply(cut("cut", "12s"));
     let before = scene.wait_phase("cut", "Injected");
     scene.wait_cut(0);
     scene.kill(0);
