@@ -38,7 +38,7 @@ pub(super) fn fault(view: &FaultView, ledgers: Vec<v1::LedgerEntry>) -> Result<v
             phase: phase(view.phase).into(),
             message: view.message.clone(),
             created_at: Some(timestamp_to_proto(view.fault.created)),
-            starts_at: view.since.map(timestamp_to_proto),
+            starts_at: view.since.map(|_| timestamp_to_proto(view.fault.starts)),
             expires_at: view.since.map(|_| timestamp_to_proto(view.fault.expires)),
             injected_at: view.injected.map(timestamp_to_proto),
             ended_at: view.ended.map(timestamp_to_proto),
