@@ -47,12 +47,16 @@ fn without_floats(value: Value) -> Value {
 fn schemas_are_structural_and_bounded() {
     for kind in Kind::ALL {
         let schema = schema(kind);
-        walk(&schema, &mut format!("{kind}"), false);
+        walk(&schema, &mut format!("{kind}"));
     }
 }
 
-/// Every value has one type, or is a number or a text as Kubernetes says that; nothing refers elsewhere, and what a rule looks at is bounded, so that its cost is.
-fn walk(schema: &Value, path: &mut String, in_list: bool) {
+/// Words that kubectl and Helm read as truth values, also as names of fields.
+const TRUTHS: [&str; 8] = ["y", "n", "yes", "no", "on", "off", "true", "false"];
+
+/// Every value has one type, or is a number or a text as Kubernetes says that; nothing refers
+/// elsewhere, and what a rule looks at is bounded, so that its cost is.
+fn walk(schema: &Value, path: &mut String) {
     let fields = schema
         .as_object()
         .unwrap_or_else(|| panic!("{path} is no schema"));
@@ -79,10 +83,14 @@ fn walk(schema: &Value, path: &mut String, in_list: bool) {
             for (name, inner) in properties.into_iter().flatten() {
                 let described = inner.get("description").is_some() || path.matches('.').count() == 0;
                 assert!(described, "{path}.{name} is not described");
+                assert!(
+                    !TRUTHS.contains(&name.as_str()),
+                    "{path}.{name} is a truth value to kubectl"
+                );
                 let length = path.len();
                 path.push('.');
                 path.push_str(name);
-                walk(inner, path, in_list);
+                walk(inner, path);
                 path.truncate(length);
             }
         }
@@ -91,7 +99,7 @@ fn walk(schema: &Value, path: &mut String, in_list: bool) {
                 is_status || fields.contains_key("maxItems"),
                 "{path} has no bound"
             );
-            walk(&fields["items"], &mut format!("{path}[]"), true);
+            walk(&fields["items"], &mut format!("{path}[]"));
         }
         "string" => {
             let bounded = ["maxLength", "enum", "format"]
