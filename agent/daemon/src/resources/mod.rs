@@ -24,10 +24,13 @@ use tokio::task::JoinHandle;
 
 use crate::audit::AuditLog;
 use crate::engine::handle::Handle;
+use crate::targets::kube::Lacks;
 
 /// What this room works with.
 pub struct Parts {
     pub client: Client,
+    /// Where it is said that the resources can't be watched.
+    pub lacks: Lacks,
     /// The node's name in the cluster.
     pub node: String,
     pub engine: Handle,

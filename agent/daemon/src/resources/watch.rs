@@ -12,6 +12,7 @@ use sabot_resources::Kind;
 use tokio::sync::mpsc;
 
 use super::object::{Key, Resource, api_resource};
+use crate::targets::kube::{Lack, Lacks, reason};
 
 /// Resources that may queue up before the watch has to wait.
 const QUEUE: usize = 256;
@@ -27,19 +28,19 @@ pub(super) enum Seen {
 
 /// Watches both kinds; ends when nobody listens any more. While the server can't be reached nothing comes, and the last
 /// known resources stay.
-pub(super) fn start(client: &Client) -> mpsc::Receiver<Seen> {
+pub(super) fn start(client: &Client, lacks: &Lacks) -> mpsc::Receiver<Seen> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     for kind in Kind::ALL {
-        tokio::spawn(follow(client.clone(), kind, sender.clone()));
+        let lack = lacks.of(kind.plural().to_owned());
+        tokio::spawn(follow(client.clone(), kind, lack, sender.clone()));
     }
     receiver
 }
 
-async fn follow(client: Client, kind: Kind, seen: mpsc::Sender<Seen>) {
+async fn follow(client: Client, kind: Kind, lack: Lack, seen: mpsc::Sender<Seen>) {
     let api: Api<DynamicObject> = Api::all_with(client, &api_resource(kind));
     let mut events = pin!(watch(api, watcher::Config::default()).default_backoff());
     let mut listed = BTreeSet::new();
-    let mut is_down = false;
     while let Some(event) = events.next().await {
         let said = match event {
             Ok(Event::Init) => {
@@ -55,14 +56,14 @@ async fn follow(client: Client, kind: Kind, seen: mpsc::Sender<Seen>) {
             Ok(Event::Delete(object)) => Some(Seen::Gone(Key::of(kind, &object))),
             Err(error) => {
                 // Once for each time that it goes away, not for each try.
-                if !is_down {
-                    tracing::warn!(%kind, %error, "the API server doesn't say which resources there are; trying again");
+                let error = why(&error);
+                if lack.is(error.clone()) {
+                    tracing::warn!(%kind, error, "the API server doesn't say which resources there are; trying again");
                 }
-                is_down = true;
                 continue;
             }
         };
-        if std::mem::take(&mut is_down) {
+        if lack.is_not() {
             tracing::info!(%kind, "the API server says again which resources there are");
         }
         if let Some(said) = said
@@ -70,6 +71,16 @@ async fn follow(client: Client, kind: Kind, seen: mpsc::Sender<Seen>) {
         {
             return;
         }
+    }
+}
+
+/// The server's own words, where there are any.
+fn why(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => reason(error),
+        error => error.to_string(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::audit::AuditLog;
 use crate::engine::handle::FaultView;
 use crate::engine::tests::rig::{Rig, pod};
 use crate::resources::{Parts, start};
+use crate::targets::kube::Lacks;
 use sabot_core::model::FaultName;
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -34,6 +35,7 @@ impl Node {
         // So that the pauses between tries are ours.
         config.default_retry = false;
         let task = start(Parts {
+            lacks: Lacks::default(),
             client: Client::try_from(config).expect("a client"),
             node: name.to_owned(),
             engine: rig.handle.clone(),
