@@ -180,8 +180,8 @@ impl Spec {
     }
 
     #[must_use]
-    pub fn pulse(mut self, on: Duration, off: Duration) -> Self {
-        self.0.pulse = Some(Pulse { on, off });
+    pub fn pulse(mut self, on_time: Duration, off_time: Duration) -> Self {
+        self.0.pulse = Some(Pulse { on_time, off_time });
         self
     }
 

@@ -99,7 +99,7 @@ pub(crate) fn course(spec: &FaultSpec) -> String {
     let pulse = spec
         .pulse
         .as_ref()
-        .map(|pulse| format!("{} on, {} off", text(pulse.on), text(pulse.off)));
+        .map(|pulse| format!("{} on, {} off", text(pulse.on_time), text(pulse.off_time)));
     let ramp = spec.ramp.as_ref().map(|ramp| {
         let (from, to) = (ramp.from.unwrap_or(0.0), ramp.to.unwrap_or(100.0));
         format!("from {from}% to {to}% of its value over {}", text(ramp.over))

@@ -56,7 +56,7 @@ pub struct FaultSpec {
     // Required; optional here so that its absence is reported like every other violation.
     /// How long the fault lasts, as `90s`, `5m` or `1h30m`.
     #[serde(default, with = "duration_option", skip_serializing_if = "Option::is_none")]
-    #[schemars(required, with = "DurationText")]
+    #[schemars(with = "DurationText")]
     pub duration: Option<Duration>,
     /// When it begins, RFC 3339; absent: at once.
     #[serde(default, with = "timestamp_option", skip_serializing_if = "Option::is_none")]
@@ -379,22 +379,23 @@ pub struct Packets {
     pub max_length: Option<u32>,
 }
 
-/// From its start on the fault is in force for `on`, then not for `off`, and so on.
+/// From its start on the fault is in force for `onTime`, then not for `offTime`, and so on. `on` and `off` alone
+/// would be truth values to many readers of YAML, kubectl among them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     rename_all = "camelCase",
     deny_unknown_fields,
-    expecting = "a mapping such as {on: 10s, off: 5s}"
+    expecting = "a mapping such as {onTime: 10s, offTime: 5s}"
 )]
 pub struct Pulse {
     /// In force for this long.
     #[serde(with = "duration_text")]
     #[schemars(with = "DurationText")]
-    pub on: Duration,
+    pub on_time: Duration,
     /// Then not for this long.
     #[serde(with = "duration_text")]
     #[schemars(with = "DurationText")]
-    pub off: Duration,
+    pub off_time: Duration,
 }
 
 /// The action's value moves linearly over a time and then stays.

@@ -50,14 +50,18 @@ pub(crate) fn add(spec: &mut Value, kind: Kind) {
 }
 
 fn common(spec: &mut Value) {
+    // The daemon's own type has it optional, to report its absence with all else that is wrong.
+    if let Some(required) = spec["required"].as_array_mut() {
+        required.insert(0, "duration".into());
+    }
     let bounds = format!("duration(self) > duration('0s') && duration(self) <= duration('{LONGEST}')");
     let said = format!("a duration above 0 and up to {LONGEST}");
     put(spec, "duration", [rule(bounds, said)]);
     let times = [
         rule(
-            "!has(self.pulse) || (duration(self.pulse.on) < duration(self.duration) && \
-             duration(self.pulse.off) < duration(self.duration))",
-            "pulse.on and pulse.off are below the fault's duration",
+            "!has(self.pulse) || (duration(self.pulse.onTime) < duration(self.duration) && \
+             duration(self.pulse.offTime) < duration(self.duration))",
+            "pulse.onTime and pulse.offTime are below the fault's duration",
         ),
         rule(
             "!has(self.ramp) || duration(self.ramp.over) <= duration(self.duration)",
@@ -65,7 +69,7 @@ fn common(spec: &mut Value) {
         ),
     ];
     put(spec, "", times);
-    for part in ["on", "off"] {
+    for part in ["onTime", "offTime"] {
         let least = rule("duration(self) >= duration('1ms')", "a duration from 1ms on");
         put(spec, &format!("pulse.{part}"), [least]);
     }

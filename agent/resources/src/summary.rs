@@ -44,43 +44,17 @@ fn phase(subject: Subject<'_>, nodes: &[NodeStatus]) -> Phase {
     }
 }
 
+/// A condition's type, whether it holds, and why, in a word and for people. The last is never empty: an API server was seen
+/// to apply an empty text as none, and to refuse it.
+type Aspect<'a> = (&'static str, bool, &'a str, String);
+
 fn conditions(
     subject: Subject<'_>,
     nodes: &[NodeStatus],
     phase: Phase,
     before: &[Condition],
 ) -> Vec<Condition> {
-    let refused = nodes.iter().find(|node| node.phase == Phase::Refused);
-    let failed = nodes.iter().find(|node| node.phase == Phase::Failed);
-    let accepted = refused.is_none() || phase != Phase::Refused;
-    let refusal = refused
-        .and_then(|node| node.reason.as_deref())
-        .unwrap_or("Refused");
-    let by_nodes = |what: &str| {
-        let count = |phases: &[Phase]| nodes.iter().filter(|node| phases.contains(&node.phase)).count();
-        let holding = count(&[Phase::Injected, Phase::Partial]);
-        let all = if nodes.len() == 1 { "node" } else { "nodes" };
-        format!("{what} {holding} of {} {all}", nodes.len())
-    };
-    let chosen = |holds: bool, yes: &'static str, no: &'static str| if holds { yes } else { no };
-    let expired = phase == Phase::Expired;
-    let acceptance = refused.map_or_else(|| "no node refuses it".to_owned(), told);
-    let failure = failed.map_or_else(String::new, told);
-    let failing = chosen(failed.is_some(), "NodesFailed", "NoNodeFailed");
-    let over = chosen(expired, "DurationOver", "DurationNotOver");
-    let in_force = by_nodes("in force on");
-    let parts = [
-        (
-            "Accepted",
-            accepted,
-            if accepted { "Valid" } else { refusal },
-            acceptance,
-        ),
-        ("Injected", phase == Phase::Injected, phase.name(), in_force),
-        ("Expired", expired, over, String::new()),
-        ("Failed", failed.is_some() && !expired, failing, failure),
-    ];
-    let condition = |(kind, holds, reason, message): (&str, bool, &str, String)| {
+    let condition = |(kind, holds, reason, message): Aspect<'_>| {
         let status = if holds { "True" } else { "False" };
         let known = before
             .iter()
@@ -94,9 +68,99 @@ fn conditions(
             observed_generation: subject.generation,
         }
     };
-    parts.map(condition).into()
+    aspects(nodes, phase).map(condition).into()
+}
+
+fn aspects(nodes: &[NodeStatus], phase: Phase) -> [Aspect<'_>; 4] {
+    let refused = nodes.iter().find(|node| node.phase == Phase::Refused);
+    let failed = nodes.iter().find(|node| node.phase == Phase::Failed);
+    let refusal = refused
+        .and_then(|node| node.reason.as_deref())
+        .unwrap_or("Refused");
+    let (accepted, why_accepted) = match phase {
+        Phase::Refused if refused.is_some() => (false, refusal),
+        _ => (true, "Valid"),
+    };
+    let no_refusal = || "no node refuses it".to_owned();
+    let (over, over_said) = match phase {
+        Phase::Expired => ("DurationOver", "its duration is over"),
+        _ => ("DurationNotOver", "its duration isn't over"),
+    };
+    let failure = if failed.is_some() {
+        "NodesFailed"
+    } else {
+        "NoNodeFailed"
+    };
+    let no_failure = || "it has failed on no node".to_owned();
+    let is_over = phase == Phase::Expired;
+    [
+        (
+            "Accepted",
+            accepted,
+            why_accepted,
+            refused.map_or_else(no_refusal, told),
+        ),
+        (
+            "Injected",
+            phase == Phase::Injected,
+            phase.name(),
+            in_force(nodes),
+        ),
+        ("Expired", is_over, over, over_said.to_owned()),
+        (
+            "Failed",
+            failed.is_some() && !is_over,
+            failure,
+            failed.map_or_else(no_failure, told),
+        ),
+    ]
+}
+
+fn in_force(nodes: &[NodeStatus]) -> String {
+    let holds = |node: &&NodeStatus| matches!(node.phase, Phase::Injected | Phase::Partial);
+    let holding = nodes.iter().filter(holds).count();
+    let all = if nodes.len() == 1 { "node" } else { "nodes" };
+    format!("in force on {holding} of {} {all}", nodes.len())
 }
 
 fn told(node: &NodeStatus) -> String {
     format!("{}: {}", node.node, node.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::{Subject, summarize};
+    use crate::status::{NodeStatus, Phase, Summary, Timestamp};
+
+    #[test]
+    fn every_condition_says_why() {
+        let now = Timestamp::new(SystemTime::now());
+        let subject = Subject {
+            generation: Some(1),
+            action: Some("drop"),
+            expires: None,
+            now,
+        };
+        for phase in [
+            Phase::Pending,
+            Phase::Injected,
+            Phase::Failed,
+            Phase::Refused,
+            Phase::Expired,
+        ] {
+            let node: NodeStatus = serde_json::from_value(serde_json::json!({"node": "n1", "phase": phase}))
+                .expect("a node's part");
+            let summary = summarize(subject, &[node], &Summary::default());
+            assert_eq!(summary.phase, Some(phase));
+            for condition in summary.conditions {
+                let said = [&condition.reason, &condition.message];
+                assert!(
+                    said.iter().all(|text| !text.is_empty()),
+                    "{phase:?}: {condition:?}"
+                );
+            }
+        }
+    }
 }

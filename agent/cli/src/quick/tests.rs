@@ -212,7 +212,7 @@ fn what_all_faults_have_says_the_same_as_a_manifest() {
         "  duration: 1m
   target: {interface: eth0}
   seed: 7
-  pulse: {on: 10s, off: 5s}
+  pulse: {onTime: 10s, offTime: 5s}
   ramp: {over: 60s, from: 10, to: 100}
   packets: {dscp: [46, 0], minLength: 100, maxLength: 1500}
   ports:

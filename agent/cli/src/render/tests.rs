@@ -146,8 +146,8 @@ fn the_detail_shows_the_course_the_filter_and_the_loss_where_there_are_some() {
     }
     let mut doc = FaultDoc::try_from(wire).expect("it is understood");
     doc.spec.pulse = Some(spec::Pulse {
-        on: Duration::from_secs(10),
-        off: Duration::from_secs(5),
+        on_time: Duration::from_secs(10),
+        off_time: Duration::from_secs(5),
     });
     doc.spec.ramp = Some(spec::Ramp {
         over: Duration::from_secs(60),

@@ -171,8 +171,8 @@ impl FromStr for PulseForm {
             .split_once('/')
             .ok_or_else(|| error("there is no / between on and off".to_owned()))?;
         Ok(Self(Pulse {
-            on: duration(on).map_err(error)?,
-            off: duration(off).map_err(error)?,
+            on_time: duration(on).map_err(error)?,
+            off_time: duration(off).map_err(error)?,
         }))
     }
 }

@@ -16,7 +16,7 @@ const STEEPEST: f64 = 1000.0;
 
 /// `duration` is the fault's, where it has one.
 pub(super) fn pulse(report: &mut Report, pulse: &spec::Pulse, duration: Option<Duration>) -> Pulse {
-    for (name, given) in [("on", pulse.on), ("off", pulse.off)] {
+    for (name, given) in [("onTime", pulse.on_time), ("offTime", pulse.off_time)] {
         if given < SHORTEST || duration.is_some_and(|duration| given >= duration) {
             let below = duration.map_or_else(
                 || " on".to_owned(),
@@ -27,8 +27,8 @@ pub(super) fn pulse(report: &mut Report, pulse: &spec::Pulse, duration: Option<D
         }
     }
     Pulse {
-        on: pulse.on,
-        off: pulse.off,
+        on: pulse.on_time,
+        off: pulse.off_time,
     }
 }
 

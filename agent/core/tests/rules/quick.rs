@@ -285,7 +285,7 @@ fn amounts_of_actions_and_times_read_as_written() {
     assert_eq!("100-1500".parse(), Ok(LengthForm(Some(100), Some(1500))));
     let pulse: PulseForm = "10s/500ms".parse().expect("a pulse");
     assert_eq!(
-        (pulse.0.on, pulse.0.off),
+        (pulse.0.on_time, pulse.0.off_time),
         (Duration::from_secs(10), Duration::from_millis(500))
     );
     let ramp: RampForm = "60s:50..200%".parse().expect("a ramp");

@@ -16,7 +16,7 @@ use super::view::is_active;
 use super::{Limits, NodeInfo};
 use crate::engine::handle::{Handle, RuntimeState};
 use crate::kernel::features::{CRI_CALLS, Feature, Features};
-use crate::targets::kube::KubeState;
+use crate::targets::kube::{KubeState, UNKNOWN_VERSION, too_old};
 
 pub(super) struct NodeApi {
     engine: Handle,
@@ -42,7 +42,7 @@ impl NodeService for NodeApi {
     ) -> Result<Response<v1::GetNodeResponse>, Status> {
         let snapshot = self.engine.snapshot();
         let active = snapshot.faults.values().filter(|f| is_active(f)).count();
-        let kubernetes = kubernetes(&self.node.kubernetes.state());
+        let kubernetes = kubernetes(&self.node.kubernetes.state(), &self.node.kubernetes.lacks().all());
         let features = self.node.features.list.iter().chain([&kubernetes]);
         let node = v1::Node {
             version: self.node.version.clone(),
@@ -134,10 +134,20 @@ fn feature(feature: &Feature) -> v1::Feature {
 }
 
 /// The cluster's API as one more thing that a node has or lacks.
-fn kubernetes(state: &KubeState) -> Feature {
+fn kubernetes(state: &KubeState, lacks: &BTreeMap<String, String>) -> Feature {
     let unknown = "Services, nodes and pods of other nodes are unknown";
     let (available, detail, consequence) = match state {
-        KubeState::Ready { version } => (true, format!("the API server is {version}"), ""),
+        KubeState::Ready { version } => {
+            let part = |(part, why): (&String, &String)| format!("{part} can't be followed: {why}");
+            let (old, parts) = (too_old(version), lacks.iter().map(part));
+            let server = match version.as_str() {
+                UNKNOWN_VERSION => "the API server answers, and doesn't tell its version".to_owned(),
+                version => format!("the API server is {version}"),
+            };
+            let said: Vec<_> = [server].into_iter().chain(old).chain(parts).collect();
+            let stays = "what can't be followed stays as it was last known, or unknown";
+            (true, said.join("; "), if lacks.is_empty() { "" } else { stays })
+        }
         KubeState::Absent(why) => (false, why.clone(), unknown),
         KubeState::Connecting => (false, "the API server hasn't answered yet".to_owned(), unknown),
         KubeState::Down(why) => {
@@ -224,5 +234,34 @@ fn limits(limits: Limits) -> v1::Limits {
         max_faults: limits.max_faults,
         max_targets: limits.max_targets,
         max_faults_per_target: limits.max_faults_per_target,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::kubernetes;
+    use crate::targets::kube::{KubeState, UNKNOWN_VERSION};
+
+    fn said(version: &str, lacks: &[(&str, &str)]) -> (bool, String, String) {
+        let version = version.to_owned();
+        let own = |(part, why): &(&str, &str)| ((*part).to_owned(), (*why).to_owned());
+        let lacks: BTreeMap<_, _> = lacks.iter().map(own).collect();
+        let feature = kubernetes(&KubeState::Ready { version }, &lacks);
+        (feature.available, feature.detail, feature.consequence)
+    }
+
+    #[test]
+    fn an_old_server_and_what_it_does_not_give_are_told() {
+        let fine = (true, "the API server is v1.33.1".to_owned(), String::new());
+        assert_eq!(said("v1.33.1", &[]), fine);
+        let (available, detail, consequence) = said("v1.20.2", &[("endpointslices of shop", "404")]);
+        assert!(available, "the rest of it works");
+        let expected = "the API server is v1.20.2; supported are 1.27 and later; endpointslices of shop can't be followed: 404";
+        assert_eq!(detail, expected);
+        assert!(consequence.contains("unknown"), "{consequence}");
+        let (_, detail, _) = said(UNKNOWN_VERSION, &[]);
+        assert!(detail.contains("doesn't tell its version"), "{detail}");
     }
 }

@@ -49,6 +49,7 @@ pub(super) fn follow_resources(
         resources::start(resources::Parts {
             client: kube.client,
             state: kube.state,
+            lacks: kube.lacks,
             node: config.node_name.clone(),
             engine: engine.clone(),
             limits,

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::object::Resource;
 use crate::engine::handle::FaultView;
+use crate::targets::kube::reason;
 
 /// Events that wait to be told; more than that are dropped, and counted.
 const QUEUE: usize = 256;
@@ -165,7 +166,11 @@ async fn tell(recorder: Recorder, mut told: mpsc::Receiver<Told>) {
     while let Some(Told { event, about }) = told.recv().await {
         match tokio::time::timeout(PATIENCE, recorder.publish(&event, &about)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, reason = event.reason, "an event could not be told"),
+            Ok(Err(error)) => tracing::debug!(
+                error = reason(&error),
+                reason = event.reason,
+                "an event could not be told"
+            ),
             Err(_) => tracing::debug!(reason = event.reason, "an event could not be told in time"),
         }
         tokio::time::sleep(PACE).await;

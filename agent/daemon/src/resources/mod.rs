@@ -26,13 +26,15 @@ use tokio::task::JoinHandle;
 
 use crate::audit::AuditLog;
 use crate::engine::handle::Handle;
-use crate::targets::kube::KubeState;
+use crate::targets::kube::{KubeState, Lacks};
 
 /// What this room works with.
 pub struct Parts {
     pub client: Client,
     /// Whether the API server answers.
     pub state: watch_channel::Receiver<KubeState>,
+    /// Where it is said that the resources can't be watched.
+    pub lacks: Lacks,
     /// The node's name in the cluster.
     pub node: String,
     pub engine: Handle,

@@ -52,7 +52,7 @@ impl Reconciler {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
             manager: write::manager(&parts.node),
-            seen: watch::start(&parts.client, &parts.state),
+            seen: watch::start(&parts.client, &parts.state, &parts.lacks),
             events: Events::start(parts.client.clone(), &parts.node),
             snapshots: parts.engine.watch(),
             client: parts.client,

@@ -11,7 +11,7 @@ use sabot_resources::Kind;
 use tokio::sync::{mpsc, watch as channel};
 
 use super::object::{Key, Resource, api_resource};
-use crate::targets::kube::KubeState;
+use crate::targets::kube::{KubeState, Lack, Lacks, reason};
 
 /// Resources that may queue up before the watch has to wait.
 const QUEUE: usize = 256;
@@ -27,11 +27,16 @@ pub(super) enum Seen {
 
 /// Watches both kinds; ends when nobody listens any more. While the server can't be reached nothing comes, and the last
 /// known resources stay.
-pub(super) fn start(client: &Client, state: &channel::Receiver<KubeState>) -> mpsc::Receiver<Seen> {
+pub(super) fn start(
+    client: &Client,
+    state: &channel::Receiver<KubeState>,
+    lacks: &Lacks,
+) -> mpsc::Receiver<Seen> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     for kind in Kind::ALL {
+        let lack = lacks.of(kind.plural().to_owned());
         let api = Api::all_with(client.clone(), &api_resource(kind));
-        tokio::spawn(follow(api, kind, state.clone(), sender.clone()));
+        tokio::spawn(follow(api, kind, state.clone(), lack, sender.clone()));
     }
     receiver
 }
@@ -40,6 +45,7 @@ async fn follow(
     api: Api<DynamicObject>,
     kind: Kind,
     mut state: channel::Receiver<KubeState>,
+    lack: Lack,
     seen: mpsc::Sender<Seen>,
 ) {
     let events = || Box::pin(watch(api.clone(), watcher::Config::default()).default_backoff());
@@ -72,15 +78,17 @@ async fn follow(
             Ok(Event::Delete(object)) => Seen::Gone(Key::of(kind, &object)),
             Err(error) => {
                 // Once for each time that it goes away, not for each try.
-                if !is_down {
+                let error = why(&error);
+                if lack.is(error.clone()) {
                     state.mark_unchanged();
-                    tracing::warn!(%kind, %error, "the API server doesn't say which resources there are; trying again");
+                    tracing::warn!(%kind, error, "the API server doesn't say which resources there are; trying again");
                 }
                 is_down = true;
                 continue;
             }
         };
-        if std::mem::take(&mut is_down) {
+        is_down = false;
+        if lack.is_not() {
             tracing::info!(%kind, "the API server says again which resources there are");
         }
         if seen.send(said).await.is_err() {
@@ -98,6 +106,16 @@ async fn answers(state: &mut channel::Receiver<KubeState>) {
         if matches!(*state.borrow_and_update(), KubeState::Ready { .. }) {
             return;
         }
+    }
+}
+
+/// The server's own words, where there are any.
+fn why(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => reason(error),
+        error => error.to_string(),
     }
 }
 

@@ -10,6 +10,7 @@ use sabot_resources::{GROUP, VERSION};
 use serde_json::{Value, json};
 
 use super::object::{Key, Resource, api_resource};
+use crate::targets::kube::reason;
 
 /// The longest name that a field manager may have.
 const LONGEST_MANAGER: usize = 128;
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Write {
     pub(super) key: Key,
-    /// Of the resource that is meant: a later one of the same name is left alone.
+    /// Of the resource that is meant. A server ignores it here: that another one has the name by now is seen by its answer.
     pub(super) uid: String,
     pub(super) part: NodeStatus,
     /// The sum, where this node writes that too.
@@ -70,7 +71,7 @@ pub(super) async fn write(client: Client, manager: String, write: Write) -> Writ
         // A conflict may also be one with many other nodes' writes, which the server has given up on.
         Ok(Err(error)) => Written::Failed {
             after: retry_after(&error),
-            error: error.to_string(),
+            error: reason(&error),
         },
         Err(_) => Written::Failed {
             error: format!("no answer within {} s", PATIENCE.as_secs()),

@@ -275,7 +275,7 @@ fn what_is_required_and_absent_is_not_zero() {
     let errors = spec_from_proto(proto).expect_err("they are required");
     assert_eq!(
         fields(&errors),
-        ["spec.pulse.on", "spec.pulse.off", "spec.ramp.over"]
+        ["spec.pulse.onTime", "spec.pulse.offTime", "spec.ramp.over"]
     );
 }
 

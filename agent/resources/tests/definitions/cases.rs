@@ -82,7 +82,7 @@ fn what_is_right_is_admitted_and_accepted() {
         "ports: [{port: 80}, {protocol: UDP, port: 1000, endPort: 2000, end: source}, {protocol: ICMP, icmpType: 3, icmpCode: 4}, {protocol: SCTP}]",
         "packets: {dscp: [0, 46], minLength: 20, maxLength: 1500}",
         "spareNode: false\nsampleEvery: 0\nseed: 7",
-        "pulse: {on: 10s, off: 5s}",
+        "pulse: {onTime: 10s, offTime: 5s}",
         "ramp: {over: 5m, from: 10}\naction: {drop: {percent: 50}}",
         "action: {drop: {only: syn}}",
         "action: {drop: {flows: {percent: 20}, only: handshake}}",
@@ -101,6 +101,24 @@ fn what_is_right_is_admitted_and_accepted() {
         let (wrong, spec) = admitted(Kind::NetworkFault, &with(part));
         assert!(wrong.is_empty(), "{part}: {wrong:?}");
         accepted(Kind::NetworkFault, spec).unwrap_or_else(|e| panic!("{part}: {e}"));
+    }
+}
+
+#[test]
+fn what_every_fault_has_is_required() {
+    let fields = [
+        ("duration", "duration: 1m"),
+        ("target", "target: {pods: {name: a, namespace: b}}"),
+        ("action", "action: {partition: {}}"),
+    ];
+    for kind in Kind::ALL {
+        for (missing, _) in fields {
+            let given = fields.iter().filter(|(name, _)| *name != missing);
+            let text: Vec<_> = given.map(|(_, text)| *text).collect();
+            let (wrong, _) = admitted(kind, &text.join("\n"));
+            let said = format!(".spec.{missing}: is required");
+            assert!(wrong.contains(&said), "{kind} without {missing}: {wrong:?}");
+        }
     }
 }
 
@@ -192,8 +210,14 @@ const WRONG: &[(&str, &str)] = &[
         ".packets: minLength is at most",
     ),
     ("packets: {dscp: [64]}", ".packets.dscp[0]"),
-    ("pulse: {on: 5m, off: 1s}", "pulse.on and pulse.off are below"),
-    ("pulse: {on: 5us, off: 1s}", ".pulse.on: a duration from 1ms"),
+    (
+        "pulse: {onTime: 5m, offTime: 1s}",
+        "pulse.onTime and pulse.offTime are below",
+    ),
+    (
+        "pulse: {onTime: 5us, offTime: 1s}",
+        ".pulse.onTime: a duration from 1ms",
+    ),
     (
         "ramp: {over: 6m}\naction: {drop: {percent: 5}}",
         "ramp.over is at most",

@@ -51,7 +51,11 @@ fn schemas_are_structural_and_bounded() {
     }
 }
 
-/// Every value has one type, or is a number or a text as Kubernetes says that; nothing refers elsewhere, and what a rule looks at is bounded, so that its cost is.
+/// Words that kubectl and Helm read as truth values, also as names of fields.
+const TRUTHS: [&str; 8] = ["y", "n", "yes", "no", "on", "off", "true", "false"];
+
+/// Every value has one type, or is a number or a text as Kubernetes says that; nothing refers
+/// elsewhere, and what a rule looks at is bounded, so that its cost is.
 fn walk(schema: &Value, path: &mut String) {
     let fields = schema
         .as_object()
@@ -79,6 +83,10 @@ fn walk(schema: &Value, path: &mut String) {
             for (name, inner) in properties.into_iter().flatten() {
                 let described = inner.get("description").is_some() || path.matches('.').count() == 0;
                 assert!(described, "{path}.{name} is not described");
+                assert!(
+                    !TRUTHS.contains(&name.as_str()),
+                    "{path}.{name} is a truth value to kubectl"
+                );
                 let length = path.len();
                 path.push('.');
                 path.push_str(name);

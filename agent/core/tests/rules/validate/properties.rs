@@ -165,7 +165,7 @@ fn packets() -> impl Strategy<Value = spec::Packets> {
 }
 
 fn pulse() -> impl Strategy<Value = spec::Pulse> {
-    (duration(), duration()).prop_map(|(on, off)| spec::Pulse { on, off })
+    (duration(), duration()).prop_map(|(on_time, off_time)| spec::Pulse { on_time, off_time })
 }
 
 fn ramp() -> impl Strategy<Value = spec::Ramp> {

@@ -263,7 +263,7 @@ fn the_filter_and_the_course_are_what_was_written() {
         "ports: [{port: 8000, endPort: 8099, end: destination}, {protocol: icmp, icmpType: 8, icmpCode: 0}, \
          {protocol: ICMPv6, icmpType: 128}, {protocol: UDP, port: 53, end: source}, {protocol: ICMP}], \
          packets: {dscp: [0, 46, 63], minLength: 100, maxLength: 1500}, peers: [{host: API.Example.com.}], \
-         pulse: {on: 10s, off: 5s}, ramp: {over: 1m, from: 50, to: 200}, seed: 18446744073709551615, \
+         pulse: {onTime: 10s, offTime: 5s}, ramp: {over: 1m, from: 50, to: 200}, seed: 18446744073709551615, \
          action: {drop: {percent: 50}}",
     )
     .expect("valid");

@@ -291,14 +291,17 @@ const TRAFFIC: &[(&str, &str)] = &[
 
 const TIMES: &[(&str, &str)] = &[
     (
-        "pulse: {on: 999us, off: 1s}",
-        "spec.pulse.on: `999us` given; allowed: a duration from 1ms to below the fault's, 1m",
+        "pulse: {onTime: 999us, offTime: 1s}",
+        "spec.pulse.onTime: `999us` given; allowed: a duration from 1ms to below the fault's, 1m",
     ),
     (
-        "pulse: {on: 1s, off: 0s}",
-        "spec.pulse.off: `0s` given; allowed: a duration from 1ms",
+        "pulse: {onTime: 1s, offTime: 0s}",
+        "spec.pulse.offTime: `0s` given; allowed: a duration from 1ms",
     ),
-    ("pulse: {on: 1m, off: 1s}", "spec.pulse.on: `1m` given; allowed: "),
+    (
+        "pulse: {onTime: 1m, offTime: 1s}",
+        "spec.pulse.onTime: `1m` given; allowed: ",
+    ),
     (
         "ramp: {over: 0s}, action: {drop: {percent: 1}}",
         "spec.ramp.over: `0s` given; allowed: a duration above 0 and up to the fault's, 1m",

@@ -13,7 +13,7 @@ use crate::audit::AuditLog;
 use crate::engine::handle::FaultView;
 use crate::engine::tests::rig::{Rig, pod};
 use crate::resources::{Parts, start};
-use crate::targets::kube::KubeState;
+use crate::targets::kube::{KubeState, Lacks};
 use sabot_core::model::FaultName;
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -38,6 +38,7 @@ impl Node {
         let (_, state) = tokio::sync::watch::channel(KubeState::Ready { version });
         let task = start(Parts {
             state,
+            lacks: Lacks::default(),
             client: Client::try_from(config).expect("a client"),
             node: name.to_owned(),
             engine: rig.handle.clone(),

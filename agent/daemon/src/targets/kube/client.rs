@@ -87,6 +87,14 @@ pub(super) fn with_sources(error: &(dyn std::error::Error + 'static)) -> String 
     text
 }
 
+/// Why a request failed, without what stands in the server's answer beside its message.
+pub fn reason(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        error => with_sources(error),
+    }
+}
+
 /// A client without retries of its own: who asks knows better when to ask again.
 pub(super) fn client(config: &Config, gate: Arc<Gate>, requests: Requests) -> Result<Client, KubeError> {
     let mut connector = HttpConnector::new();

@@ -14,8 +14,9 @@ use kube::{Client, Error};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::client::with_sources;
+use super::client::reason;
 use super::gate::{Backoff, Gate, Unreachable};
+use super::lacks::{Lack, Lacks, UNKNOWN_VERSION};
 use super::objects::{Entry, Kind, NodeObject, Page, PodObject, ServiceObject, SliceObject};
 use super::scopes::{Resource, Scope};
 use super::table::News;
@@ -38,6 +39,7 @@ pub(super) struct Api {
     pub(super) gate: Arc<Gate>,
     pub(super) backoff: Backoff,
     pub(super) watches: OpenWatches,
+    pub(super) lacks: Lacks,
 }
 
 /// How many watches are open.
@@ -70,8 +72,8 @@ impl Api {
             match version {
                 Ok(Ok(version)) => Ok(version.git_version),
                 // Who may not ask for the version may ask for other things.
-                Ok(Err(Error::Api(status))) if status.code == 403 => Ok("unknown".to_owned()),
-                Ok(Err(error)) => Err(Unreachable(with_sources(&error))),
+                Ok(Err(Error::Api(status))) if status.code == 403 => Ok(UNKNOWN_VERSION.to_owned()),
+                Ok(Err(error)) => Err(Unreachable(reason(&error))),
                 Err(_) => Err(Unreachable(format!("it didn't answer within {ANSWER:?}"))),
             }
         };
@@ -94,7 +96,7 @@ enum Ended {
 
 impl From<Error> for Ended {
     fn from(error: Error) -> Self {
-        let reason = with_sources(&error);
+        let reason = reason(&error);
         match error {
             Error::Api(status) => match status.code {
                 410 => Self::Gone,
@@ -135,6 +137,7 @@ struct Follower<K> {
     scope: Scope,
     request: Request,
     teller: Teller,
+    lack: Lack,
     /// Of the last list or event; `None`: everything is to be read.
     version: Option<String>,
     /// It was read once: the next time, what the server has in its cache may be older.
@@ -147,8 +150,9 @@ struct Follower<K> {
 impl<K: Kind> Follower<K> {
     fn new(api: Api, scope: Scope, teller: Teller) -> Self {
         Self {
-            api,
             request: Request::new(scope.path()),
+            lack: api.lacks.of(scope.to_string()),
+            api,
             scope,
             teller,
             version: None,
@@ -173,17 +177,20 @@ impl<K: Kind> Follower<K> {
                     self.failures += 1;
                 }
                 Ended::Unreachable(reason) => {
-                    tracing::debug!(scope = ?self.scope, reason, "following a part of the cluster has stopped");
+                    tracing::debug!(part = %self.scope, reason, "following a part of the cluster has stopped");
                     self.api.gate.close(reason);
                     continue;
                 }
                 Ended::Failed(reason) => {
                     self.failures += 1;
-                    if self.failures == 1 {
-                        tracing::warn!(scope = ?self.scope, reason, "a part of the cluster can't be followed");
+                    if self.lack.is(reason.clone()) {
+                        tracing::warn!(part = %self.scope, reason, "a part of the cluster can't be followed");
                     }
                     // It may have been what lies at that version.
                     self.version = None;
+                    if self.teller.tell(News::Refused).await.is_err() {
+                        return;
+                    }
                 }
             }
             sleep(self.api.backoff.after(self.failures)).await;
@@ -241,6 +248,9 @@ impl<K: Kind> Follower<K> {
         let events = timeout(ANSWER, self.api.client.request_events::<K>(request)).await;
         let events = events.map_err(|_| Ended::Unreachable(format!("no watch within {ANSWER:?}")))??;
         self.api.gate.succeeded();
+        if self.lack.is_not() {
+            tracing::info!(part = %self.scope, "a part of the cluster can be followed again");
+        }
         let open = self.api.watches.open();
         let mut events = pin!(events);
         let started = Instant::now();
@@ -252,7 +262,7 @@ impl<K: Kind> Follower<K> {
                 // A connection that breaks is mended by the next watch, from the same version.
                 Err(Error::SerdeError(error)) => return Err(Error::SerdeError(error).into()),
                 Err(error) => {
-                    tracing::debug!(scope = ?self.scope, %error, "a watch broke");
+                    tracing::debug!(part = %self.scope, %error, "a watch broke");
                     break;
                 }
             }

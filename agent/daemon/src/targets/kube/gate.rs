@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::lacks::too_old;
+
 /// What is known of the cluster's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KubeState {
@@ -101,7 +103,10 @@ impl Gate {
             }
             match ask().await {
                 Ok(version) => {
-                    tracing::info!(version, "the cluster's API server answers");
+                    match too_old(&version) {
+                        None => tracing::info!(version, "the cluster's API server answers"),
+                        Some(why) => tracing::warn!(version, why, "the cluster's API server is too old"),
+                    }
                     self.state.send_replace(KubeState::Ready { version });
                 }
                 Err(Unreachable(reason)) => self.close(reason),

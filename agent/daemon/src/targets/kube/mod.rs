@@ -7,6 +7,7 @@
 mod client;
 mod follow;
 mod gate;
+mod lacks;
 mod objects;
 mod scopes;
 mod table;
@@ -23,8 +24,9 @@ use sabot_core::model::{Cluster, ClusterPod, ClusterWanted, ObjectName, Service}
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-pub use self::client::{KubeConfig, KubeError, RequestKind, Requests};
+pub use self::client::{KubeConfig, KubeError, RequestKind, Requests, reason};
 pub use self::gate::{Backoff, KubeState};
+pub use self::lacks::{Lack, Lacks, UNKNOWN_VERSION, too_old};
 
 use self::client::client;
 use self::follow::{Api, OpenWatches, follow};
@@ -53,6 +55,8 @@ pub struct KubeHandle {
     /// Its requests are counted; none is retried.
     pub client: Client,
     pub state: watch::Receiver<KubeState>,
+    /// For what else can't be followed.
+    pub lacks: Lacks,
 }
 
 /// How it goes with the cluster's API.
@@ -61,6 +65,7 @@ pub struct KubeStatus {
     state: watch::Receiver<KubeState>,
     requests: Requests,
     watches: OpenWatches,
+    lacks: Lacks,
 }
 
 impl KubeStatus {
@@ -70,6 +75,7 @@ impl KubeStatus {
             state: watch::Sender::new(KubeState::Absent(reason)).subscribe(),
             requests: Requests::default(),
             watches: OpenWatches::default(),
+            lacks: Lacks::default(),
         }
     }
 
@@ -85,6 +91,11 @@ impl KubeStatus {
     /// All requests so far.
     pub fn requests(&self) -> &Requests {
         &self.requests
+    }
+
+    /// What can't be followed although the server answers.
+    pub fn lacks(&self) -> &Lacks {
+        &self.lacks
     }
 
     /// Watches that are open now.
@@ -118,17 +129,20 @@ impl Connection {
         let requests = Requests::default();
         let client = client(&config, gate.clone(), requests.clone())?;
         let watches = OpenWatches::default();
+        let lacks = Lacks::default();
         Ok(Self {
             status: KubeStatus {
                 state: gate.state(),
                 requests,
                 watches: watches.clone(),
+                lacks: lacks.clone(),
             },
             api: Some(Api {
                 client,
                 gate,
                 backoff,
                 watches,
+                lacks,
             }),
             node: node.to_owned(),
         })
@@ -149,6 +163,7 @@ impl Connection {
         Some(KubeHandle {
             client: api.client.clone(),
             state: self.status.state.clone(),
+            lacks: self.status.lacks.clone(),
         })
     }
 
@@ -163,17 +178,17 @@ pub(super) struct KubeWorld {
     /// Pods of this node, by uid.
     pub(super) own: BTreeMap<String, ClusterPod>,
     pub(super) cluster: Cluster,
-    /// What was listed.
-    known: BTreeSet<Scope>,
+    /// What was listed, or can't be.
+    answered: BTreeSet<Scope>,
 }
 
 impl KubeWorld {
-    /// Everything that is wanted was looked for: what isn't here doesn't exist.
+    /// Everything that is wanted was looked for: nothing more comes by waiting.
     pub(super) fn knows(&self, wanted: &ClusterWanted) -> bool {
-        let all_nodes = self.known.contains(&Scope::nodes());
-        let is_known =
-            |scope: &Scope| self.known.contains(scope) || all_nodes && scope.resource == Resource::Nodes;
-        Scope::wanted(wanted).iter().all(is_known)
+        let all_nodes = self.answered.contains(&Scope::nodes());
+        let is_answered =
+            |scope: &Scope| self.answered.contains(scope) || all_nodes && scope.resource == Resource::Nodes;
+        Scope::wanted(wanted).iter().all(is_answered)
     }
 }
 
@@ -293,9 +308,9 @@ impl Source {
 
     fn world(&self) -> KubeWorld {
         let mut world = KubeWorld::default();
-        let mut known = self.following.iter().filter(|(_, f)| f.table.is_known);
-        for (scope, following) in known.by_ref() {
-            world.known.insert(scope.clone());
+        let answered = self.following.iter().filter(|(_, f)| f.table.is_answered());
+        for (scope, following) in answered {
+            world.answered.insert(scope.clone());
             for (name, item) in following.table.items() {
                 match item {
                     Item::Pod(pod) if *scope == self.own => {

@@ -1,6 +1,7 @@
 //! Which lists and watches answer what is wanted.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use sabot_core::model::{ClusterWanted, ObjectName, PodSelector};
 
@@ -15,6 +16,17 @@ pub(super) enum Resource {
     Services,
     EndpointSlices,
     Nodes,
+}
+
+impl Resource {
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Pods => "pods",
+            Self::Services => "services",
+            Self::EndpointSlices => "endpointslices",
+            Self::Nodes => "nodes",
+        }
+    }
 }
 
 /// The objects of one list and one watch.
@@ -126,15 +138,30 @@ impl Scope {
 
     /// Where the API server has it.
     pub(super) fn path(&self) -> String {
-        let (group, plural) = match self.resource {
-            Resource::Pods => ("/api/v1", "pods"),
-            Resource::Services => ("/api/v1", "services"),
-            Resource::EndpointSlices => ("/apis/discovery.k8s.io/v1", "endpointslices"),
-            Resource::Nodes => ("/api/v1", "nodes"),
+        let group = match self.resource {
+            Resource::Pods | Resource::Services | Resource::Nodes => "/api/v1",
+            Resource::EndpointSlices => "/apis/discovery.k8s.io/v1",
         };
+        let plural = self.resource.plural();
         match &self.namespace {
             Some(namespace) => format!("{group}/namespaces/{namespace}/{plural}"),
             None => format!("{group}/{plural}"),
+        }
+    }
+}
+
+/// As in `endpointslices of shop (kubernetes.io/service-name=web)`.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.resource.plural())?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, " of {namespace}")?;
+        }
+        match (self.labels.as_str(), self.fields.as_str()) {
+            ("", "") => Ok(()),
+            (labels, "") => write!(f, " ({labels})"),
+            ("", fields) => write!(f, " ({fields})"),
+            (labels, fields) => write!(f, " ({labels}; {fields})"),
         }
     }
 }

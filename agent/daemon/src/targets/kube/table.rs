@@ -15,12 +15,15 @@ pub(super) enum News {
     /// Everything that there is.
     Listed(Vec<Entry>),
     Changed(Box<Entry>),
+    /// It can't be read; what was known stays.
+    Refused,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// It was listed once.
     pub(super) is_known: bool,
+    is_refused: bool,
     objects: BTreeMap<ObjectName, (Version, Item)>,
     deleted: VecDeque<(ObjectName, Version)>,
 }
@@ -28,17 +31,24 @@ pub(super) struct Table {
 impl Table {
     /// Takes news in; whether that changed anything. What is older than what is known changes nothing.
     pub(super) fn learn(&mut self, news: News) -> bool {
+        let was_refused = std::mem::replace(&mut self.is_refused, matches!(news, News::Refused));
         match news {
+            News::Refused => !was_refused,
             News::Listed(entries) => {
                 let present = |entry: Entry| Some((entry.key, (entry.version, entry.item?)));
                 let objects: BTreeMap<_, _> = entries.into_iter().filter_map(present).collect();
                 let same = self.is_known && self.objects == objects;
                 (self.is_known, self.objects) = (true, objects);
                 self.deleted.clear();
-                !same
+                !same || was_refused
             }
             News::Changed(entry) => self.change(*entry),
         }
+    }
+
+    /// There is nothing to wait for.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_known || self.is_refused
     }
 
     fn change(&mut self, entry: Entry) -> bool {

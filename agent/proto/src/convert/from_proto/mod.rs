@@ -163,8 +163,8 @@ fn packets(proto: v1::Packets) -> spec::Packets {
 
 fn pulse(proto: v1::Pulse, errors: &mut Vec<FieldError>) -> spec::Pulse {
     spec::Pulse {
-        on: keep(required_duration("spec.pulse.on", proto.on), errors),
-        off: keep(required_duration("spec.pulse.off", proto.off), errors),
+        on_time: keep(required_duration("spec.pulse.onTime", proto.on_time), errors),
+        off_time: keep(required_duration("spec.pulse.offTime", proto.off_time), errors),
     }
 }
 

@@ -234,7 +234,7 @@ fn packets() -> BoxedStrategy<spec::Packets> {
 }
 
 fn any_spec() -> impl Strategy<Value = spec::FaultSpec> {
-    let pulse = (duration(), duration()).prop_map(|(on, off)| spec::Pulse { on, off });
+    let pulse = (duration(), duration()).prop_map(|(on_time, off_time)| spec::Pulse { on_time, off_time });
     let ramp =
         (duration(), of(number()), of(number())).prop_map(|(over, from, to)| spec::Ramp { over, from, to });
     (

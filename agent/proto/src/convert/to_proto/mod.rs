@@ -41,8 +41,8 @@ pub fn spec_to_proto(spec: &spec::FaultSpec) -> Result<v1::FaultSpec, Vec<FieldE
         }),
         seed: spec.seed,
         pulse: spec.pulse.as_ref().map(|pulse| v1::Pulse {
-            on: Some(duration_to_proto(pulse.on)),
-            off: Some(duration_to_proto(pulse.off)),
+            on_time: Some(duration_to_proto(pulse.on_time)),
+            off_time: Some(duration_to_proto(pulse.off_time)),
         }),
         ramp: spec.ramp.as_ref().map(|ramp| v1::Ramp {
             over: Some(duration_to_proto(ramp.over)),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sabot_core::model::ClusterWanted;
 use sabot_testkit::kube::{Effect, FakeCluster, Rule, Verb};
 
-use super::{BACKOFF, NODE, Rig, pod, shop, wanting};
+use super::{BACKOFF, NODE, Rig, pod, shop, until, wanting};
 use crate::targets::kube::{Backoff, KubeState};
 
 fn is_ready(state: &KubeState) -> bool {
@@ -149,6 +149,35 @@ async fn what_is_forbidden_keeps_nothing_else_from_working() {
         tried as u128 <= 8 + time.as_millis() / 100,
         "{tried} attempts in {time:?}"
     );
+}
+
+/// An API server from before `discovery.k8s.io/v1`.
+#[tokio::test]
+async fn what_a_server_does_not_have_is_named_and_not_waited_for() {
+    let cluster = FakeCluster::start();
+    cluster.uninstall("endpointslices");
+    let wanted = ClusterWanted {
+        services: [shop("web")].into(),
+        ..wanting("web")
+    };
+    let mut rig = Rig::with(cluster, wanted.clone(), BACKOFF).await;
+    rig.until("nothing is left to wait for", |world| world.knows(&wanted))
+        .await;
+    let lacks = || rig.status.lacks().all();
+    let all = lacks();
+    let slices = "endpointslices of shop (kubernetes.io/service-name=web)";
+    assert!(all.len() == 1 && all[slices].contains("404"), "{all:?}");
+
+    rig.cluster.install("endpointslices");
+    rig.until_watches("endpointslices", 1).await;
+    until("it is said no more", async || lacks().is_empty()).await;
+
+    // What nobody wants any more isn't missed either.
+    rig.cluster.uninstall("endpointslices");
+    rig.cluster.cut_watches("endpointslices");
+    until("it is named again", async || lacks().contains_key(slices)).await;
+    rig.want(ClusterWanted::default());
+    until("it isn't wanted", async || lacks().is_empty()).await;
 }
 
 #[tokio::test]
