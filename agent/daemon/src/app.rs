@@ -222,7 +222,8 @@ impl Daemon {
         let hub = EventHub::new(config.event_buffer);
         let (kubernetes, kube) = (cluster.status(), cluster.handle());
         let (source, told) = world::watch_targets(config, cluster);
-        let identities = identity::start(source.watch());
+        let containers = cri::start_names(&source);
+        let identities = identity::start(source.watch()).with_containers(containers);
         let (observers, observed) = observers::start(config, &source, told, &identities, &hub);
         let mut features = kernel.features;
         features.list.extend(observed);
