@@ -37,7 +37,7 @@ use crate::kernel::cost::Measuring;
 use crate::kernel::features::Features;
 use crate::kernel::{Injector, Taps};
 use crate::logging::{self, LoggingError};
-use crate::metrics::{self, HttpState, Metrics, ReconcileDuration, Sources};
+use crate::metrics::{self, Exemplars, HttpState, Metrics, ReconcileDuration, Sources};
 use crate::observe::dns;
 use crate::observe::event::EventHub;
 use crate::observe::identity;
@@ -261,6 +261,7 @@ impl Daemon {
             reconcile,
             costs: measuring(config),
             kubernetes: kubernetes.clone(),
+            exemplars: Some(Exemplars::follow(&hub, handle.clone())),
         };
         let state = Arc::new(HttpState {
             metrics: Metrics::new("sabot", sources),
