@@ -189,7 +189,8 @@ impl Packet {
             .map_err(|_| Loss::Unread)?;
         let start = self.payload + PREFIX;
         let end = start + u16::from_be_bytes(prefix) as u32;
-        if end > self.end {
+        // One that is too short for a header is counted here, so that what follows it isn't another one.
+        if end > self.end || end < start + DNS_HEADER as u32 {
             return Err(Loss::Unread);
         }
         if end < self.end {
