@@ -178,6 +178,9 @@ fn verdict(ctx: &TcContext, outcome: Result<Step, Trouble>, direction: u32) -> i
 }
 
 /// The verdict on our own devices: what isn't ours never enters the target's stack.
+///
+/// Inlined, since a chain of calls has 512 bytes of stack, and Linux 6.1 counts each frame of it as 32 bytes at least.
+#[inline(always)]
 fn returned(ctx: &TcContext, detour: Detour) -> i32 {
     match try_return(ctx, detour) {
         Ok((Step::Redirect, _)) => TC_ACT_REDIRECT,
