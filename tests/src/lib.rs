@@ -7,6 +7,7 @@ pub mod books;
 pub mod cri;
 pub mod daemon;
 pub mod exec;
+pub mod features;
 pub mod http;
 pub mod kube;
 pub mod lab;

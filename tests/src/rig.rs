@@ -13,7 +13,7 @@ use crate::daemon::{Client, Daemon, DaemonOptions};
 use crate::lab::Lab;
 use crate::netns::NetnsRef;
 use crate::spec::Spec;
-use crate::wait::wait_for;
+use crate::wait::{on_this_machine, wait_for};
 
 /// How long something may take that takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(15);
@@ -71,7 +71,7 @@ impl Rig {
     pub fn apply(&self, name: &str, spec: Spec) -> Fault {
         let fault = self
             .client
-            .apply(name, spec.into(), PATIENCE)
+            .apply(name, spec.into(), on_this_machine(PATIENCE))
             .unwrap_or_else(|status| panic!("{name} is refused: {status}"));
         let status = fault.status.clone().unwrap_or_default();
         assert_eq!(

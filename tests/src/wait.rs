@@ -1,11 +1,15 @@
 //! Waiting for something to become true.
 
+use std::env;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How many times as long as elsewhere things may take here; set for emulated machines.
+const SLOWNESS: &str = "SABOT_TEST_SLOWNESS";
+
 /// Asks until the answer is `Some` or the time is over; asks at least once, also after the last wait.
 pub fn wait_for<T>(timeout: Duration, every: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + timeout;
+    let end = Instant::now() + on_this_machine(timeout);
     loop {
         let last = Instant::now() >= end;
         if let Some(answer) = ask() {
@@ -16,6 +20,12 @@ pub fn wait_for<T>(timeout: Duration, every: Duration, mut ask: impl FnMut() -> 
         }
         thread::sleep(every.min(end.saturating_duration_since(Instant::now())));
     }
+}
+
+/// What may take so long on a real machine, on this one.
+pub fn on_this_machine(timeout: Duration) -> Duration {
+    let slowness = env::var(SLOWNESS).ok().and_then(|text| text.parse().ok());
+    timeout * slowness.unwrap_or(1)
 }
 
 /// [`wait_for`] with a condition.

@@ -14,6 +14,7 @@ mod process;
 mod setup;
 mod test;
 mod ui;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,8 @@ enum Task {
     Manifests(manifests::Arguments),
     /// Installs, checks and uninstalls Sabot on a cluster.
     E2e(e2e::Arguments),
+    /// Runs tests on other kernels, in guests.
+    Vm(vm::Arguments),
     /// Measures how fast faults are applied, and what they cost per packet; needs root.
     Bench(bench::Arguments),
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Package(arguments) => package::run(&arguments),
         Task::Manifests(arguments) => manifests::run(&arguments),
         Task::E2e(arguments) => e2e::run(&arguments),
+        Task::Vm(arguments) => vm::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };
     match result {

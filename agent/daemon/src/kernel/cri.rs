@@ -15,6 +15,7 @@ use sabot_abi::SocketFile;
 use super::btf::{Btf, BtfError};
 use super::object::{Named, ObjectError};
 use super::syscalls::pid_namespace;
+use super::verified;
 use crate::observe::names::syscall_number;
 
 const CRI: Named = Named("cri");
@@ -190,7 +191,7 @@ fn globals() -> Result<Vec<(&'static str, u32)>, CriProgramError> {
 fn attach(object: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), ObjectError> {
     let failed = |source| CRI.program(name, source);
     let program: &mut RawTracePoint = CRI.get(object, name)?;
-    program.load().map_err(failed)?;
+    verified::load(name, program, RawTracePoint::load, RawTracePoint::info).map_err(failed)?;
     program.attach(tracepoint).map(drop).map_err(failed)
 }
 

@@ -14,6 +14,7 @@ use sabot_abi::{
 use super::btf::{Btf, BtfError};
 use super::object::{Named, ObjectError, OwnerTable};
 use super::offsets;
+use super::verified;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/drops"));
 const NAME: Named = Named("drops");
@@ -188,7 +189,8 @@ fn attach(
         .load(OBJECT)
         .map_err(|source| NAME.load(source))?;
     let program: &mut RawTracePoint = NAME.get(&mut object, PROGRAM)?;
-    program.load().map_err(|source| NAME.program(PROGRAM, source))?;
+    verified::load(PROGRAM, program, RawTracePoint::load, RawTracePoint::info)
+        .map_err(|source| NAME.program(PROGRAM, source))?;
     program
         .attach(PROGRAM)
         .map_err(|source| NAME.program(PROGRAM, source))?;

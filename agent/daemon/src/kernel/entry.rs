@@ -22,6 +22,13 @@ const R0: u8 = 0;
 const R1: u8 = 1;
 const R2: u8 = 2;
 const R3: u8 = 3;
+/// The register that leads to the stack.
+const FRAME: u8 = 10;
+
+/// `*(u64 *)(dst + offset) = src`, and the same with an operation that is atomic.
+const STORE64: u8 = 0x7b;
+const ATOMIC64: u8 = 0xdb;
+const ADD_AND_FETCH: i32 = 1;
 
 /// Offsets in `struct __sk_buff`.
 const SKB_IFINDEX: i16 = 40;
@@ -149,6 +156,20 @@ pub(super) fn load_pass() -> io::Result<OwnedFd> {
     load_classifier(c"sabot_pass", &[move_imm(R0, PASS), EXIT])
 }
 
+/// A program that adds to memory and learns what was there, as counters and random streams need it (Linux 5.12).
+pub(super) fn load_fetch() -> io::Result<OwnedFd> {
+    load_classifier(
+        c"sabot_fetch",
+        &[
+            move_imm(R1, 0),
+            Instruction::new(STORE64, FRAME, R1, -8, 0),
+            Instruction::new(ATOMIC64, FRAME, R1, -8, ADD_AND_FETCH),
+            move_imm(R0, PASS),
+            EXIT,
+        ],
+    )
+}
+
 /// A program that reads the clock of deadlines (Linux 5.8).
 pub(super) fn load_boot_clock() -> io::Result<OwnedFd> {
     load_classifier(
@@ -165,6 +186,7 @@ mod tests {
     fn fixed_programs_pass_the_verifier() {
         load_bounce().expect("the bounce program loads");
         load_pass().expect("the pass program loads");
+        load_fetch().expect("the fetching program loads");
         load_boot_clock().expect("the clock program loads");
     }
 }

@@ -13,6 +13,7 @@ use super::entry::{self};
 use super::gate::{Gate, GateError};
 use super::netns::NetnsError;
 use super::tables::{TableError, Tables, take};
+use super::verified;
 
 static FAULT_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fault"));
 
@@ -114,6 +115,6 @@ fn load_program<'a>(programs: &'a mut Ebpf, name: &'static str) -> Result<&'a Sc
     let failed = |source| LoadError::Program { name, source };
     let program = programs.program_mut(name).ok_or(LoadError::NoProgram(name))?;
     let classifier: &mut SchedClassifier = program.try_into().map_err(failed)?;
-    classifier.load().map_err(failed)?;
+    verified::load(name, classifier, SchedClassifier::load, SchedClassifier::info).map_err(failed)?;
     Ok(classifier)
 }

@@ -37,6 +37,7 @@ mod tables;
 mod tables_encode;
 pub mod tcp;
 pub mod trial;
+mod verified;
 mod watches;
 
 pub use hook::HookKind;

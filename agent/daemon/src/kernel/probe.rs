@@ -21,9 +21,9 @@ const LOOPBACK: u32 = 1;
 
 /// Tries everything; nothing is left behind, since the namespace goes at the end.
 pub fn probe() -> Features {
-    let list = match entry::load_pass() {
+    let list = match try_bpf() {
         Ok(program) => with_bpf(program.as_fd()),
-        Err(error) => vec![bpf(Err(error))],
+        Err(reason) => vec![bpf(Err(reason))],
     };
     Features {
         kernel_release: kernel_release(),
@@ -98,8 +98,17 @@ fn with_bpf(program: BorrowedFd<'_>) -> Vec<Feature> {
     list
 }
 
-fn bpf(result: io::Result<()>) -> Feature {
-    let result = result.map_err(|e| format!("the kernel refused a program of two instructions: {e}"));
+/// A program that passes everything, where the kernel takes what all programs of ours are made of.
+fn try_bpf() -> Result<OwnedFd, String> {
+    let program = entry::load_pass();
+    let program = program.map_err(|e| format!("the kernel refused a program of two instructions: {e}"))?;
+    entry::load_fetch().map_err(|error| {
+        format!("programs can't change memory and read it in one step, as from Linux 5.12 on ({error})")
+    })?;
+    Ok(program)
+}
+
+fn bpf(result: Result<(), String>) -> Feature {
     feature(
         "bpf",
         result,

@@ -14,6 +14,7 @@ use super::btf::Btf;
 use super::cgroups;
 use super::object::{Named, ObjectError, OwnerTable};
 use super::offsets;
+use super::verified;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/queries"));
 const NAME: Named = Named("queries");
@@ -74,7 +75,7 @@ impl QueryPrograms {
         for (name, direction) in PROGRAMS {
             let program: &mut CgroupSkb = NAME.get(&mut object, name)?;
             let failed = |source| NAME.program(name, source);
-            program.load().map_err(failed)?;
+            verified::load(name, program, CgroupSkb::load, CgroupSkb::info).map_err(failed)?;
             // A link always lets others attach too.
             program
                 .attach(&root, direction, CgroupAttachMode::Single)

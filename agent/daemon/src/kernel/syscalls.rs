@@ -22,6 +22,7 @@ pub use self::watch::Watch;
 use self::watch::{WatchMaps, bitmap, missing_is_fine, wait_for_programs};
 use super::btf::BtfError;
 use super::object::{Named, ObjectError};
+use super::verified;
 
 const SYSCALLS: Named = Named("syscalls");
 
@@ -326,9 +327,8 @@ impl Attached {
 
 fn load_all(mut object: Ebpf) -> Result<Ebpf, SyscallProgramError> {
     for name in PROGRAMS {
-        SYSCALLS
-            .get::<RawTracePoint>(&mut object, name)?
-            .load()
+        let program: &mut RawTracePoint = SYSCALLS.get(&mut object, name)?;
+        verified::load(name, program, RawTracePoint::load, RawTracePoint::info)
             .map_err(|source| SyscallProgramError::program(name, source))?;
     }
     Ok(object)

@@ -14,6 +14,7 @@ use sabot_abi::{OwnerKey, TCP_LOSS_COUNT, TcpFirsts, TcpSocket, TcpStats};
 
 use self::tables::Tables;
 use super::object::{Named, ObjectError};
+use super::verified;
 
 const TCP: Named = Named("tcp");
 
@@ -275,8 +276,8 @@ impl Changing {
 
 fn load_all(mut object: Ebpf) -> Result<Ebpf, ObjectError> {
     for name in PROGRAMS.into_iter().chain(RETRANSMIT_PROGRAMS) {
-        TCP.get::<RawTracePoint>(&mut object, name)?
-            .load()
+        let program: &mut RawTracePoint = TCP.get(&mut object, name)?;
+        verified::load(name, program, RawTracePoint::load, RawTracePoint::info)
             .map_err(|source| TCP.program(name, source))?;
     }
     Ok(object)

@@ -107,7 +107,8 @@ fn try_arrive(ctx: &TcContext, direction: u32) -> Result<Step, Trouble> {
 }
 
 /// A packet that comes back from a detour: it meets the slots behind the one that sent it away, and goes on in its
-/// direction, which is returned too.
+/// direction, which is returned too. Inlined for the same reason as [`returned`].
+#[inline(always)]
 fn try_return(ctx: &TcContext, detour: Detour) -> Result<(Step, u32), Trouble> {
     let target_id = targets::id_of(ctx);
     let target = targets::get(target_id).ok_or(Trouble::Incident(INCIDENT_ORPHANED))?;
@@ -178,6 +179,9 @@ fn verdict(ctx: &TcContext, outcome: Result<Step, Trouble>, direction: u32) -> i
 }
 
 /// The verdict on our own devices: what isn't ours never enters the target's stack.
+///
+/// Inlined, since a chain of calls has 512 bytes of stack, and Linux 6.1 counts each frame of it as 32 bytes at least.
+#[inline(always)]
 fn returned(ctx: &TcContext, detour: Detour) -> i32 {
     match try_return(ctx, detour) {
         Ok((Step::Redirect, _)) => TC_ACT_REDIRECT,

@@ -1,0 +1,143 @@
+//! How faults end where things go wrong: with a daemon that is killed, stopped, or told to end.
+
+use std::time::{Duration, Instant};
+
+use sabot_testkit::features::{feature, needs};
+use sabot_testkit::rig::PATIENCE;
+use sabot_testkit::traffic::{ProbeServer, Prober};
+use sabot_testkit::way::{PEER, TARGET};
+use sabot_testkit::{Leaks, Rig, Spec};
+
+/// Slow enough for an emulated machine.
+const PACE: Duration = Duration::from_millis(20);
+const GONE: Duration = Duration::from_secs(5);
+
+/// Probes from the target to the peer, which pass.
+fn probes(rig: &Rig) -> (ProbeServer, Prober) {
+    let (target, peer) = (rig.lab.pod(TARGET), rig.lab.pod(PEER));
+    let answers = ProbeServer::start(peer.netns(), peer.ipv4()).expect("it binds");
+    let prober = Prober::start(target.netns(), &answers, PACE).expect("there is a route");
+    let passes = prober.wait_pass(Instant::now(), PATIENCE);
+    passes.expect("probes pass at first");
+    (answers, prober)
+}
+
+/// Puts a fault of every kind of equipment on the target: what is attached, the delay line, the segmenter.
+fn cut(rig: &Rig) {
+    let target = rig.lab.pod(TARGET);
+    rig.apply("cut", Spec::partition(target));
+    rig.apply("slow", Spec::delay(target, Duration::from_millis(10)));
+    rig.apply("loss", Spec::drop(target, 10.0));
+}
+
+/// Whether all probes of a while fail that begins now.
+fn is_cut(prober: &Prober) -> bool {
+    const WHILE: Duration = Duration::from_millis(500);
+    const IN_FLIGHT: Duration = Duration::from_millis(200);
+    let from = Instant::now() + IN_FLIGHT;
+    std::thread::sleep(IN_FLIGHT + WHILE);
+    let passage = prober.passage(from, Instant::now());
+    assert!(passage.sent > 3, "{passage:?}");
+    passage.answered == 0
+}
+
+/// Kills a daemon under faults. With tcx nothing is left; with clsact inert filters, until the next daemon sweeps them.
+fn kill_under(hook: &str) {
+    let Some(mut rig) = crate::rig(2, &["--hook", hook]) else {
+        return;
+    };
+    let mut leaks = Leaks::baseline(&rig.places()).expect("the machine can be looked at");
+    let (_answers, prober) = probes(&rig);
+    cut(&rig);
+    assert!(is_cut(&prober), "the fault isn't in force");
+    leaks.learn(rig.daemon.pid()).expect("it runs");
+    assert!(leaks.learned() > 0, "it held nothing");
+
+    let killed = Instant::now();
+    rig.daemon.kill9().expect("it runs");
+    prober.wait_pass(killed, PATIENCE).expect("probes pass again");
+    let left = leaks.wait_clean(GONE).expect("the machine can be looked at");
+    if hook == "tcx" {
+        assert_eq!(left, Vec::<String>::new());
+    } else {
+        let qdiscs = left.iter().filter(|what| what.starts_with("qdisc")).count();
+        assert_eq!(qdiscs, 1, "{left:?}");
+        let devices = left.iter().filter(|what| what.starts_with("device")).count();
+        assert_eq!(devices, 0, "{left:?}");
+    }
+    rig.restart();
+    let swept = leaks.wait_clean(GONE).expect("the machine can be looked at");
+    assert_eq!(swept, Vec::<String>::new());
+    cut(&rig);
+    assert!(is_cut(&prober), "the next daemon's fault isn't in force");
+}
+
+#[test]
+fn under_tcx_a_kill_leaves_nothing() {
+    let Some(rig) = crate::rig(0, &[]) else { return };
+    let node = rig.client.node().expect("it answers");
+    drop(rig);
+    if needs(&node, "tcx") {
+        kill_under("tcx");
+    }
+}
+
+#[test]
+fn under_clsact_a_kill_leaves_inert_filters_which_the_next_start_sweeps() {
+    let Some(rig) = crate::rig(0, &[]) else { return };
+    let node = rig.client.node().expect("it answers");
+    drop(rig);
+    if needs(&node, "clsact") {
+        kill_under("clsact");
+    }
+}
+
+#[test]
+fn a_daemon_that_is_told_to_end_leaves_nothing_by_whatever_hook() {
+    let Some(rig) = crate::rig(0, &[]) else { return };
+    let node = rig.client.node().expect("it answers");
+    drop(rig);
+    let hooks = ["tcx", "clsact"].into_iter();
+    for hook in hooks.filter(|hook| feature(&node, hook).available) {
+        let Some(mut rig) = crate::rig(2, &["--hook", hook]) else {
+            return;
+        };
+        let mut leaks = Leaks::baseline(&rig.places()).expect("the machine can be looked at");
+        let (_answers, prober) = probes(&rig);
+        cut(&rig);
+        assert!(is_cut(&prober), "the fault isn't in force");
+        leaks.learn(rig.daemon.pid()).expect("it runs");
+        let told = Instant::now();
+        let status = rig.daemon.terminate().expect("it ends");
+        assert_eq!(status.code(), Some(0), "{}", rig.daemon.log());
+        prober.wait_pass(told, PATIENCE).expect("probes pass again");
+        let left = leaks.wait_clean(GONE).expect("the machine can be looked at");
+        assert_eq!(left, Vec::<String>::new(), "{hook}");
+    }
+}
+
+#[test]
+fn the_kernel_ends_a_fault_whose_daemon_is_stopped() {
+    const LASTING: Duration = Duration::from_secs(4);
+    let Some(rig) = crate::rig(2, &[]) else { return };
+    let (_answers, prober) = probes(&rig);
+    let spec = Spec::partition(rig.lab.pod(TARGET)).lasting(LASTING);
+    let fault = rig.apply("brief", spec);
+    rig.daemon.pause().expect("it runs");
+    let deadline = rig.deadline(&fault);
+    assert!(is_cut(&prober), "the fault isn't in force");
+    prober.wait_pass(deadline, PATIENCE).expect("it ends by itself");
+    rig.daemon.resume().expect("it runs");
+}
+
+#[test]
+fn a_delay_line_without_its_daemon_is_bypassed() {
+    let Some(rig) = crate::rig(2, &[]) else { return };
+    let (_answers, prober) = probes(&rig);
+    let spec = Spec::delay(rig.lab.pod(TARGET), Duration::from_secs(1)).egress();
+    rig.apply("slow", spec);
+    rig.daemon.pause().expect("it runs");
+    let quick = prober.wait_quick(Instant::now(), Duration::from_millis(900), PATIENCE);
+    quick.expect("probes pass by the line that hangs");
+    rig.daemon.resume().expect("it runs");
+}

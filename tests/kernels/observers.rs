@@ -1,0 +1,175 @@
+//! Each observer: what it counts where it is there, and that nothing is counted where it isn't.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use domain::base::iana::Rtype;
+use sabot_testkit::features::{feature, needs};
+use sabot_testkit::rig::PATIENCE;
+use sabot_testkit::traffic::{Echo, NameServer, UdpLoad, echo_once};
+use sabot_testkit::wait::{on_this_machine, wait_until};
+use sabot_testkit::way::{PEER, TARGET, send};
+use sabot_testkit::{LabPod, Rig, Spec};
+
+const LOOK: Duration = Duration::from_millis(50);
+const CONNECTIONS: usize = 5;
+const LOOKUPS: usize = 10;
+/// As long as a traced process's name may be.
+const READER: &str = "sabot-reader";
+
+/// The daemon knows whose a namespace is while a fault names it.
+fn name_target(rig: &Rig) {
+    let spec = Spec::partition(rig.lab.pod(TARGET)).port("SCTP", None);
+    rig.apply("still", spec);
+}
+
+fn label(pod: &LabPod) -> String {
+    format!("netns:{}", pod.netns().path().display())
+}
+
+fn sum(rig: &Rig, name: &str, labels: &[(&str, &str)]) -> f64 {
+    rig.daemon.scrape().expect("metrics are served").sum(name, labels)
+}
+
+/// Waits until a target has series of this name.
+fn wait_known(rig: &Rig, name: &str, pod: &str) {
+    let known = || {
+        let scrape = rig.daemon.scrape().expect("metrics are served");
+        scrape.samples(name, &[("pod", pod)]).next().is_some()
+    };
+    assert!(wait_until(PATIENCE, LOOK, known), "{pod} has no {name}");
+}
+
+#[test]
+fn connections_are_counted_by_what_became_of_them() {
+    let Some(rig) = crate::rig(2, &[]) else { return };
+    let node = rig.client.node().expect("it answers");
+    if !needs(&node, "tcp_tracepoints") {
+        return;
+    }
+    name_target(&rig);
+    let pod = label(rig.lab.pod(TARGET));
+    wait_known(&rig, "sabot_tcp_rtos_total", &pod);
+    let (target, peer) = (rig.lab.pod(TARGET), rig.lab.pod(PEER));
+    let echo = Echo::start(peer.netns(), peer.ipv4()).expect("it listens");
+    for _ in 0..CONNECTIONS {
+        let patience = on_this_machine(PATIENCE);
+        echo_once(target.netns(), echo.address(), b"hello", patience).expect("it comes back");
+    }
+    let closed = echo.address();
+    drop(echo);
+    let refused = target.netns().run(|| TcpStream::connect(closed));
+    refused.expect_err("nobody listens any more");
+    let count = |outcome| {
+        let labels = [("pod", pod.as_str()), ("outcome", outcome)];
+        sum(&rig, "sabot_tcp_connections_total", &labels)
+    };
+    let counted = || count("opened") == CONNECTIONS as f64 && count("failed") == 1.0;
+    assert!(
+        wait_until(PATIENCE, LOOK, counted),
+        "{} opened, {} failed",
+        count("opened"),
+        count("failed")
+    );
+}
+
+#[test]
+fn a_faults_drops_are_told_apart_where_the_kernel_says_why_it_drops() {
+    let load = UdpLoad {
+        datagrams: 200,
+        payload: 100,
+        per_second: 1000,
+    };
+    let Some(rig) = crate::rig(2, &[]) else { return };
+    let (target, peer) = (rig.lab.pod(TARGET), rig.lab.pod(PEER));
+    let node = rig.client.node().expect("it answers");
+    let spec = Spec::drop(target, 30.0).egress().port("UDP", None);
+    rig.apply("drops", spec);
+    let pod = label(target);
+    if !needs(&node, "drop_reasons") {
+        return;
+    }
+    send(load, target, peer, peer.ipv4());
+    let [egress, _] = rig.settled("drops");
+    assert!(egress.dropped.packets > 0);
+    let labels = [
+        ("pod", pod.as_str()),
+        ("direction", "egress"),
+        ("reason", "FAULT"),
+        ("injected", "true"),
+    ];
+    let counted = || sum(&rig, "sabot_packet_drops_total", &labels) == egress.dropped.packets as f64;
+    assert!(
+        wait_until(PATIENCE, LOOK, counted),
+        "{} seen of {}",
+        sum(&rig, "sabot_packet_drops_total", &labels),
+        egress.dropped.packets
+    );
+}
+
+#[test]
+fn lookups_are_counted() {
+    let Some(rig) = crate::rig(2, &[]) else { return };
+    let node = rig.client.node().expect("it answers");
+    if !needs(&node, "dns_queries") {
+        return;
+    }
+    name_target(&rig);
+    let (target, peer) = (rig.lab.pod(TARGET), rig.lab.pod(PEER));
+    let pod = label(target);
+    wait_known(&rig, "sabot_dns_queries_total", &pod);
+    let server = NameServer::start(peer.netns(), peer.ipv4()).expect("it binds");
+    server.set("shop.example", &[peer.ipv4()], 60);
+    for _ in 0..LOOKUPS {
+        let patience = on_this_machine(PATIENCE);
+        let answer = server.lookup(target.netns(), "shop.example", Rtype::A, patience);
+        assert_eq!(answer.expect("it is answered"), [peer.ipv4()]);
+    }
+    let answered = [("pod", pod.as_str()), ("rcode", "NOERROR")];
+    let counted = || {
+        sum(&rig, "sabot_dns_queries_total", &[("pod", &pod)]) == LOOKUPS as f64
+            && sum(&rig, "sabot_dns_responses_total", &answered) == LOOKUPS as f64
+    };
+    assert!(wait_until(PATIENCE, LOOK, counted), "not all lookups are counted");
+}
+
+#[test]
+fn system_calls_of_traced_processes_are_counted() {
+    let Some(rig) = crate::rig(0, &["--syscall-process", READER]) else {
+        return;
+    };
+    let node = rig.client.node().expect("it answers");
+    if !needs(&node, "raw_tracepoints") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let reader = folder.path().join(READER);
+    fs::copy("/bin/bash", &reader).expect("bash can be copied");
+    // Two runs do the same, whatever else it is that a shell opens.
+    let once = opened(&rig, &reader);
+    let twice = opened(&rig, &reader);
+    assert!(once.0 > 0.0 && once.1 >= 1.0, "{once:?}");
+    assert_eq!(twice, (2.0 * once.0, 2.0 * once.1));
+    let said = feature(&node, "raw_tracepoints");
+    println!("{}", said.detail);
+}
+
+/// Has the process open a file that isn't there; its calls of `openat` until now, and of them those in vain.
+fn opened(rig: &Rig, reader: &Path) -> (f64, f64) {
+    let status = Command::new(reader)
+        .args(["--norc", "-c", ": </no/such/file"])
+        .env_clear()
+        .output()
+        .expect("it runs")
+        .status;
+    assert!(!status.success(), "there is no such file");
+    let open = [("process", READER), ("syscall", "openat")];
+    let failed = [open[0], open[1], ("errno", "ENOENT")];
+    (
+        sum(rig, "sabot_syscall_duration_seconds_count", &open),
+        sum(rig, "sabot_syscall_errors_total", &failed),
+    )
+}
