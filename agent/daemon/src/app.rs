@@ -225,9 +225,7 @@ impl Daemon {
         let containers = cri::start_names(&source);
         let identities = identity::start(source.watch()).with_containers(containers);
         let (observers, observed) = observers::start(config, &source, told, &identities, &hub);
-        let mut features = kernel.features;
-        features.list.extend(observed);
-        let features = Arc::new(features);
+        let features = Arc::new(kernel.features.and(observed));
         let injector = kernel.injector;
 
         let reconcile = ReconcileDuration::default();

@@ -122,8 +122,10 @@ mod tests {
             namespace: "shop".into(),
             name: "payments".into(),
         };
-        let mut world = World::default();
-        world.node_addresses = [address("192.0.2.1"), address("127.0.0.1")].into();
+        let mut world = World {
+            node_addresses: [address("192.0.2.1"), address("127.0.0.1")].into(),
+            ..World::default()
+        };
         world.cluster.services.insert(name.clone(), service);
         // As the kernel's table keeps them.
         let classes = |world: &World| peers(world).into_iter().collect::<BTreeMap<_, _>>();

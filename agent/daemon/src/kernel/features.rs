@@ -49,4 +49,10 @@ impl Features {
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some_and(|f| f.available)
     }
+
+    /// These, and others besides.
+    pub fn and(mut self, others: impl IntoIterator<Item = Feature>) -> Self {
+        self.list.extend(others);
+        self
+    }
 }

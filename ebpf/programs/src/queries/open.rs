@@ -64,7 +64,7 @@ pub fn try_send(ctx: &SkBuffContext) -> Result<(), Loss> {
         Some(query) => query,
         None => {
             let empty: &'static Query = &EMPTY;
-            OPEN.insert(&key, empty, BPF_NOEXIST.into())
+            OPEN.insert(key, empty, BPF_NOEXIST.into())
                 .map_err(|_| Loss::Open)?;
             entry(&key).ok_or(Loss::Open)?
         }

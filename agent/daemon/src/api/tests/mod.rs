@@ -6,6 +6,7 @@ mod faults;
 mod node;
 mod server;
 mod socket;
+mod timeline;
 mod tracing;
 mod watches;
 
