@@ -106,7 +106,7 @@ impl Known {
 
 /// Begins to follow the runtime's containers. `look` makes the runtime be asked at once. Must be called within a tokio runtime.
 pub fn start(
-    listed: watch::Receiver<Arc<RuntimeContainers>>,
+    mut listed: watch::Receiver<Arc<RuntimeContainers>>,
     pods: Pods,
     look: impl Fn() + Send + 'static,
 ) -> Containers {
@@ -117,6 +117,9 @@ pub fn start(
         unresolved: AtomicU64::new(0),
         missed: Notify::new(),
     });
+    // Those that are listed already are known to whoever asks next.
+    let now = listed.borrow_and_update().clone();
+    lock(&shared.known).follow(now, &shared.pods, Instant::now());
     let task = tokio::spawn(follow(Arc::clone(&shared), listed, look));
     Containers {
         shared: Some(shared),
@@ -130,8 +133,6 @@ async fn follow(
     look: impl Fn() + Send + 'static,
 ) {
     loop {
-        let now = listed.borrow_and_update().clone();
-        lock(&shared.known).follow(now, &shared.pods, Instant::now());
         let reading = Arc::clone(&shared);
         if spawn_blocking(move || reading.read_groups()).await.is_err() {
             tracing::error!("reading cgroups failed; what is observed gets no new containers");
@@ -144,6 +145,8 @@ async fn follow(
             },
             () = shared.missed.notified() => look(),
         }
+        let now = listed.borrow_and_update().clone();
+        lock(&shared.known).follow(now, &shared.pods, Instant::now());
     }
 }
 
