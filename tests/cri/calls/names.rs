@@ -48,8 +48,11 @@ fn told(scene: &Scene, pod: &Pod, events: &Events, argv: &[&str], is_it: impl Fn
     told.unwrap_or_else(|| panic!("{argv:?} in {} was not told with its container", pod.spec.name))
 }
 
-fn opens_missing(event: &Value) -> bool {
-    event["detail"]["path"] == MISSING && event["errno"] == "ENOENT"
+/// The same of a file that isn't there, each time another one: a try that is told late isn't taken for a later one.
+fn told_to_open(scene: &Scene, pod: &Pod, events: &Events, path: &str) -> Value {
+    told(scene, pod, events, &["cat", path], |event| {
+        event["detail"]["path"] == path && event["errno"] == "ENOENT"
+    })
 }
 
 #[test]
@@ -59,13 +62,14 @@ fn syscalls_name_the_container_that_makes_them() {
     trace(&scene, &[&web, &db]);
     let events = Events::follow(&scene.daemon, "syscall");
     for pod in [&web, &db] {
-        let event = told(&scene, pod, &events, &["cat", MISSING], opens_missing);
+        let path = format!("/no/such/file/of/{}", pod.spec.name);
+        let event = told_to_open(&scene, pod, &events, &path);
         assert_eq!(event["containerRef"], reference(pod), "{event}");
     }
     // The same pod with another container: of the same name, and not the same.
     let again = scene.containerd.restart_sandbox(&web).expect("it starts again");
     trace(&scene, &[&again]);
-    let event = told(&scene, &again, &events, &["cat", MISSING], opens_missing);
+    let event = told_to_open(&scene, &again, &events, "/no/such/file/again");
     assert_ne!(again.container, web.container);
     assert_eq!(event["containerRef"], reference(&again), "{event}");
 
@@ -76,7 +80,7 @@ fn syscalls_name_the_container_that_makes_them() {
         &["--type", "syscall", "--container", &db.container[..12]],
     );
     let of_db = reference(&db);
-    told(&scene, &db, &filtered, &["cat", MISSING], opens_missing);
+    told_to_open(&scene, &db, &filtered, MISSING);
     exec(&scene, &again, &["cat", MISSING]);
     exec(&scene, &db, &["cat", MISSING]);
     while let Some(event) = filtered.next(SOON) {
