@@ -166,7 +166,10 @@ fn the_daemon_follows_a_real_runtime() {
             ..TargetsConfig::default()
         })
     };
-    runtime.block_on(wait_for(&targets, "both pods", |u| u.world.pods.len() == 2));
+    let is_ready = |runtime: &RuntimeState| matches!(runtime, RuntimeState::Ready { .. });
+    runtime.block_on(wait_for(&targets, "both pods", |u| {
+        u.world.pods.len() == 2 && is_ready(&u.runtime)
+    }));
 
     let update = targets.current();
     assert!(

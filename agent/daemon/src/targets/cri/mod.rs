@@ -132,11 +132,11 @@ impl Source {
             if let Err(reason) = self.look(&mut client).await {
                 return reason;
             }
-            containers::look(&mut client, self.pace, &self.outlets.containers).await;
             self.was_ready = true;
             self.backoff = BACKOFF.0;
             let with_events = *events.borrow_and_update();
             self.publish_runtime(ready(&version, with_events));
+            containers::look(&mut client, self.pace, &self.outlets.containers).await;
             // A runtime may tell of a sandbox a moment before it lists it as ready: the look after the one that was
             // poked doesn't wait for the slow pace.
             let pause = if with_events && !poked && self.failing.is_empty() {
