@@ -193,7 +193,8 @@ fn reorder_lets_others_overtake_and_loses_none() {
         assert_eq!(arrivals.len() as u64, LOAD.datagrams, "{books:?}");
         let late = arrivals.windows(2).filter(|pair| pair[1].number < pair[0].number);
         assert!(late.count() > 5, "{books:?}");
-        assert!((10..120).contains(&books.delayed.packets), "{books:?}");
+        // All of them pass the line, whether they wait there or not.
+        assert_eq!(books.released.packets, LOAD.datagrams, "{books:?}");
     }
 }
 
