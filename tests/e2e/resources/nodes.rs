@@ -18,7 +18,9 @@ fn each_node_writes_its_own_part_and_all_end_together() {
     let status = scene.wait_status("cut", "both parts", |status| {
         status["targets"] == 2 && status["phase"] == "Injected"
     });
-    assert_eq!(nodes(&status), ["node-a", "node-b"]);
+    // In the order in which they have written first.
+    let written: BTreeSet<_> = nodes(&status).into_iter().collect();
+    assert!(written.into_iter().eq(["node-a", "node-b"]), "{status:#}");
     scene.wait_cut(0);
     scene.wait_cut(1);
     let end = time(&status["expiresAt"]);
