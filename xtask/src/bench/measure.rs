@@ -18,6 +18,12 @@ impl Samples {
         self.push(duration.as_secs_f64() * 1e3);
     }
 
+    /// Each value less the one that the other quantity had in the same round.
+    pub(super) fn less(&self, other: &Self) -> Self {
+        let pairs = self.0.iter().zip(&other.0);
+        Self(pairs.map(|(one, other)| one - other).collect())
+    }
+
     /// Their distribution; all zero of none.
     pub(super) fn spread(&self) -> Spread {
         let mut sorted = self.0.clone();
@@ -85,5 +91,16 @@ mod tests {
             }
         );
         assert_eq!(Samples::default().spread().repetitions, 0);
+    }
+
+    #[test]
+    fn differences_are_those_of_the_same_round() {
+        let [mut with, mut without] = [Samples::default(), Samples::default()];
+        for (one, other) in [(11.0, 1.0), (25.0, 20.0), (9.0, 2.0)] {
+            with.push(one);
+            without.push(other);
+        }
+        let added = with.less(&without).spread();
+        assert_eq!((added.min, added.p50, added.max), (5.0, 7.0, 10.0));
     }
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: how fast faults are applied, and what they cost each packet, beside what peers do.
+//! `cargo xtask bench`: how fast faults are applied and gone, how near they come to what was asked, and what they cost,
+//! beside what peers do.
 //!
 //! Everything is measured with release builds, in namespaces of our own, and against baselines of the same run.
 
@@ -8,28 +9,43 @@ mod datapath;
 mod fidelity;
 mod measure;
 mod observe;
+mod parts;
 mod report;
 mod spec;
 mod usage;
 
-use anyhow::{Result, bail, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use sabot_testkit::DaemonOptions;
 
-use self::report::Report;
+use self::parts::{Job, Part};
+use self::report::Document;
 use crate::setup::{self, Purpose};
 use crate::{build, interrupt, process, ui};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
+    /// One part with all that it can show; without it, all parts in one report.
     #[command(subcommand)]
-    bench: Bench,
+    bench: Option<Bench>,
+    /// Of the whole report these parts only.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    only: Vec<Part>,
     /// Print one JSON document on standard output instead of the tables.
     #[arg(long, global = true)]
     json: bool,
+    /// Also write a page with plots, which needs no network, into this file.
+    #[arg(long, global = true, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Fewer repetitions: shows that everything runs, not how fast.
     #[arg(long, global = true)]
     quick: bool,
+    /// Measure the sabotd and sabot in this folder instead of building them.
+    #[arg(long, global = true, value_name = "FOLDER")]
+    binaries: Option<PathBuf>,
     /// Only this part of `fidelity` or `observe`; may be given several times.
     #[arg(long = "scene", global = true, value_name = "NAME")]
     scenes: Vec<String>,
@@ -47,6 +63,18 @@ enum Bench {
     Fidelity,
     /// What it costs to be observed, beside bpftrace and strace.
     Observe,
+}
+
+impl Bench {
+    fn job(self) -> Job {
+        match self {
+            Self::Apply => Part::Apply.job(),
+            Self::Cluster => Part::Cluster.job(),
+            Self::Datapath => Part::Datapath.job(),
+            Self::Fidelity => Job::fidelity(),
+            Self::Observe => Part::Observe.job(),
+        }
+    }
 }
 
 /// What all benches are given.
@@ -92,46 +120,144 @@ impl Plan {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let jobs = jobs(arguments)?;
     ensure!(
         process::is_root(),
         "the benches make network namespaces and load eBPF programs, which needs root"
     );
-    setup::ensure(Purpose::Test)?;
-    ui::heading("build: eBPF objects, sabotd, sabot, with the release profile");
-    let binaries = build::build(true)?;
+    if let Some(path) = &arguments.html {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        ensure!(folder.is_dir(), "--html: there is no folder {}", folder.display());
+    }
+    let options = binaries(arguments)?;
     interrupt::catch()?;
+    let mut document = Document::begin(arguments.quick)?;
+    document.note_versions(&options.sabotd);
     let plan = Plan {
-        options: DaemonOptions::new(binaries.sabotd, binaries.sabot),
+        options,
         quick: arguments.quick,
         scenes: arguments.scenes.clone(),
     };
-    if matches!(arguments.bench, Bench::Apply | Bench::Datapath) {
-        plan.chosen::<()>(&[])?;
+    for job in jobs {
+        document.push(job.run(&plan)?);
     }
-    let mut report = match arguments.bench {
-        Bench::Apply => Report::begin("apply", plan.quick)?,
-        Bench::Cluster => Report::begin("cluster", plan.quick)?,
-        Bench::Datapath => Report::begin("datapath", plan.quick)?,
-        Bench::Fidelity => Report::begin("fidelity", plan.quick)?,
-        Bench::Observe => Report::begin("observe", plan.quick)?,
-    };
-    ui::heading(&format!("bench {}:", report.bench));
-    match arguments.bench {
-        Bench::Apply => apply::run(&plan, &mut report)?,
-        Bench::Cluster => cluster::run(&plan, &mut report)?,
-        Bench::Datapath => datapath::run(&plan, &mut report)?,
-        Bench::Fidelity => fidelity::run(&plan, &mut report)?,
-        Bench::Observe => observe::run(&plan, &mut report)?,
+    document.end()?;
+    if let Some(path) = &arguments.html {
+        fs::write(path, report::page(&document))
+            .with_context(|| format!("--html: {} can't be written", path.display()))?;
     }
-    report.end()?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&report)?);
+        println!("{}", serde_json::to_string(&document)?);
     } else {
-        println!("{report}");
+        println!("{document}");
     }
     // A missed time is for people to judge, on their machine; a wrong effect is an error.
-    if !report.is_correct() {
+    if !document.is_correct() {
         bail!("a fault didn't have the effect that it was asked for");
     }
+    let failed = document.failed();
+    ensure!(
+        failed.is_empty(),
+        "measured to no end: {}; the report says why",
+        failed.join(", ")
+    );
     Ok(())
+}
+
+/// What is measured, in its order.
+///
+/// # Errors
+///
+/// Names the option that doesn't go with the others.
+fn jobs(arguments: &Arguments) -> Result<Vec<Job>> {
+    let Some(bench) = arguments.bench else {
+        ensure!(
+            arguments.scenes.is_empty(),
+            "--scene: only `fidelity` and `observe` have scenes; of the whole report, choose parts with --only"
+        );
+        let chosen = if arguments.only.is_empty() {
+            &Part::USUAL[..]
+        } else {
+            &arguments.only
+        };
+        let mut once: Vec<Part> = Vec::new();
+        for part in chosen {
+            if !once.contains(part) {
+                once.push(*part);
+            }
+        }
+        return Ok(once.into_iter().map(Part::job).collect());
+    };
+    ensure!(
+        arguments.only.is_empty(),
+        "--only: chooses parts of the whole report and doesn't go with a sub-command"
+    );
+    ensure!(
+        arguments.scenes.is_empty() || matches!(bench, Bench::Fidelity | Bench::Observe),
+        "--scene: only `fidelity` and `observe` have scenes"
+    );
+    Ok(vec![bench.job()])
+}
+
+/// The daemon and the client that are measured: built now, or those of a folder.
+fn binaries(arguments: &Arguments) -> Result<DaemonOptions> {
+    if let Some(folder) = &arguments.binaries {
+        let [sabotd, sabot] = ["sabotd", "sabot"].map(|name| folder.join(name));
+        for binary in [&sabotd, &sabot] {
+            ensure!(binary.is_file(), "--binaries: there is no {}", binary.display());
+        }
+        return Ok(DaemonOptions::new(sabotd, sabot));
+    }
+    match setup::ensure(Purpose::Test) {
+        Err(error) if arguments.bench.is_none() => {
+            ui::missing("setup", &format!("{error:#}; parts that need more are left out"));
+        }
+        other => other?,
+    }
+    ui::heading("build: eBPF objects, sabotd, sabot, with the release profile");
+    let binaries = build::build(true)?;
+    Ok(DaemonOptions::new(binaries.sabotd, binaries.sabot))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn names(words: &[&str]) -> Result<Vec<&'static str>> {
+        let cli = Cli::try_parse_from([&["bench"], words].concat())?;
+        Ok(jobs(&cli.arguments)?.into_iter().map(|job| job.name).collect())
+    }
+
+    #[test]
+    fn parts_are_chosen_by_name_in_the_order_given() {
+        let all = names(&["--quick"]).expect("all parts");
+        assert_eq!(all.len(), Part::USUAL.len());
+        assert!(!all.contains(&"cluster"), "it takes half an hour");
+        let two = names(&["--only", "loss,apply,loss"]).expect("two parts");
+        assert_eq!(two, ["loss", "apply"]);
+        let one = names(&["fidelity", "--scene", "idle"]).expect("one part");
+        assert_eq!(one, ["fidelity"]);
+    }
+
+    #[test]
+    fn what_doesnt_go_together_is_refused_by_name() {
+        for (words, said) in [
+            (&["--only", "recover"][..], "--only"),
+            (&["--scene", "idle"], "--scene"),
+            (&["apply", "--scene", "idle"], "--scene"),
+            (&["--only", "loss", "apply"], "--only"),
+        ] {
+            let error = names(words).expect_err("it is refused");
+            assert!(error.to_string().contains(said), "{words:?}: {error}");
+        }
+    }
 }

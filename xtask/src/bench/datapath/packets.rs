@@ -9,8 +9,8 @@ use super::addresses::{Aim, Kind, Peers};
 use super::flood::{self, Sender};
 use super::ipset::Filter;
 use super::statistics::Statistics;
-use crate::bench::measure::Samples;
-use crate::bench::report::{Figure, Report};
+use crate::bench::measure::{Samples, Spread, single};
+use crate::bench::report::{Figure, Report, Statistic};
 use crate::bench::spec;
 use crate::bench::usage::Memory;
 use crate::interrupt;
@@ -179,8 +179,8 @@ fn show(report: &mut Report, idle: &Samples, all: &[Measured]) {
                 vec![
                     Figure::new("our programs", "ns", costs.kernel.spread()),
                     Figure::new("sender, nothing", "ns", costs.nothing.spread()),
-                    Figure::new("ours adds", "ns", costs.ours.spread()),
-                    Figure::new("ipset adds", "ns", costs.ipset.spread()),
+                    Figure::new("ours adds", "ns", costs.ours.spread())
+                        .beside("ipset + iptables", costs.ipset.spread()),
                 ],
             );
         }
@@ -195,8 +195,8 @@ fn show(report: &mut Report, idle: &Samples, all: &[Measured]) {
         section.row(
             measured.name(),
             vec![
-                Figure::new("fault (apply)", "ms", measured.fault_took.spread()),
-                Figure::new("ipset restore + iptables", "ms", measured.ipset_took.spread()),
+                Figure::new("fault (apply)", "ms", measured.fault_took.spread())
+                    .beside("ipset restore + iptables", measured.ipset_took.spread()),
                 Figure::new("maps grow by", "MB", measured.maps.spread()),
                 Figure::new("sabotd grows by", "MB", measured.process.spread()),
             ],
@@ -224,14 +224,23 @@ fn compare(report: &mut Report, all: &[Measured]) {
                     p50(&many.kernel),
                     p50(&few.kernel),
                 );
-                report.compare(
-                    &name(&format!("with {count}: ours adds / ipset adds")),
-                    p50(&many.ours),
-                    p50(&many.ipset),
+                let mut growth = Figure::new("growth", "times", grown(&few.ours, &many.ours))
+                    .beside("ipset + iptables", grown(&few.ipset, &many.ipset));
+                if count == MOST {
+                    growth = growth.at_least(Statistic::Advantage, 1.0);
+                }
+                report.derive(
+                    &name(&format!("what the sender has more: with {count} / with 1")),
+                    growth,
                 );
             }
         }
     }
+}
+
+/// How many times more the one is than the other, by medians.
+fn grown(few: &Samples, many: &Samples) -> Spread {
+    single(many.spread().p50 / few.spread().p50)
 }
 
 impl Pattern {

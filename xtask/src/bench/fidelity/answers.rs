@@ -9,7 +9,7 @@ use sabot_testkit::traffic::Echo;
 
 use super::Scene;
 use crate::bench::measure::Samples;
-use crate::bench::report::{Figure, Report};
+use crate::bench::report::{Figure, Report, Statistic};
 use crate::interrupt;
 use crate::ui::Step;
 
@@ -29,10 +29,9 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     let section = report.section("from a packet to the error that its application gets");
     section.row(
         "reset of an established connection",
-        vec![Figure::new("time", "ms", resets)],
+        vec![Figure::new("time", "ms", resets).at_most(Statistic::P99, 10.0)],
     );
     section.row("reject of a connect", vec![Figure::new("time", "ms", rejections)]);
-    report.at_most("reset, p99", resets.p99, 10.0, "ms");
     Ok(())
 }
 

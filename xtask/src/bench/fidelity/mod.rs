@@ -43,8 +43,30 @@ const SCENES: [(&str, Measure); 6] = [
     ("idle", line::idle),
 ];
 
+const DELAY: [Measure; 3] = [delays::measure, line::throughput, line::idle];
+const LOSS: [Measure; 1] = [losses::measure];
+const RATE: [Measure; 2] = [rates::measure, answers::measure];
+
 pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
-    let chosen = plan.chosen(&SCENES)?;
+    all(plan, report, &plan.chosen(&SCENES)?)
+}
+
+/// What is asked of delays.
+pub(super) fn delay(plan: &Plan, report: &mut Report) -> Result<()> {
+    all(plan, report, &DELAY)
+}
+
+/// What is asked of losses.
+pub(super) fn loss(plan: &Plan, report: &mut Report) -> Result<()> {
+    all(plan, report, &LOSS)
+}
+
+/// What is asked of rates and of answers.
+pub(super) fn rate(plan: &Plan, report: &mut Report) -> Result<()> {
+    all(plan, report, &RATE)
+}
+
+fn all(plan: &Plan, report: &mut Report, scenes: &[Measure]) -> Result<()> {
     let step = Step::start("pods and sabotd");
     let lab = Lab::new(2)?;
     let daemon = Daemon::start(plan.options.clone().netns(lab.node()))?;
@@ -56,7 +78,7 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         client,
     };
     step.done(&format!("ready, pid {}", scene.daemon.pid()));
-    for measure in chosen {
+    for measure in scenes {
         measure(&scene, report)?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use sabot_testkit::cri::{Containerd, PodSpec};
 
 use crate::bench::Plan;
 use crate::bench::measure::Samples;
-use crate::bench::report::{Figure, Report};
+use crate::bench::report::{Figure, Report, Statistic};
 use crate::interrupt;
 use crate::ui::Step;
 
@@ -43,13 +43,11 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     report.section("a pod's start and stop, observed and not").row(
         "containerd",
         vec![
-            Figure::new("not observed", "ms", none),
-            Figure::new("observed", "ms", observed),
-            Figure::new("ratio", "", ratios),
+            Figure::new("observed", "ms", observed).against("not observed", none),
+            Figure::new("ratio", "", ratios).at_most(Statistic::P50, 1.03),
             Figure::new("ratio of two without", "", control),
         ],
     );
-    report.at_most("observed / not observed, median of rounds", ratios.p50, 1.03, "");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::scene::Scene;
 use crate::bench::Plan;
 use crate::bench::measure::single;
-use crate::bench::report::{Figure, Report};
+use crate::bench::report::{Figure, Report, Statistic};
 use crate::bench::usage::{Memory, cpu_time};
 use crate::ui::Step;
 
@@ -33,12 +33,10 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     report.section("a daemon at rest").row(
         format!("{pods} pods"),
         vec![
-            Figure::new("CPU", "% of a core", single(share)),
-            Figure::new("resident", "MiB", single(resident)),
+            Figure::new("CPU", "% of a core", single(share)).at_most(Statistic::P50, 0.3),
+            Figure::new("resident", "MiB", single(resident)).at_most(Statistic::P50, 48.0),
             Figure::new("maps in the kernel", "MiB", single(maps)),
         ],
     );
-    report.at_most("CPU", share, 0.3, "% of a core");
-    report.at_most("resident memory", resident, 48.0, "MiB");
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::scene::Scene;
 use crate::bench::Plan;
 use crate::bench::datapath::iperf;
 use crate::bench::measure::Samples;
-use crate::bench::report::{Figure, Report};
+use crate::bench::report::{Figure, Report, Statistic};
 use crate::interrupt;
 use crate::ui::Step;
 
@@ -41,12 +41,14 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     report.section("one TCP stream, observed and not").row(
         "iperf3",
         vec![
-            Figure::new("not observed", "Gbit/s", none),
-            Figure::new("observed", "Gbit/s", observed),
-            Figure::new("ratio", "", ratios),
+            Figure::new("observed", "Gbit/s", observed)
+                .more_is_better()
+                .against("not observed", none),
+            Figure::new("ratio", "", ratios)
+                .more_is_better()
+                .at_least(Statistic::P50, 0.98),
             Figure::new("ratio of two without", "", control),
         ],
     );
-    report.at_least("observed / not observed, median of rounds", ratios.p50, 0.98);
     Ok(())
 }

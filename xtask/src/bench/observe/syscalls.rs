@@ -14,7 +14,7 @@ use sabot_testkit::Daemon;
 use super::tracers;
 use crate::bench::Plan;
 use crate::bench::measure::{Samples, Spread};
-use crate::bench::report::{Figure, Report};
+use crate::bench::report::{Figure, Report, Statistic};
 use crate::interrupt;
 use crate::ui::Step;
 
@@ -85,28 +85,30 @@ fn say(report: &mut Report, all: &[Costs; TRACERS.len()], counted: &[u64]) {
         ];
         section.row(*name, figures);
     }
-    let [nothing, sabotd, bpftrace, strace] = [0, 1, 2, 3].map(|index| spreads[index]);
-    let untraced = |of: (Spread, Spread)| of.0.p50 - nothing.0.p50;
-    let traced = |of: (Spread, Spread)| of.1.p50 - nothing.1.p50;
-    report.compare(
-        "added to a traced call: strace / sabotd",
-        traced(strace),
-        traced(sabotd),
+    let [nothing, sabotd, bpftrace, strace] = all;
+    let section = report.section("what tracing adds to one getppid");
+    let untraced = |of: &Costs| of.untraced.less(&nothing.untraced).spread();
+    let traced = |of: &Costs| of.traced.less(&nothing.traced).spread();
+    section.row(
+        "of an untraced thread",
+        vec![
+            Figure::new("added", "ns", untraced(sabotd))
+                .beside("bpftrace", untraced(bpftrace))
+                .at_least(Statistic::Advantage, 1.0),
+        ],
     );
-    for (name, ours, theirs) in [
-        (
-            "added to an untraced call, in those of bpftrace",
-            untraced(sabotd),
-            untraced(bpftrace),
-        ),
-        (
-            "added to a traced call, in those of bpftrace",
-            traced(sabotd),
-            traced(bpftrace),
-        ),
-    ] {
-        report.at_most(name, ours / theirs, 1.0, "");
-    }
+    section.row(
+        "of a traced thread",
+        vec![
+            Figure::new("added", "ns", traced(sabotd))
+                .beside("bpftrace", traced(bpftrace))
+                .at_least(Statistic::Advantage, 1.0),
+        ],
+    );
+    section.row(
+        "of a traced thread, beside strace",
+        vec![Figure::new("added", "ns", traced(sabotd)).beside("strace -c", traced(strace))],
+    );
     let made = CHUNK * CHUNKS;
     report.check(
         "sabotd has counted every call",

@@ -1,0 +1,258 @@
+//! One figure: what was measured of ours, what beside it, and what is asked of it.
+
+use serde::Serialize;
+
+use crate::bench::measure::Spread;
+
+/// A quantity of one case, in its unit.
+#[derive(Clone, Debug)]
+pub(in crate::bench) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) better: Better,
+    pub(super) ours: Spread,
+    pub(super) baseline: Option<Baseline>,
+    pub(super) goals: Vec<Goal>,
+}
+
+/// Which of two values one would rather have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Better {
+    Less,
+    More,
+}
+
+/// What the same run measured beside ours.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Baseline {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    #[serde(flatten)]
+    pub(super) spread: Spread,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    /// Another tool that does the same.
+    Peer,
+    /// The same without ours.
+    Control,
+}
+
+/// Which value of a figure a goal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::bench) enum Statistic {
+    P50,
+    P99,
+    Max,
+    /// How many times better than the baseline.
+    Advantage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Relation {
+    AtMost,
+    AtLeast,
+}
+
+/// What is asked of a figure.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Goal {
+    pub(super) of: Statistic,
+    pub(super) relation: Relation,
+    pub(super) bound: f64,
+    /// `None`: the baseline or ours is zero or below, and no ratio says anything.
+    pub(super) measured: Option<f64>,
+    pub(super) met: bool,
+}
+
+impl Figure {
+    /// A figure of which less is better.
+    pub(in crate::bench) fn new(name: &'static str, unit: &'static str, ours: Spread) -> Self {
+        Self {
+            name,
+            unit,
+            better: Better::Less,
+            ours,
+            baseline: None,
+            goals: Vec::new(),
+        }
+    }
+
+    pub(in crate::bench) fn more_is_better(mut self) -> Self {
+        self.better = Better::More;
+        self
+    }
+
+    /// What another tool took for the same.
+    pub(in crate::bench) fn beside(self, peer: &str, spread: Spread) -> Self {
+        self.with(peer, Kind::Peer, spread)
+    }
+
+    /// What it is without ours.
+    pub(in crate::bench) fn against(self, control: &str, spread: Spread) -> Self {
+        self.with(control, Kind::Control, spread)
+    }
+
+    fn with(mut self, name: &str, kind: Kind, spread: Spread) -> Self {
+        self.baseline = Some(Baseline {
+            name: name.to_owned(),
+            kind,
+            spread,
+        });
+        self
+    }
+
+    pub(in crate::bench) fn at_most(self, of: Statistic, bound: f64) -> Self {
+        self.goal(of, Relation::AtMost, bound)
+    }
+
+    pub(in crate::bench) fn at_least(self, of: Statistic, bound: f64) -> Self {
+        self.goal(of, Relation::AtLeast, bound)
+    }
+
+    fn goal(mut self, of: Statistic, relation: Relation, bound: f64) -> Self {
+        let measured = match of {
+            Statistic::P50 => Some(self.ours.p50),
+            Statistic::P99 => Some(self.ours.p99),
+            Statistic::Max => Some(self.ours.max),
+            Statistic::Advantage => self.advantage(),
+        };
+        let measured = measured.filter(|value| !value.is_nan());
+        let met = match (relation, measured) {
+            (Relation::AtMost, Some(value)) => value <= bound,
+            (Relation::AtLeast, Some(value)) => value >= bound,
+            // Without a ratio the order of the two still says who is better.
+            (_, None) => of == Statistic::Advantage && bound <= 1.0 && self.is_at_least_equal(),
+        };
+        self.goals.push(Goal {
+            of,
+            relation,
+            bound,
+            measured,
+            met,
+        });
+        self
+    }
+
+    /// How many times better our median is than the baseline's; `None` without one, or when one of them isn't above zero.
+    pub(super) fn advantage(&self) -> Option<f64> {
+        let theirs = self.baseline.as_ref()?.spread.p50;
+        let ours = self.ours.p50;
+        if !(ours > 0.0 && theirs > 0.0) {
+            return None;
+        }
+        Some(match self.better {
+            Better::Less => theirs / ours,
+            Better::More => ours / theirs,
+        })
+    }
+
+    /// Whether another tool's median is better than ours.
+    pub(super) fn is_behind(&self) -> bool {
+        let is_peer = self
+            .baseline
+            .as_ref()
+            .is_some_and(|baseline| baseline.kind == Kind::Peer);
+        is_peer && !self.is_at_least_equal()
+    }
+
+    fn is_at_least_equal(&self) -> bool {
+        self.baseline.as_ref().is_some_and(|baseline| {
+            let theirs = baseline.spread.p50;
+            match self.better {
+                Better::Less => self.ours.p50 <= theirs,
+                Better::More => self.ours.p50 >= theirs,
+            }
+        })
+    }
+}
+
+impl Statistic {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::P50 => "median",
+            Self::P99 => "p99",
+            Self::Max => "max",
+            Self::Advantage => "times better",
+        }
+    }
+}
+
+impl Goal {
+    /// As people write it: `<= 2 ms`.
+    pub(super) fn asked(&self, unit: &str) -> String {
+        let sign = match self.relation {
+            Relation::AtMost => "<=",
+            Relation::AtLeast => ">=",
+        };
+        let unit = if self.of == Statistic::Advantage {
+            "times"
+        } else {
+            unit
+        };
+        format!("{sign} {} {unit}", self.bound).trim_end().to_owned()
+    }
+
+    pub(super) fn verdict(&self) -> &'static str {
+        if self.met { "met" } else { "NOT MET" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::measure::single;
+
+    fn latency(ours: f64, theirs: f64) -> Figure {
+        Figure::new("latency", "ms", single(ours)).beside("ipset", single(theirs))
+    }
+
+    #[test]
+    fn the_advantage_follows_what_is_better() {
+        let quick = latency(2.0, 30.0).at_least(Statistic::Advantage, 10.0);
+        assert_eq!(quick.advantage(), Some(15.0));
+        assert!(quick.goals[0].met && !quick.is_behind());
+        let slow = latency(30.0, 2.0).at_least(Statistic::Advantage, 1.0);
+        assert!(!slow.goals[0].met && slow.is_behind());
+        let rate = Figure::new("throughput", "Gbit/s", single(9.0)).more_is_better();
+        assert_eq!(rate.clone().beside("netem", single(10.0)).advantage(), Some(0.9));
+        assert!(rate.clone().beside("netem", single(10.0)).is_behind());
+        assert!(
+            !rate.against("no fault", single(10.0)).is_behind(),
+            "a control is no peer"
+        );
+    }
+
+    #[test]
+    fn what_has_no_ratio_is_still_ordered() {
+        let ours = latency(-3.0, 40.0).at_least(Statistic::Advantage, 1.0);
+        assert_eq!(ours.advantage(), None);
+        assert!(ours.goals[0].met && !ours.is_behind());
+        let ten = latency(-3.0, 40.0).at_least(Statistic::Advantage, 10.0);
+        assert!(!ten.goals[0].met, "ten times isn't shown by an order");
+        let theirs = latency(40.0, -3.0).at_least(Statistic::Advantage, 1.0);
+        assert!(!theirs.goals[0].met && theirs.is_behind());
+    }
+
+    #[test]
+    fn goals_are_about_the_statistic_that_they_name() {
+        let mut samples = crate::bench::measure::Samples::default();
+        samples.push(1.0);
+        samples.push(1.0);
+        samples.push(9.0);
+        let figure = Figure::new("latency", "ms", samples.spread())
+            .at_most(Statistic::P50, 2.0)
+            .at_most(Statistic::P99, 2.0)
+            .at_least(Statistic::Max, 9.0);
+        let met: Vec<bool> = figure.goals.iter().map(|goal| goal.met).collect();
+        assert_eq!(met, [true, false, true]);
+        assert_eq!(figure.goals[1].asked("ms"), "<= 2 ms");
+        let nothing = Figure::new("fit", "", single(f64::NAN)).at_least(Statistic::P50, 0.5);
+        assert!(!nothing.goals[0].met);
+    }
+}
