@@ -271,8 +271,12 @@ fn held_by_all() -> BTreeSet<Object> {
     held
 }
 
-/// Sabot's devices, and every qdisc that can carry programs.
-fn devices(netns: &NetnsRef) -> Result<BTreeSet<String>> {
+/// Sabot's devices in a namespace, and every qdisc there that can carry programs, in words.
+///
+/// # Errors
+///
+/// The kernel can't be asked.
+pub fn devices(netns: &NetnsRef) -> Result<BTreeSet<String>> {
     let look = || -> Result<_> {
         let devices = fs::read_to_string("/proc/thread-self/net/dev").context("/proc isn't mounted")?;
         Ok((devices, qdiscs()?))

@@ -23,6 +23,7 @@ pub mod spec;
 pub mod statistics;
 pub mod traced;
 pub mod traffic;
+pub mod verified;
 pub mod wait;
 pub mod way;
 pub mod wire;

@@ -7,12 +7,18 @@ mod apply;
 mod cluster;
 mod datapath;
 mod fidelity;
+mod footprint;
 mod measure;
 mod observe;
 mod parts;
+mod pods;
+mod recovery;
 mod report;
+mod rules;
 mod spec;
 mod usage;
+mod verifier;
+mod witness;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,6 +69,12 @@ enum Bench {
     Fidelity,
     /// What it costs to be observed, beside bpftrace and strace.
     Observe,
+    /// From the end of faults until packets of the last target pass, and until nothing is left.
+    Recovery,
+    /// Binaries, memory and CPU at rest, and what one more target and one more fault take.
+    Footprint,
+    /// What the verifier goes through for each program, and how long loading takes.
+    Verifier,
 }
 
 impl Bench {
@@ -73,6 +85,9 @@ impl Bench {
             Self::Datapath => Part::Datapath.job(),
             Self::Fidelity => Job::fidelity(),
             Self::Observe => Part::Observe.job(),
+            Self::Recovery => Part::Recovery.job(),
+            Self::Footprint => Part::Footprint.job(),
+            Self::Verifier => Part::Verifier.job(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a daemon and its maps take: memory and time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
@@ -36,6 +36,21 @@ impl Memory {
             process: 1024 * resident,
         })
     }
+}
+
+/// The ids that stand behind a name (`link_id:`) in what a process's descriptors tell of themselves.
+///
+/// # Errors
+///
+/// It is no more.
+pub(super) fn held(pid: u32, name: &str) -> Result<BTreeSet<u32>> {
+    let mut ids = BTreeSet::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).context("the process is gone")? {
+        // A descriptor that was closed meanwhile isn't held.
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        ids.extend(number(&text, name).and_then(|id| u32::try_from(id).ok()));
+    }
+    Ok(ids)
 }
 
 /// What a process has spent on processors since its start.

@@ -1,9 +1,8 @@
 //! `cargo xtask bench apply`: from the call over gRPC to the answer that says the fault is enforced.
 
-mod fifty;
+mod many;
 mod one;
 mod peers;
-mod witness;
 
 use std::time::{Duration, Instant};
 
@@ -12,16 +11,18 @@ use sabot_proto::sabot::v1::FaultSpec;
 use sabot_testkit::daemon::Client;
 use sabot_testkit::{Lab, LabPod};
 
-use self::witness::Witness;
 use super::Plan;
 use super::measure::{Samples, Spread};
 use super::report::{Figure, Report, Statistic};
+use super::rules;
 use super::spec;
+use super::witness::Witness;
 use crate::interrupt;
 use crate::ui::Step;
 
 /// Targets of one fault.
 const FIFTY: usize = 50;
+const COUNTS: [usize; 3] = [FIFTY, 110, 250];
 
 /// What both parts measure on.
 struct Scene<'a> {
@@ -38,45 +39,23 @@ struct Enforced {
 }
 
 pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
+    let counts = if plan.quick { &COUNTS[..2] } else { &COUNTS };
+    let most = counts.iter().max().copied().unwrap_or(FIFTY);
     let step = Step::start("pods");
     // The first one is everybody's peer.
     let mut scene = Scene {
         plan,
-        lab: Lab::new(1 + FIFTY)?,
+        lab: Lab::new(1 + most)?,
         enforced: Enforced::default(),
     };
-    step.done(&format!("{FIFTY} targets and their peer"));
+    step.done(&format!("{most} targets and their peer"));
     let one = one::measure(&mut scene)?;
-    let fifty = fifty::measure(&mut scene)?;
-    let peers = peers::measure(&scene)?;
-
-    let (one_peer, fifty_peers) = (peers.one.spread(), peers.fifty.spread());
-    let latency = |samples: &Samples, peer: Spread| {
-        Figure::new("latency", "ms", samples.spread()).beside("ipset + iptables", peer)
-    };
-    let section = report.section("from the call to the answer \"injected\": one target");
-    let warm = latency(&one.warm, one_peer)
-        .at_most(Statistic::P99, 2.0)
-        .at_least(Statistic::Advantage, 10.0);
-    section.row("warm", vec![warm]);
-    let cold = latency(&one.cold, one_peer)
-        .at_most(Statistic::P50, 40.0)
-        .at_least(Statistic::Advantage, 1.0);
-    section.row("cold (fresh netns)", vec![cold]);
-    section.row("warm, --hook clsact", vec![latency(&one.warm_clsact, one_peer)]);
-    section.row("cold, --hook clsact", vec![latency(&one.cold_clsact, one_peer)]);
-    let section = report.section("from the call to the answer \"injected\": 50 targets in one fault");
-    let cold = latency(&fifty.cold, fifty_peers)
-        .at_most(Statistic::P50, 300.0)
-        .at_least(Statistic::Advantage, 4.0);
-    section.row("cold (fresh daemon)", vec![cold]);
-    for (name, samples) in [
-        ("warm", &fifty.warm),
-        ("cold, --hook clsact", &fifty.cold_clsact),
-        ("warm, --hook clsact", &fifty.warm_clsact),
-        ("never faulted before, --attach all", &fifty.attached_beforehand),
-    ] {
-        section.row(name, vec![latency(samples, fifty_peers)]);
+    let peer = peers::measure(&scene, 1, plan.repetitions(30, 5))?;
+    say_one(report, &one, peer.spread());
+    let (many, hooks) = many::measure(&mut scene, counts)?;
+    for latencies in &many {
+        let peer = peers::measure(&scene, latencies.count, plan.repetitions(3, 1))?;
+        say_many(report, latencies, &hooks, peer.spread());
     }
     let Enforced { targets, late } = scene.enforced;
     report.check(
@@ -85,6 +64,49 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         format!("{late} of {targets} targets let a packet through that was sent after the answer"),
     );
     Ok(())
+}
+
+fn latency(samples: &Samples, peer: Spread) -> Figure {
+    Figure::new("latency", "ms", samples.spread()).beside(rules::NAME, peer)
+}
+
+fn say_one(report: &mut Report, one: &one::Latencies, peer: Spread) {
+    let section = report.section("from the call to the answer \"injected\": one target");
+    let warm = latency(&one.warm, peer)
+        .at_most(Statistic::P99, 2.0)
+        .at_least(Statistic::Advantage, 10.0);
+    section.row("warm", vec![warm]);
+    let cold = latency(&one.cold, peer)
+        .at_most(Statistic::P50, 40.0)
+        .at_least(Statistic::Advantage, 1.0);
+    section.row("cold (fresh netns)", vec![cold]);
+    section.row("warm, --hook clsact", vec![latency(&one.warm_clsact, peer)]);
+    section.row("cold, --hook clsact", vec![latency(&one.cold_clsact, peer)]);
+}
+
+fn say_many(report: &mut Report, many: &many::Latencies, hooks: &many::Hooks, peer: Spread) {
+    let title = format!(
+        "from the call to the answer \"injected\": {} targets in one fault",
+        many.count
+    );
+    let section = report.section(&title);
+    let mut cold = latency(&many.cold, peer);
+    if many.count == FIFTY {
+        cold = cold
+            .at_most(Statistic::P50, 300.0)
+            .at_least(Statistic::Advantage, 4.0);
+    }
+    section.row("cold (fresh daemon)", vec![cold]);
+    section.row("warm", vec![latency(&many.warm, peer)]);
+    if many.count == FIFTY {
+        for (name, samples) in [
+            ("cold, --hook clsact", &hooks.cold_clsact),
+            ("warm, --hook clsact", &hooks.warm_clsact),
+            ("never faulted before, --attach all", &hooks.attached_beforehand),
+        ] {
+            section.row(name, vec![latency(samples, peer)]);
+        }
+    }
 }
 
 /// Applies a fault, times the answer, has the witness look at once, and deletes the fault.

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use sabot_testkit::Daemon;
 
-use super::witness::Witness;
 use super::{Scene, cut, trial};
 use crate::bench::measure::Samples;
+use crate::bench::witness::Witness;
 use crate::ui::Step;
 
 const TARGET: usize = 1;

@@ -94,6 +94,20 @@ impl Peers {
         lines
     }
 
+    /// As `iptables-restore` reads a rule for each of them.
+    pub(super) fn rules(self) -> String {
+        let mut lines = "*filter\n".to_owned();
+        for index in 0..self.count {
+            let address = Ipv4Addr::from(self.network(index));
+            lines.push_str(&format!(
+                "-A OUTPUT -d {address}/{} -j ACCEPT\n",
+                self.kind.length()
+            ));
+        }
+        lines.push_str("COMMIT\n");
+        lines
+    }
+
     /// At least `least` destinations, all of them peers or none.
     pub(super) fn destinations(self, aim: Aim, matched: bool, least: usize) -> Vec<SocketAddrV4> {
         let size = self.kind.size();
@@ -152,6 +166,10 @@ mod tests {
         assert_eq!(
             few.set("s"),
             "create s hash:net maxelem 1024\nadd s 10.128.0.0/28\nadd s 10.128.0.32/28\n"
+        );
+        assert_eq!(
+            few.rules(),
+            "*filter\n-A OUTPUT -d 10.128.0.0/28 -j ACCEPT\n-A OUTPUT -d 10.128.0.32/28 -j ACCEPT\nCOMMIT\n"
         );
         let to = few.destinations(Aim::One, true, 3);
         assert_eq!(to, [SocketAddrV4::new(Ipv4Addr::new(10, 128, 0, 37), PORT); 3]);

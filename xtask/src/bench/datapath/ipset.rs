@@ -62,7 +62,12 @@ fn rule(what: &str) -> [&str; 11] {
     ]
 }
 
-fn run(pod: &LabPod, program: &str, arguments: &[&str], input: &str) -> Result<()> {
+/// Runs a program in the pod's netns, with input.
+///
+/// # Errors
+///
+/// Holds what it said.
+pub(super) fn run(pod: &LabPod, program: &str, arguments: &[&str], input: &str) -> Result<()> {
     let mut child = pod
         .netns()
         .command(program)

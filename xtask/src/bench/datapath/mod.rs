@@ -4,6 +4,7 @@ mod addresses;
 mod flood;
 pub(super) mod iperf;
 mod ipset;
+mod numbers;
 mod packets;
 mod statistics;
 mod throughput;
@@ -13,6 +14,7 @@ use sabot_proto::sabot::v1::{Direction, FaultSpec};
 use sabot_testkit::daemon::Client;
 use sabot_testkit::{Daemon, Lab, LabPod};
 
+use self::packets::Senders;
 use super::Plan;
 use super::report::Report;
 use super::spec;
@@ -39,7 +41,9 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     };
     step.done(&format!("ready, pid {}", scene.daemon.pid()));
     throughput::measure(&scene, report)?;
-    packets::measure(&scene, report)
+    let senders = Senders::new(&scene)?;
+    packets::measure(&scene, &senders, report)?;
+    numbers::measure(&scene, &senders, report)
 }
 
 impl Scene<'_> {

@@ -23,10 +23,26 @@ const FULL: u32 = 1 << 16;
 const MOST: u32 = 150_000;
 
 /// Senders in pods that differ in what is attached to them.
-struct Senders {
-    untouched: Sender,
-    faulted: Sender,
-    filtered: Sender,
+pub(super) struct Senders {
+    pub(super) untouched: Sender,
+    pub(super) faulted: Sender,
+    pub(super) filtered: Sender,
+}
+
+impl Senders {
+    /// # Errors
+    ///
+    /// What they send can't be taken out of the way, or a pod has no socket.
+    pub(super) fn new(scene: &Scene<'_>) -> Result<Self> {
+        for pod in [scene.untouched(), scene.faulted(), scene.filtered()] {
+            flood::sink(&scene.lab, pod)?;
+        }
+        Ok(Self {
+            untouched: Sender::new(scene.untouched())?,
+            faulted: Sender::new(scene.faulted())?,
+            filtered: Sender::new(scene.filtered())?,
+        })
+    }
 }
 
 /// What one way of sending costs.
@@ -34,11 +50,11 @@ struct Senders {
 struct Costs {
     /// In our programs, as the kernel takes it.
     kernel: Samples,
-    /// Where nothing is attached.
+    /// The sender's time where nothing is attached.
     nothing: Samples,
-    /// What ours adds to that.
+    /// Under our fault.
     ours: Samples,
-    /// What ipset with iptables adds.
+    /// Behind a rule of iptables with an ipset.
     ipset: Samples,
 }
 
@@ -71,16 +87,8 @@ struct Measured {
     costs: Vec<(Pattern, Costs)>,
 }
 
-pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
-    for pod in [scene.untouched(), scene.faulted(), scene.filtered()] {
-        flood::sink(&scene.lab, pod)?;
-    }
-    let senders = Senders {
-        untouched: Sender::new(scene.untouched())?,
-        faulted: Sender::new(scene.faulted())?,
-        filtered: Sender::new(scene.filtered())?,
-    };
-    let idle = idle(scene, &senders)?;
+pub(super) fn measure(scene: &Scene<'_>, senders: &Senders, report: &mut Report) -> Result<()> {
+    let idle = idle(scene, senders)?;
     let counts: &[u32] = if scene.plan.quick {
         &[1, MOST]
     } else {
@@ -89,7 +97,7 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     let mut all = Vec::new();
     for kind in Kind::ALL {
         for &count in counts {
-            all.push(with_peers(scene, &senders, Peers { kind, count })?);
+            all.push(with_peers(scene, senders, Peers { kind, count })?);
         }
     }
     show(report, &idle, &all);
@@ -143,10 +151,9 @@ fn with_peers(scene: &Scene<'_>, senders: &Senders, peers: Peers) -> Result<Meas
             let mut costs = Costs::default();
             for _ in 0..rounds {
                 interrupt::check()?;
-                let nothing = senders.untouched.flood(&to)?;
-                costs.nothing.push(nothing);
-                costs.ours.push(senders.faulted.flood(&to)? - nothing);
-                costs.ipset.push(senders.filtered.flood(&to)? - nothing);
+                costs.nothing.push(senders.untouched.flood(&to)?);
+                costs.ours.push(senders.faulted.flood(&to)?);
+                costs.ipset.push(senders.filtered.flood(&to)?);
             }
             // The statistics cost time themselves, so they are taken apart from the sender's time.
             let statistics = Statistics::of(&scene.daemon)?;
@@ -178,9 +185,10 @@ fn show(report: &mut Report, idle: &Samples, all: &[Measured]) {
                 format!("{}, {}", measured.name(), pattern.name()),
                 vec![
                     Figure::new("our programs", "ns", costs.kernel.spread()),
-                    Figure::new("sender, nothing", "ns", costs.nothing.spread()),
-                    Figure::new("ours adds", "ns", costs.ours.spread())
-                        .beside("ipset + iptables", costs.ipset.spread()),
+                    Figure::new("sender", "ns", costs.ours.spread())
+                        .against("nothing attached", costs.nothing.spread()),
+                    Figure::new("ours adds", "ns", costs.ours.less(&costs.nothing).spread())
+                        .beside("ipset + iptables", costs.ipset.less(&costs.nothing).spread()),
                 ],
             );
         }
@@ -229,10 +237,7 @@ fn compare(report: &mut Report, all: &[Measured]) {
                 if count == MOST {
                     growth = growth.at_least(Statistic::Advantage, 1.0);
                 }
-                report.derive(
-                    &name(&format!("what the sender has more: with {count} / with 1")),
-                    growth,
-                );
+                report.derive(&name(&format!("the sender's time with {count} / with 1")), growth);
             }
         }
     }

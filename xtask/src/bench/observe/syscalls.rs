@@ -13,7 +13,7 @@ use sabot_testkit::Daemon;
 
 use super::tracers;
 use crate::bench::Plan;
-use crate::bench::measure::{Samples, Spread};
+use crate::bench::measure::Samples;
 use crate::bench::report::{Figure, Report, Statistic};
 use crate::interrupt;
 use crate::ui::Step;
@@ -73,19 +73,18 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
 }
 
 fn say(report: &mut Report, all: &[Costs; TRACERS.len()], counted: &[u64]) {
-    let spreads: Vec<(Spread, Spread)> = all
-        .iter()
-        .map(|costs| (costs.untraced.spread(), costs.traced.spread()))
-        .collect();
-    let section = report.section("one getppid, by who traces");
-    for ((_, name), (untraced, traced)) in TRACERS.iter().zip(&spreads) {
-        let figures = vec![
-            Figure::new("of an untraced thread", "ns", *untraced),
-            Figure::new("of a traced thread", "ns", *traced),
-        ];
-        section.row(*name, figures);
-    }
     let [nothing, sabotd, bpftrace, strace] = all;
+    let section = report.section("one getppid while sabotd traces");
+    for (name, of) in [
+        (
+            "of an untraced thread",
+            (|costs| &costs.untraced) as fn(&Costs) -> &Samples,
+        ),
+        ("of a traced thread", |costs| &costs.traced),
+    ] {
+        let figure = Figure::new("time", "ns", of(sabotd).spread());
+        section.row(name, vec![figure.against("nothing traces", of(nothing).spread())]);
+    }
     let section = report.section("what tracing adds to one getppid");
     let untraced = |of: &Costs| of.untraced.less(&nothing.untraced).spread();
     let traced = |of: &Costs| of.traced.less(&nothing.traced).spread();
