@@ -1,6 +1,7 @@
 //! `cargo xtask bench observe`: what it costs to be observed, beside the tools that one would use instead.
 
 mod cycles;
+mod events;
 mod idle;
 mod scene;
 mod streams;
@@ -14,8 +15,9 @@ use super::report::Report;
 
 type Scene = fn(&Plan, &mut Report) -> Result<()>;
 
-const SCENES: [(&str, Scene); 4] = [
+const SCENES: [(&str, Scene); 5] = [
     ("syscalls", syscalls::measure),
+    ("events", events::measure),
     ("streams", streams::measure),
     ("pods", cycles::measure),
     ("idle", idle::measure),

@@ -175,7 +175,7 @@ fn strace() -> Result<(f64, f64)> {
 }
 
 /// On a thread of this name.
-fn as_thread<T: Send>(name: &str, act: impl FnOnce() -> T + Send) -> Result<T> {
+pub(super) fn as_thread<T: Send>(name: &str, act: impl FnOnce() -> T + Send) -> Result<T> {
     let name = CString::new(name)?;
     thread::scope(|scope| {
         scope
