@@ -217,21 +217,20 @@ fn jobs(arguments: &Arguments) -> Result<Vec<Job>> {
 
 /// The daemon and the client that are measured: built now, or those of a folder.
 fn binaries(arguments: &Arguments) -> Result<DaemonOptions> {
-    if let Some(folder) = &arguments.binaries {
-        let [sabotd, sabot] = ["sabotd", "sabot"].map(|name| folder.join(name));
-        for binary in [&sabotd, &sabot] {
-            ensure!(binary.is_file(), "--binaries: there is no {}", binary.display());
+    let given = arguments.binaries.as_deref();
+    if given.is_none() {
+        match setup::ensure(Purpose::Test) {
+            Err(error) if arguments.bench.is_none() => {
+                ui::missing("setup", &format!("{error:#}; parts that need more are left out"));
+            }
+            other => other?,
         }
-        return Ok(DaemonOptions::new(sabotd, sabot));
     }
-    match setup::ensure(Purpose::Test) {
-        Err(error) if arguments.bench.is_none() => {
-            ui::missing("setup", &format!("{error:#}; parts that need more are left out"));
-        }
-        other => other?,
-    }
-    ui::heading("build: eBPF objects, sabotd, sabot, with the release profile");
-    let binaries = build::build(true)?;
+    let binaries = build::find_or_build(given, true);
+    let binaries = match given {
+        Some(_) => binaries.context("--binaries")?,
+        None => binaries?,
+    };
     Ok(DaemonOptions::new(binaries.sabotd, binaries.sabot))
 }
 
