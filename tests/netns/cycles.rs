@@ -1,11 +1,10 @@
 //! Hundreds of faults leave the daemon as it was; and what the other hook leaves behind.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sabot_proto::sabot::v1::Direction;
-use sabot_testkit::leaks::{Held, held_by};
+use sabot_testkit::holdings::Holdings;
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::traffic::{INTERVAL, ProbeServer, Prober, UdpLoad, UdpReceiver, ping};
 use sabot_testkit::wait::wait_until;
@@ -15,39 +14,6 @@ const WARM_UP: usize = 60;
 const CYCLES: usize = 500;
 /// What an allocator may keep, whatever it was asked for before.
 const RSS_BOUND: u64 = 8 << 20;
-
-/// What a daemon holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Holdings {
-    descriptors: usize,
-    threads: usize,
-    bpf: Held,
-    rss: u64,
-}
-
-impl Holdings {
-    fn of(pid: u32) -> Self {
-        let count = |what| {
-            fs::read_dir(format!("/proc/{pid}/{what}"))
-                .expect("it runs")
-                .count()
-        };
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = rss.and_then(|text| text.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-        Self {
-            descriptors: count("fd"),
-            threads: count("task"),
-            bpf: held_by(pid).expect("it runs"),
-            rss: kib.expect("it has memory") << 10,
-        }
-    }
-
-    /// The kinds of things of which there must be as many as before; threads come and go in a pool.
-    fn countable(self) -> (usize, Held) {
-        (self.descriptors, self.bpf)
-    }
-}
 
 /// Applies and deletes a fault, each time another one: every action, on one target after the other, now and then with peers
 /// and ports, now and then edited in place or moved to another target.
@@ -86,17 +52,18 @@ fn cycle(rig: &Rig, number: usize) {
 fn at_rest(rig: &Rig) -> Holdings {
     const REST: Duration = Duration::from_secs(3);
     let pid = rig.daemon.pid();
-    let mut last = Holdings::of(pid);
+    let look = || Holdings::of(pid).expect("it runs");
+    let mut last = look();
     let mut since = Instant::now();
     let rested = wait_until(PATIENCE * 2, Duration::from_millis(200), || {
-        let now = Holdings::of(pid);
+        let now = look();
         if now.countable() != last.countable() {
             (last, since) = (now, Instant::now());
         }
         since.elapsed() >= REST
     });
     assert!(rested, "{last:?} don't come to rest");
-    Holdings::of(pid)
+    look()
 }
 
 #[test]
@@ -119,7 +86,7 @@ fn five_hundred_faults_leave_the_daemon_as_it_was() {
         cycle(&rig, number);
     }
     let took = started.elapsed();
-    let during = Holdings::of(rig.daemon.pid());
+    let during = Holdings::of(rig.daemon.pid()).expect("it runs");
     let after = at_rest(&rig);
     println!("{CYCLES} cycles in {took:?}: {before:?}, {during:?}, {after:?}");
     assert_eq!(after.countable(), before.countable());

@@ -32,7 +32,8 @@ pub struct Lab {
     // Dropped before the node, so that the veths go with their pods.
     pods: Vec<LabPod>,
     node: Netns,
-    made: usize,
+    /// What the next pod is called, unless one of that number still stands.
+    next: usize,
 }
 
 /// One pod: a namespace with `eth0`, the other end of which is a port of the node's bridge.
@@ -41,6 +42,8 @@ pub struct LabPod {
     netns: Netns,
     /// The node's end of its veth.
     port: String,
+    /// By which it has its port's name and its addresses.
+    number: usize,
     ipv4: Ipv4Addr,
     ipv6: Ipv6Addr,
 }
@@ -71,7 +74,7 @@ impl Lab {
         let mut lab = Self {
             pods: Vec::new(),
             node,
-            made: 0,
+            next: 0,
         };
         for _ in 0..pods {
             lab.make_pod()?;
@@ -108,18 +111,17 @@ impl Lab {
     }
 
     fn make_pod(&mut self) -> Result<()> {
-        if self.made == MOST_PODS {
-            bail!("a lab has room for {MOST_PODS} pods");
-        }
-        let host = FIRST_ADDRESS + self.made;
-        let port = format!("port{}", self.made);
-        self.made += 1;
+        let number = self.free_number()?;
+        self.next = (number + 1) % MOST_PODS;
+        let host = FIRST_ADDRESS + number;
+        let port = format!("port{number}");
         let netns = Netns::new("sabot-pod")?;
         let pod = LabPod {
             ipv4: Ipv4Addr::from(NETWORK + host as u32),
             ipv6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, host as u16),
             netns,
             port,
+            number,
         };
         batch(
             &self.node,
@@ -144,6 +146,14 @@ impl Lab {
         )?;
         self.pods.push(pod);
         Ok(())
+    }
+
+    /// Numbers go round, so that an address comes again as late as possible.
+    fn free_number(&self) -> Result<usize> {
+        let mut numbers = (self.next..MOST_PODS).chain(0..self.next);
+        let is_free = |number: &usize| self.pods.iter().all(|pod| pod.number != *number);
+        let free = numbers.find(is_free);
+        free.with_context(|| format!("a lab has room for {MOST_PODS} pods"))
     }
 
     /// The kernel notices a carrier a little later, up to a second when many come up; until then a device drops what it

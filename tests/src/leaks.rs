@@ -17,6 +17,9 @@ const DEVICE_PREFIX: &str = "sabot";
 /// How the names of the programs begin that are attached to devices.
 const PROGRAM_PREFIXES: [&str; 2] = ["sabot", "fault_"];
 
+/// For how long a list is asked for again.
+const LISTING: Duration = Duration::from_secs(2);
+
 /// One object of the BPF subsystem; ids aren't used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Object {
@@ -223,7 +226,10 @@ pub fn held_by(pid: u32) -> Result<Held> {
 }
 
 fn list(kind: Kind) -> Result<Vec<Value>> {
-    let text = checked_output(Command::new("bpftool").args(["-j", kind.name(), "show"]))?;
+    let ask = || checked_output(Command::new("bpftool").args(["-j", kind.name(), "show"]));
+    // bpftool fails where an object goes while it is listed, whosever that is.
+    let listed = wait_for(LISTING, Duration::from_millis(20), || ask().ok());
+    let text = listed.map_or_else(ask, Ok)?;
     let listing: Value = serde_json::from_str(&text).context("`bpftool -j` didn't print JSON")?;
     Ok(listing.as_array().cloned().unwrap_or_default())
 }

@@ -6,8 +6,10 @@
 pub mod books;
 pub mod cri;
 pub mod daemon;
+pub mod dice;
 pub mod exec;
 pub mod features;
+pub mod holdings;
 pub mod http;
 pub mod kube;
 pub mod lab;
@@ -19,6 +21,7 @@ pub mod prometheus;
 mod qdisc;
 pub mod rig;
 pub mod snmp;
+pub mod soak;
 pub mod spec;
 pub mod statistics;
 pub mod traced;

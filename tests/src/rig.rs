@@ -146,11 +146,7 @@ impl Rig {
     ///
     /// It has no deadline.
     pub fn deadline(&self, fault: &Fault) -> Instant {
-        let expires = fault.status.as_ref().and_then(|status| status.expires_at);
-        let expires = expires.and_then(|time| SystemTime::try_from(time).ok());
-        let expires = expires.expect("every fault has a deadline");
-        let rest = expires.duration_since(SystemTime::now()).unwrap_or_default();
-        Instant::now() + rest
+        deadline_of(fault)
     }
 
     /// The namespaces in which something could be left behind.
@@ -158,6 +154,19 @@ impl Rig {
         let pods = self.lab.pods().iter().map(|pod| pod.netns().deref());
         pods.chain(std::iter::once(self.lab.node().deref())).collect()
     }
+}
+
+/// When a fault that was just applied ends.
+///
+/// # Panics
+///
+/// It has no deadline.
+pub fn deadline_of(fault: &Fault) -> Instant {
+    let expires = fault.status.as_ref().and_then(|status| status.expires_at);
+    let expires = expires.and_then(|time| SystemTime::try_from(time).ok());
+    let expires = expires.expect("every fault has a deadline");
+    let rest = expires.duration_since(SystemTime::now()).unwrap_or_default();
+    Instant::now() + rest
 }
 
 fn start(lab: &Lab, flags: &[String]) -> (Daemon, Client) {

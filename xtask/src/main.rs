@@ -5,6 +5,7 @@ mod build;
 mod crds;
 mod demo;
 mod e2e;
+mod fuzz;
 mod image;
 mod interrupt;
 mod lint;
@@ -12,6 +13,7 @@ mod manifests;
 mod package;
 mod process;
 mod setup;
+mod soak;
 mod test;
 mod ui;
 mod vm;
@@ -52,6 +54,10 @@ enum Task {
     E2e(e2e::Arguments),
     /// Runs tests on other kernels, in guests.
     Vm(vm::Arguments),
+    /// Feeds bytes that nobody thought of to everything that reads what others write.
+    Fuzz(fuzz::Arguments),
+    /// Torments daemons with everything at once, and sees that what must hold does; needs root.
+    Soak(soak::Arguments),
     /// Measures how fast faults are applied, and what they cost per packet; needs root.
     Bench(bench::Arguments),
 }
@@ -69,6 +75,8 @@ fn main() -> ExitCode {
         Task::Manifests(arguments) => manifests::run(&arguments),
         Task::E2e(arguments) => e2e::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };
     match result {

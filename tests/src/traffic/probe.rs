@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::{Stop, TICK};
+use super::{Stop, TICK, grow_receive_buffer};
 use crate::netns::NetnsRef;
 use crate::wait::wait_for;
 
 /// The usual pace.
 pub const INTERVAL: Duration = Duration::from_millis(5);
+/// Enough for the probes of a minute while the reader doesn't get the processor.
+const RECEIVE_BUFFER: i32 = 16 << 20;
 
 /// The prober's port and the number in the request.
 type RequestId = (SocketAddr, u64);
@@ -37,6 +39,7 @@ impl ProbeServer {
         let socket = netns
             .run(|| UdpSocket::bind((ip, 0)))
             .with_context(|| format!("can't bind a UDP socket to {ip}"))?;
+        grow_receive_buffer(&socket, RECEIVE_BUFFER).context("the receive buffer can't be grown")?;
         socket.set_read_timeout(Some(TICK))?;
         let address = socket.local_addr()?;
         let (arrivals, stop) = (Arc::new(Mutex::new(HashMap::new())), Stop::default());
@@ -138,6 +141,7 @@ impl Prober {
             socket.connect(to).with_context(|| format!("no route to {to}"))?;
             Ok(socket)
         })?;
+        grow_receive_buffer(&socket, RECEIVE_BUFFER).context("the receive buffer can't be grown")?;
         let local = socket.local_addr()?;
         let (samples, stop) = (Arc::new(Mutex::new(Vec::new())), Stop::default());
         let (shared, stopped) = (Arc::clone(&samples), stop.clone());

@@ -15,9 +15,10 @@ type Check = fn() -> Result<()>;
 ///
 /// Names the checks that failed; what they found is on standard error.
 pub(crate) fn run() -> Result<()> {
-    let checks: [(&str, Check); 6] = [
+    let checks: [(&str, Check); 7] = [
         ("rustfmt", format),
         ("rustfmt of ebpf/programs", format_programs),
+        ("rustfmt of fuzz", format_fuzz),
         ("tidy", || tidy::check(&process::root())),
         ("deploy/crds", || crds::check(&process::root())),
         ("clippy of ebpf/programs", clippy_programs),
@@ -43,6 +44,10 @@ fn format() -> Result<()> {
 
 fn format_programs() -> Result<()> {
     process::run(process::cargo().args(["fmt", "--manifest-path", "ebpf/programs/Cargo.toml", "--check"]))
+}
+
+fn format_fuzz() -> Result<()> {
+    process::run(process::cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--all", "--check"]))
 }
 
 fn clippy() -> Result<()> {

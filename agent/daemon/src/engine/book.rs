@@ -13,9 +13,9 @@ use sabot_core::plan::{Slot, TargetId};
 use super::datapath::Datapath;
 use super::handle::{Ledger, LedgerDirection, LedgerEntry, TargetView};
 
-/// How long packets are under way without being held by anything: the segmenter's queue, a CPU in the middle of one.
+/// How long packets are under way at least without being held by anything: the segmenter's queue, a CPU in the middle of one.
 const SETTLE: Duration = Duration::from_millis(50);
-/// How long a delay line may hold packets past their time before their counters are closed without them.
+/// How long packets may be held past their time, or be under way, before their counters are closed without them.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Targets whose last counters are kept apart, for each fault; older ones are added up.
 const KEPT_TARGETS: usize = 1024;
@@ -90,7 +90,7 @@ impl Book {
         }
     }
 
-    /// Closes the counters of everything that has left and holds no packet any more.
+    /// Closes the counters of everything that has left and of which no packet is under way any more.
     pub(super) fn settle_due(&mut self, datapath: &dyn Datapath, now: BootTime) {
         let due: Vec<_> = self
             .pairs
@@ -99,8 +99,10 @@ impl Book {
             .map(|(key, _)| *key)
             .collect();
         for (slot, target) in due {
-            let held = |direction| datapath.ledger(slot, target, direction).held.packets;
-            let waits = held(LedgerDirection::Egress) + held(LedgerDirection::Ingress) > 0;
+            // What waits in a device's queue is in no counter, and on a busy machine it waits for longer than one would think.
+            // Were it counted after this, it would be in the account of the slot's next fault.
+            let is_under_way = |direction| !datapath.ledger(slot, target, direction).balances();
+            let waits = is_under_way(LedgerDirection::Egress) || is_under_way(LedgerDirection::Ingress);
             if let Some(leaving) = self
                 .pairs
                 .get_mut(&(slot, target))
@@ -129,8 +131,8 @@ impl Book {
         };
         let last = Kept {
             target: pair.target,
-            egress: datapath.ledger(slot, target, LedgerDirection::Egress),
-            ingress: datapath.ledger(slot, target, LedgerDirection::Ingress),
+            egress: closed(datapath.ledger(slot, target, LedgerDirection::Egress)),
+            ingress: closed(datapath.ledger(slot, target, LedgerDirection::Ingress)),
         };
         datapath.forget(slot, target);
         if let Some(kept) = self.kept.get_mut(&pair.run) {
@@ -184,6 +186,12 @@ impl Book {
     pub(super) fn discard(&mut self, run: Run) {
         self.kept.remove(&run);
     }
+}
+
+/// What is held still doesn't go on any more as far as these counters are concerned: its device goes, or it waits for ever.
+fn closed(mut ledger: Ledger) -> Ledger {
+    ledger.lost_write += std::mem::take(&mut ledger.held);
+    ledger
 }
 
 fn keep(kept: &mut Vec<Kept>, last: Kept) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rig::{Rig, fault_name, pass, pod};
-use crate::engine::handle::{EngineError, LedgerDirection, Tally};
+use crate::engine::handle::{EngineError, Ledger, LedgerDirection, Tally};
 
 const PARTITION: &str = "{duration: 5m, target: {pods: {namespace: shop, selector: {matchLabels: {app: web}}}}, \
                          action: {partition: {}}}";
@@ -139,9 +139,55 @@ async fn a_packet_that_is_held_for_ever_doesnt_keep_the_counters_for_ever() {
     {
         let mut state = rig.kernel.state();
         let counters = state.counters.get_mut(&(slot, target)).expect("counters");
+        counters.matched.packets = 1;
         counters.held.packets = 1;
     }
     rig.handle.delete(fault_name("slow")).await.expect("deleted");
     pass(Duration::from_secs(10)).await;
     assert!(rig.kernel.state().counters.is_empty());
+    let entries = rig.ledgers("slow").await;
+    assert_eq!(entries[0].ledger.lost_write.packets, 1);
+    assert!(entries[0].ledger.balances(), "{:?}", entries[0].ledger);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_goes_takes_along_what_is_held_for_it() {
+    let rig = Rig::new();
+    rig.world.add_pod(pod("web", "web", 1));
+    let slot = rig.inject("slow", DELAY).await;
+    let target = rig.target("eth1");
+    {
+        let mut state = rig.kernel.state();
+        let counters = state.counters.get_mut(&(slot, target)).expect("counters");
+        counters.matched.packets = 3;
+        counters.released.packets = 1;
+        counters.held.packets = 2;
+    }
+    rig.world.remove_pod("sandbox-1");
+    pass(Duration::from_secs(10)).await;
+    let entries = rig.ledgers("slow").await;
+    assert_eq!(entries[0].ledger.lost_write.packets, 2);
+    assert!(entries[0].ledger.balances(), "{:?}", entries[0].ledger);
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_stay_while_a_packet_waits_in_a_devices_queue() {
+    let rig = Rig::new();
+    rig.world.add_pod(pod("web", "web", 1));
+    let slot = rig.inject("cut", PARTITION).await;
+    let target = rig.target("eth1");
+    let counters = |change: &dyn Fn(&mut Ledger)| {
+        let mut state = rig.kernel.state();
+        change(state.counters.get_mut(&(slot, target)).expect("counters"));
+    };
+    counters(&|ledger| ledger.matched.packets = 2);
+    rig.handle.delete(fault_name("cut")).await.expect("deleted");
+    pass(Duration::from_secs(2)).await;
+    // Longer than packets usually take, the line reads them and answers.
+    counters(&|ledger| ledger.rejected.packets = 2);
+    pass(Duration::from_secs(1)).await;
+    assert!(rig.kernel.state().counters.is_empty());
+    let entries = rig.ledgers("cut").await;
+    assert_eq!(entries[0].ledger.rejected.packets, 2);
+    assert!(entries[0].ledger.balances(), "{:?}", entries[0].ledger);
 }
