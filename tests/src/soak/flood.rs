@@ -155,7 +155,7 @@ fn bad_spec(dice: &mut Dice) -> (&'static str, Option<FaultSpec>) {
         ("a duration of nothing", |spec| spec.duration = Some(seconds(0))),
         ("a duration below zero", |spec| spec.duration = Some(seconds(-5))),
         ("a duration beyond the most", |spec| {
-            spec.duration = Some(seconds(1 << 40))
+            spec.duration = Some(seconds(1 << 40));
         }),
         ("no target", |spec| spec.target = None),
         ("an empty target", |spec| spec.target = Some(Target::default())),
@@ -163,7 +163,7 @@ fn bad_spec(dice: &mut Dice) -> (&'static str, Option<FaultSpec>) {
         ("an empty action", |spec| spec.action = Some(Action::default())),
         ("no address", |spec| spec.peers = vec![ip("10.0.0.256")]),
         ("many wrong addresses", |spec| {
-            spec.peers = vec![ip("nonsense"); 10_000]
+            spec.peers = vec![ip("nonsense"); 10_000];
         }),
         ("too many ports", |spec| spec.ports = vec![Port::default(); 17]),
         ("a pulse of nothing", |spec| spec.pulse = Some(Pulse::default())),
