@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use crate::model::{ClusterPod, Fault, LabelSelector, NetnsId, Percent, Pod, TargetSelector, World};
 use crate::quick::parse_selector;
@@ -123,14 +124,15 @@ impl Guards {
         faults: impl IntoIterator<Item = &'a Fault>,
         standing: &BTreeSet<String>,
     ) -> BTreeSet<String> {
-        let protections = world.pods.iter().filter_map(|(sandbox, pod)| {
-            let guarded = self.protection(&pod.into())?;
+        let protections = self.protections();
+        let protected = world.pods.iter().filter_map(|(sandbox, pod)| {
+            let guarded = protections.of(&pod.into())?;
             Some((sandbox.clone(), guarded))
         });
-        world.guarded = protections.collect();
-        let elsewhere = world.cluster.pods.iter();
-        let elsewhere = elsewhere.filter(|(_, pod)| self.protection(&(*pod).into()).is_some());
-        world.guarded_elsewhere = elsewhere.map(|(uid, _)| uid.clone()).collect();
+        world.guarded = protected.collect();
+        if *world.protections != protections {
+            world.protections = Arc::new(protections);
+        }
         if !self.limit_shares() {
             return BTreeSet::new();
         }
@@ -221,8 +223,30 @@ impl Guards {
         Ok(())
     }
 
-    fn protection(&self, pod: &Described<'_>) -> Option<Guarded> {
-        if self.protected_namespaces.contains(pod.namespace) {
+    /// Those that are about the pods themselves.
+    pub fn protections(&self) -> Protections {
+        Protections {
+            namespaces: self.protected_namespaces.clone(),
+            opt_in: self.opt_in.clone(),
+        }
+    }
+}
+
+/// Which pods may not have faults, whatever other pods have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Protections {
+    namespaces: BTreeSet<String>,
+    opt_in: Option<LabelSelector>,
+}
+
+impl Protections {
+    /// Whether a pod of another node may have faults.
+    pub fn spare(&self, pod: &ClusterPod) -> bool {
+        self.of(&pod.into()).is_some()
+    }
+
+    fn of(&self, pod: &Described<'_>) -> Option<Guarded> {
+        if self.namespaces.contains(pod.namespace) {
             return Some(protected_namespace(pod.namespace));
         }
         let name = || format!("{}/{}", pod.namespace, pod.name);

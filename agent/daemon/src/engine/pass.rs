@@ -10,9 +10,9 @@ use super::handle::{FaultView, Phase, Snapshot};
 use super::reconciler::Engine;
 use super::store::Active;
 use super::view;
-use super::wanted::Sight;
 use super::workers::{Done, execute};
 use crate::observe::event::{Event, EventKind, FaultEvent};
+use crate::targets::Wanted;
 
 /// Plans in one pass: each but the last found something to do that the one before it could not know of.
 const MAX_PLANS: usize = 16;
@@ -57,10 +57,10 @@ impl Engine {
     pub(super) fn end(&mut self, name: &FaultName, phase: Phase) -> Option<FaultView> {
         let now = self.datapath.now();
         self.desired.remove(name);
+        let sight = self.store.active.get(name).map(|active| active.sight.clone());
         let view = self.store.end(name, phase, now, self.options.keep_ended)?.clone();
-        let sight = Sight::of(&view.fault.target, &view.fault.peers);
-        self.places
-            .linger(sight, now.after(self.options.policy.keep_warm));
+        let until = now.after(self.options.policy.keep_warm);
+        self.places.linger(sight.unwrap_or_default(), until);
         let change = if phase == Phase::Expired {
             "expired"
         } else {
@@ -214,11 +214,17 @@ impl Engine {
     }
 
     fn tell_places(&mut self, now: BootTime) {
-        let faults = self.desired.values().map(Arc::as_ref);
-        let wanted = self.places.wanted(faults, &self.world, now);
+        let wanted = self.wanted(now);
         if self.places.tell(&wanted) {
             self.source.want(wanted);
         }
+    }
+
+    /// Everything that the source is to look at now.
+    pub(super) fn wanted(&mut self, now: BootTime) -> Wanted {
+        let faults = self.store.active.values();
+        let faults = faults.map(|active| (&*active.fault, &active.sight));
+        self.places.wanted(faults, now)
     }
 
     fn publish(&mut self) {

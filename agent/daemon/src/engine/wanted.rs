@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use sabot_core::model::{BootTime, ClusterWanted, Fault, Peer, Service, TargetSelector, World};
-use sabot_core::resolve::{Coverage, covered_services};
+use sabot_core::model::{BootTime, ClusterWanted, Fault, Peer, TargetSelector, World};
+use sabot_core::resolve::{Coverage, Presence, covered_services};
 
 use super::node::ControlPlane;
 use crate::targets::Wanted;
@@ -20,30 +20,44 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    pub(super) fn of(target: &TargetSelector, peers: &[Peer]) -> Self {
-        let mut sight = Self::default();
+    /// What a fault of so much presence on this node names.
+    pub(super) fn of(target: &TargetSelector, peers: &[Peer], presence: Presence, own_node: &str) -> Self {
+        let mut sight = Self {
+            cluster: presence.wanted(target, peers),
+            ..Self::default()
+        };
         match target {
-            TargetSelector::Pods { pick: None, .. } => {}
-            // The other nodes' pods are ranked as well.
-            TargetSelector::Pods { selector, .. } => sight.cluster.pods.push(selector.clone()),
+            TargetSelector::Pods { .. } | TargetSelector::Service { .. } => {}
             TargetSelector::Netns(path) => sight.netns = Some(path.clone()),
             TargetSelector::Interface(name) => sight.interface = Some(name.clone()),
-            TargetSelector::Service { name, .. } => drop(sight.cluster.services.insert(name.clone())),
-            TargetSelector::Node(_) => sight.node = true,
-        }
-        for peer in peers {
-            match peer {
-                Peer::Address(_) | Peer::Cidr { .. } | Peer::Host(_) => {}
-                Peer::Pods(selector) => {
-                    sight.cluster.pods.push(selector.clone());
-                    let namespaces = &mut sight.cluster.service_namespaces;
-                    namespaces.insert(selector.namespace.clone());
-                }
-                Peer::Service { name, .. } => drop(sight.cluster.services.insert(name.clone())),
-                Peer::Node(name) => drop(sight.cluster.nodes.insert(name.clone())),
-            }
+            TargetSelector::Node(name) => sight.node = name == own_node,
         }
         sight
+    }
+
+    /// The same in a world in which some of its peers may be reached through ports of the nodes.
+    pub(super) fn in_world(mut self, fault: &Fault, world: &World) -> Self {
+        self.cluster.all_nodes = !self.cluster.is_empty() && has_node_ports(fault, world);
+        self
+    }
+
+    /// What of the cluster is in sight.
+    pub(super) fn cluster(&self) -> &ClusterWanted {
+        &self.cluster
+    }
+
+    /// Who has looked at this has looked at the other one.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let Self {
+            netns,
+            interface,
+            node,
+            cluster,
+        } = other;
+        (netns.is_none() || *netns == self.netns)
+            && (interface.is_none() || *interface == self.interface)
+            && (!node || self.node)
+            && self.cluster.contains(cluster)
     }
 
     fn is_empty(&self) -> bool {
@@ -91,24 +105,21 @@ impl Places {
         sight.cluster.is_empty() || self.told.cluster.contains(&sight.cluster)
     }
 
-    /// Everything to look at now, with what the given faults name.
+    /// Everything to look at now, with what the given faults name: each one as much of it as concerns this node.
     pub(super) fn wanted<'a>(
         &mut self,
-        faults: impl Iterator<Item = &'a Fault>,
-        world: &World,
+        faults: impl Iterator<Item = (&'a Fault, &'a Sight)>,
         now: BootTime,
     ) -> Wanted {
         self.lingering.retain(|_, until| *until > now);
         let mut wanted = Wanted::default();
         let mut named = BTreeSet::new();
-        for fault in faults {
-            let mut sight = Sight::of(&fault.target, &fault.peers);
-            sight.cluster.all_nodes = has_node_ports(fault, world);
+        for (fault, sight) in faults {
             named.insert(sight);
             wanted.names.extend(fault.peers.iter().filter_map(name).cloned());
         }
         let kept = self.lingering.keys().chain(self.looking.keys());
-        let all: BTreeSet<&Sight> = named.iter().chain(kept).collect();
+        let all: BTreeSet<&Sight> = named.into_iter().chain(kept).collect();
         for sight in &all {
             wanted.netns_paths.extend(sight.netns.iter().cloned());
             wanted.interfaces.extend(sight.interface.iter().cloned());
@@ -140,7 +151,7 @@ impl Places {
 fn has_node_ports(fault: &Fault, world: &World) -> bool {
     let services = &world.cluster.services;
     let named = fault.peers.iter().any(|peer| match peer {
-        Peer::Service { name, .. } => services.get(name).is_some_and(Service::has_node_ports),
+        Peer::Service { name, .. } => services.get(name).is_some_and(|service| service.has_node_ports()),
         _ => false,
     });
     let mut covered = covered_services(fault, world);

@@ -145,7 +145,11 @@ impl TargetsHandle {
         }
         let mut kube = self.kube.clone();
         // What isn't known in time becomes known later, and changes the world then.
-        let _ = timeout(CLUSTER_PATIENCE, kube.wait_for(|world| world.knows(wanted))).await;
+        let _ = timeout(
+            CLUSTER_PATIENCE,
+            kube.wait_for(|world| world.cluster.known.contains(wanted)),
+        )
+        .await;
     }
 }
 

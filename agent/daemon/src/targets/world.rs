@@ -9,12 +9,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{BootTime, TargetDevice};
+use sabot_core::model::{BootTime, PodSet, TargetDevice};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use self::compose::{compose, is_same_beside_cluster};
+use self::compose::{compose, is_same_beside_cluster, server};
 use super::cri::CriState;
 use super::interface::{self, NodeNetwork};
 use super::kube::{self, Connection, KubeState, KubeWorld};
@@ -37,14 +37,15 @@ pub(super) fn start(
     let names = Names::default();
     let addresses = names.watch();
     let kube_state = cluster.status().watch();
-    let initial = compose(
+    let mut initial = compose(
         &node_name,
         &cri.borrow(),
         &Local::default(),
         &Addresses::new(),
-        &BTreeMap::new(),
+        &PodSet::default(),
         &kube_state.borrow(),
     );
+    initial.world.cluster.server = server(&initial.kubernetes);
     let (updates, receiver) = watch::channel(Arc::new(initial));
     let (wanted_sender, wanted) = watch::channel(Wanted::default());
     let kube = kube::start(cluster, wanted.clone());
@@ -216,6 +217,7 @@ impl Task {
             let changed = !is_told || !is_same_beside_cluster(current, &update);
             if changed {
                 update.world.cluster = kube.cluster.clone();
+                update.world.cluster.server = server(&update.kubernetes);
                 *current = Arc::new(update);
             }
             changed

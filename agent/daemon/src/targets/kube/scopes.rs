@@ -106,6 +106,13 @@ impl Scope {
         }
     }
 
+    /// The other one may be left for this one: both may hold the same objects.
+    pub(super) fn may_follow(&self, other: &Self) -> bool {
+        self.resource != Resource::Pods
+            && self.resource == other.resource
+            && self.namespace == other.namespace
+    }
+
     /// Everything that is to be followed for what is wanted.
     pub(super) fn wanted(wanted: &ClusterWanted) -> BTreeSet<Self> {
         let mut scopes: BTreeSet<_> = wanted.pods.iter().map(Self::pods).collect();
