@@ -54,7 +54,6 @@ const STATES: [&str; 4] = [
     "50 faults on pods of this node",
     "faults deleted",
 ];
-const ELSEWHERE: usize = 1;
 const HERE: usize = 2;
 
 /// What a daemon took in a window.
@@ -89,9 +88,8 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
             section.row(format!("{what}: {nodes} nodes"), figures(&measured.states[state]));
         }
     }
-    let section = report.section(
-        "from a new pod in the API server to the first packet that is dropped for it, 50 faults in force",
-    );
+    let section = report
+        .section("from a new pod in the API server to the first packet dropped for it, 50 faults in force");
     for (nodes, measured) in SIZES.iter().zip(&all) {
         let figure = Figure::new("latency", "ms", measured.latency.spread());
         section.row(format!("{nodes} nodes"), vec![figure]);
