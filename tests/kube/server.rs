@@ -110,26 +110,23 @@ async fn lists_are_narrowed_and_paged() {
         code(pods.list(&ListParams::default().continue_token(&token)).await),
         410
     );
+}
 
-    assert_eq!(
-        pods.get("a").await.unwrap().spec.unwrap().node_name.unwrap(),
-        "n1"
-    );
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let cluster = FakeCluster::start();
+    cluster.apply(pod("a", "web", "n1"));
+    let client = client(&cluster.kubeconfig()).await;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "shop");
+    let known = pods.get("a").await.unwrap();
+    assert_eq!(known.spec.unwrap().node_name.unwrap(), "n1");
     assert_eq!(code(pods.get("x").await), 404);
     cluster.uninstall("services");
-    assert_eq!(
-        code(
-            Api::<Service>::all(client.clone())
-                .list(&ListParams::default())
-                .await
-        ),
-        404
-    );
+    let services = Api::<Service>::all(client);
+    let nothing = ListParams::default();
+    assert_eq!(code(services.list(&nothing).await), 404);
     cluster.install("services");
-    Api::<Service>::all(client)
-        .list(&ListParams::default())
-        .await
-        .unwrap();
+    services.list(&nothing).await.unwrap();
 }
 
 #[tokio::test]

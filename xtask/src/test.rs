@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that can tell whether Sabot works.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -20,6 +21,12 @@ pub(crate) struct Arguments {
     #[arg(long)]
     skip_lint: bool,
 }
+
+/// Suites whose tests look at nothing but their own daemons and namespaces, and measure no time: several run at once.
+const SIDE_BY_SIDE: [&str; 6] = ["cli", "cluster", "guards", "grpc", "input", "kube"];
+
+/// How many of their tests do; most of their time they wait for a daemon.
+const AT_ONCE: u32 = 3;
 
 /// What test harnesses have reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,13 +75,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ui::heading("test 1/3: unit and property tests");
     phase(
         "unit and property tests",
-        harness(&["--lib", "--bins"], false, filter, &binaries),
+        harness(&["--lib", "--bins"].map(str::to_owned), None, filter, &binaries),
     );
-    ui::heading("test 2/3: integration and end-to-end tests, one after the other");
+    let (beside, alone) = suites()?;
+    ui::heading(&format!(
+        "test 2/3: integration and end-to-end tests, those of some suites {AT_ONCE} at once"
+    ));
     phase(
         "integration tests",
-        harness(&["--test", "*"], true, filter, &binaries),
+        harness(&beside, Some(AT_ONCE), filter, &binaries),
     );
+    ui::heading("test 2/3: integration and end-to-end tests, the others one after the other");
+    phase("integration tests", harness(&alone, Some(1), filter, &binaries));
     if filter.is_none() {
         ui::heading("test 3/3: the demo");
         phase("demo on namespaces", demo("netns"));
@@ -88,10 +100,41 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// The arguments that name the integration tests of [`SIDE_BY_SIDE`], and those that name all others.
+fn suites() -> Result<(Vec<String>, Vec<String>)> {
+    let output = process::cargo()
+        .args(["metadata", "--format-version=1", "--no-deps"])
+        .output()
+        .context("`cargo metadata` can't be started")?;
+    ensure!(
+        output.status.success(),
+        "`cargo metadata` failed ({})",
+        output.status
+    );
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("`cargo metadata` isn't JSON")?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let names = targets
+        .filter(|target| target["kind"][0] == "test")
+        .filter_map(|target| target["name"].as_str());
+    let names: BTreeSet<&str> = names.collect();
+    for name in SIDE_BY_SIDE {
+        ensure!(names.contains(name), "there is no suite `{name}`");
+    }
+    let (beside, alone): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| SIDE_BY_SIDE.contains(name));
+    let arguments = |names: Vec<&str>| {
+        let pairs = names
+            .into_iter()
+            .flat_map(|name| ["--test".to_owned(), name.to_owned()]);
+        pairs.collect()
+    };
+    Ok((arguments(beside), arguments(alone)))
+}
+
 /// Runs `cargo test` over the workspace, shows what it prints, and adds up the results of its harnesses.
 fn harness(
-    targets: &[&str],
-    serial: bool,
+    targets: &[String],
+    threads: Option<u32>,
     filter: Option<&str>,
     binaries: &build::Binaries,
 ) -> Result<Tally> {
@@ -101,9 +144,9 @@ fn harness(
         .args(targets)
         .arg("--")
         .args(filter);
-    if serial {
-        // They share the machine's kernel, and measure time.
-        command.arg("--test-threads=1");
+    if let Some(threads) = threads {
+        // They share the machine's kernel, and some measure time.
+        command.arg(format!("--test-threads={threads}"));
     }
     if let Some(folder) = binaries.sabotd.parent() {
         command.env("SABOT_BIN_DIR", folder);

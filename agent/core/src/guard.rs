@@ -3,11 +3,15 @@
 //! A guard refuses a fault as it comes ([`Guards::check`]), and keeps watching while it is in force ([`Guards::apply`]): a
 //! pod that becomes protected leaves its faults, and pods that come beyond a share get none.
 
+mod shares;
+mod workloads;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::model::{ClusterPod, Fault, LabelSelector, NetnsId, Percent, Pod, TargetSelector, World};
+use self::shares::{Owners, Room};
+use crate::model::{ClusterPod, Fault, LabelSelector, Percent, Pod, World};
 use crate::quick::parse_selector;
 use crate::resolve::{Resolution, resolve};
 use crate::validate::{self, Violation, names};
@@ -27,6 +31,8 @@ pub enum Guard {
     ProtectedPod,
     /// Only pods with certain labels may have faults, and it lacks them.
     OptIn,
+    /// Others of its workload may have faults, and these are all that may.
+    WorkloadShare,
     /// So many pods of its namespace have faults already.
     NamespaceShare,
     /// So many pods of the node have faults already.
@@ -34,10 +40,11 @@ pub enum Guard {
 }
 
 impl Guard {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ProtectedNamespace,
         Self::ProtectedPod,
         Self::OptIn,
+        Self::WorkloadShare,
         Self::NamespaceShare,
         Self::NodeShare,
     ];
@@ -48,6 +55,7 @@ impl Guard {
             Self::ProtectedNamespace => "protected-namespace",
             Self::ProtectedPod => "protected-pod",
             Self::OptIn => "opt-in",
+            Self::WorkloadShare => "workload-share",
             Self::NamespaceShare => "namespace-share",
             Self::NodeShare => "node-share",
         }
@@ -85,6 +93,9 @@ pub struct Guards {
     pub protected_namespaces: BTreeSet<String>,
     /// Only pods that match may have faults; `None`: all.
     pub opt_in: Option<LabelSelector>,
+    /// Of the pods that one controller manages in the whole cluster, at most this share may have faults, rounded down: the
+    /// first ones of one ranking, so that all nodes agree on them.
+    pub workload_share: Percent,
     /// Of the pods of one namespace on this node, at most this share may have faults at once, rounded down.
     pub namespace_share: Percent,
     /// Of all pods on this node.
@@ -96,6 +107,7 @@ impl Default for Guards {
         Self {
             protected_namespaces: BTreeSet::from([DEFAULT_NAMESPACE.to_owned()]),
             opt_in: None,
+            workload_share: Percent(100.0),
             namespace_share: Percent(100.0),
             node_share: Percent(100.0),
         }
@@ -111,6 +123,11 @@ impl Guards {
         }
     }
 
+    /// Whether all pods of a workload have to be known before one of them may have a fault.
+    pub fn limit_workloads(&self) -> bool {
+        self.workload_share.value() < 100.0
+    }
+
     /// Whether what is guarded depends on the faults.
     pub fn limit_shares(&self) -> bool {
         self.namespace_share.value() < 100.0 || self.node_share.value() < 100.0
@@ -124,15 +141,7 @@ impl Guards {
         faults: impl IntoIterator<Item = &'a Fault>,
         standing: &BTreeSet<String>,
     ) -> BTreeSet<String> {
-        let protections = self.protections();
-        let protected = world.pods.iter().filter_map(|(sandbox, pod)| {
-            let guarded = protections.of(&pod.into())?;
-            Some((sandbox.clone(), guarded))
-        });
-        world.guarded = protected.collect();
-        if *world.protections != protections {
-            world.protections = Arc::new(protections);
-        }
+        self.protect(world);
         if !self.limit_shares() {
             return BTreeSet::new();
         }
@@ -157,6 +166,23 @@ impl Guards {
         kept
     }
 
+    /// Fills in the pods that may not have a fault, whatever faults there are.
+    fn protect(&self, world: &mut World) {
+        let protections = self.protections();
+        let protected = world.pods.iter().filter_map(|(sandbox, pod)| {
+            let guarded = protections.of(&pod.into())?;
+            Some((sandbox.clone(), guarded))
+        });
+        world.guarded = protected.collect();
+        world.guarded_elsewhere.clear();
+        if *world.protections != protections {
+            world.protections = Arc::new(protections);
+        }
+        if self.limit_workloads() {
+            workloads::withhold(world, self.workload_share);
+        }
+    }
+
     /// Whether a new fault, or an edit of the one of its name, may be in force beside the `others`. `world` is one that
     /// [`Self::apply`] has seen.
     ///
@@ -168,15 +194,13 @@ impl Guards {
         world: &World,
         others: impl IntoIterator<Item = &'a Fault>,
     ) -> Result<(), Guarded> {
-        let namespace = match &fault.target {
-            TargetSelector::Pods { selector, .. } => Some(&selector.namespace),
-            TargetSelector::Service { name, .. } => Some(&name.namespace),
-            TargetSelector::Netns(_) | TargetSelector::Interface(_) | TargetSelector::Node(_) => None,
-        };
-        if let Some(namespace) = namespace
+        if let Some(namespace) = fault.target.namespace()
             && self.protected_namespaces.contains(namespace)
         {
             return Err(protected_namespace(namespace));
+        }
+        if let Some(full) = workloads::exceeded(fault, world) {
+            return Err(full.clone());
         }
         let resolution = resolve(fault, world);
         // Where others remain, the protected ones are just left out.
@@ -228,6 +252,7 @@ impl Guards {
         Protections {
             namespaces: self.protected_namespaces.clone(),
             opt_in: self.opt_in.clone(),
+            whole_workloads: self.limit_workloads(),
         }
     }
 }
@@ -237,6 +262,8 @@ impl Guards {
 pub struct Protections {
     namespaces: BTreeSet<String>,
     opt_in: Option<LabelSelector>,
+    /// It matters how many pods the targets' workloads have, wherever they are.
+    pub whole_workloads: bool,
 }
 
 impl Protections {
@@ -342,122 +369,4 @@ pub fn parse_labels(text: &str) -> Result<LabelSelector, String> {
         let texts: Vec<_> = violations.iter().map(Violation::description).collect();
         texts.join("; ")
     })
-}
-
-/// Which pod a device and a name stand for.
-struct Owners<'a> {
-    by_netns: BTreeMap<NetnsId, &'a str>,
-    by_uid: BTreeMap<&'a str, &'a str>,
-}
-
-impl<'a> Owners<'a> {
-    fn of(world: &'a World) -> Self {
-        let mut owners = Self {
-            by_netns: BTreeMap::new(),
-            by_uid: BTreeMap::new(),
-        };
-        for (sandbox, pod) in &world.pods {
-            owners.by_uid.insert(&pod.uid, sandbox);
-            for device in &pod.devices {
-                owners.by_netns.insert(device.key.netns, sandbox);
-            }
-        }
-        owners
-    }
-
-    /// The pods on which the fault is in force.
-    fn in_force(&self, resolution: &Resolution) -> BTreeSet<&'a str> {
-        let netns = resolution.targets.iter().map(|target| target.device.key.netns);
-        netns
-            .filter_map(|netns| self.by_netns.get(&netns).copied())
-            .collect()
-    }
-
-    /// Those, and the ones that it would be in force on if shares allowed it.
-    fn meant(&self, resolution: &Resolution) -> BTreeSet<&'a str> {
-        let mut meant = self.in_force(resolution);
-        for refused in &resolution.refused {
-            if refused.guard.is_some_and(|guard| !guard.is_protection())
-                && let Some(pod) = &refused.pod
-            {
-                meant.extend(self.by_uid.get(pod.uid.as_str()));
-            }
-        }
-        meant
-    }
-}
-
-/// How many more pods may have faults.
-struct Room<'a> {
-    guards: &'a Guards,
-    node: Share,
-    namespaces: BTreeMap<String, Share>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Share {
-    pods: usize,
-    taken: usize,
-}
-
-impl Share {
-    /// Takes one more, unless they are all taken; then it says how many those are.
-    fn take(&mut self, share: Percent) -> Result<(), usize> {
-        let allowed = allowed(self.pods, share);
-        if self.taken >= allowed {
-            return Err(allowed);
-        }
-        self.taken += 1;
-        Ok(())
-    }
-}
-
-impl<'a> Room<'a> {
-    fn of(guards: &'a Guards, world: &World) -> Self {
-        let mut room = Self {
-            guards,
-            node: Share::default(),
-            namespaces: BTreeMap::new(),
-        };
-        for pod in world.pods.values().filter(|pod| !pod.host_network) {
-            room.node.pods += 1;
-            room.namespaces.entry(pod.namespace.clone()).or_default().pods += 1;
-        }
-        room
-    }
-
-    /// One more pod of the namespace has a fault.
-    fn take(&mut self, namespace: &str) -> Result<(), Guarded> {
-        let refused = |guard, share: Percent, pods, of: &str, allowed| Guarded {
-            guard,
-            reason: format!(
-                "at most {} % of the {pods} pods {of} may have faults at once, which is {allowed}",
-                share.value()
-            ),
-        };
-        let mut own = self.namespaces.get(namespace).copied().unwrap_or_default();
-        let share = self.guards.namespace_share;
-        if let Err(allowed) = own.take(share) {
-            let of = format!("of namespace {namespace} on this node");
-            return Err(refused(Guard::NamespaceShare, share, own.pods, &of, allowed));
-        }
-        let share = self.guards.node_share;
-        if let Err(allowed) = self.node.take(share) {
-            return Err(refused(
-                Guard::NodeShare,
-                share,
-                self.node.pods,
-                "of this node",
-                allowed,
-            ));
-        }
-        self.namespaces.insert(namespace.to_owned(), own);
-        Ok(())
-    }
-}
-
-/// That share of so many pods, rounded down.
-fn allowed(pods: usize, share: Percent) -> usize {
-    // A hair more, so that 58 % of 50 are 29, which a binary fraction misses.
-    (share.value() * pods as f64 / 100.0 + 1e-9).floor() as usize
 }

@@ -166,6 +166,16 @@ pub struct PodSelector {
     pub labels: LabelSelector,
 }
 
+impl PodSelector {
+    pub fn all_of(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: None,
+            labels: LabelSelector::default(),
+        }
+    }
+}
+
 /// Kubernetes' label selector: every requirement must hold; an empty one matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LabelSelector {
@@ -209,6 +219,17 @@ pub enum TargetSelector {
     Service { name: ObjectName, pick: Option<Pick> },
     /// The node of this name: the devices of its own network namespace that have a default route.
     Node(String),
+}
+
+impl TargetSelector {
+    /// Whose pods it means.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Pods { selector, .. } => Some(&selector.namespace),
+            Self::Service { name, .. } => Some(&name.namespace),
+            Self::Netns(_) | Self::Interface(_) | Self::Node(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -334,6 +355,7 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// On the node's own network: it can be a peer, not a target.
     pub host_network: bool,
+    pub workload: Workload,
     /// Where its network namespace is; `None` for a pod on the node's own network.
     pub netns_path: Option<PathBuf>,
     /// The sandbox's first process, in the daemon's pid namespace, where the runtime says.
@@ -369,8 +391,10 @@ pub struct World {
     pub cluster: Cluster,
     /// Pods that may not have a fault now, by sandbox id; what [`crate::guard::Guards::apply`] says.
     pub guarded: BTreeMap<String, Guarded>,
-    /// What keeps pods of other nodes from having faults.
+    /// What keeps pods of other nodes from having faults, whatever others have.
     pub protections: Arc<Protections>,
+    /// Pods of other nodes that others of their workload keep from having faults, by uid.
+    pub guarded_elsewhere: BTreeMap<String, Guarded>,
 }
 
 impl World {
@@ -386,6 +410,7 @@ impl World {
             cluster: _,
             guarded: _,
             protections: _,
+            guarded_elsewhere: _,
         } = self;
         *pods == other.pods
             && *namespaces == other.namespaces

@@ -37,7 +37,7 @@ use crate::kernel::cost::Measuring;
 use crate::kernel::features::Features;
 use crate::kernel::{Injector, Taps};
 use crate::logging::{self, LoggingError};
-use crate::metrics::{self, HttpState, Metrics, ReconcileDuration, Sources};
+use crate::metrics::{self, HttpState, ReconcileDuration, Sources};
 use crate::observe::dns;
 use crate::observe::event::EventHub;
 use crate::observe::identity;
@@ -261,11 +261,7 @@ impl Daemon {
             costs: measuring(config),
             kubernetes: kubernetes.clone(),
         };
-        let state = Arc::new(HttpState {
-            metrics: Metrics::new("sabot", sources),
-            live: probes::live(control.heartbeat(), injector.clone(), Arc::clone(&observers)),
-            ready: probes::ready(handle.clone()),
-        });
+        let state = probes::http_state(sources, &control, &injector);
         let services = Services {
             engine: handle,
             events: hub,

@@ -62,39 +62,23 @@ fn conditions(
         let all = if nodes.len() == 1 { "node" } else { "nodes" };
         format!("{what} {holding} of {} {all}", nodes.len())
     };
+    let chosen = |holds: bool, yes: &'static str, no: &'static str| if holds { yes } else { no };
+    let expired = phase == Phase::Expired;
+    let acceptance = refused.map_or_else(|| "no node refuses it".to_owned(), told);
+    let failure = failed.map_or_else(String::new, told);
+    let failing = chosen(failed.is_some(), "NodesFailed", "NoNodeFailed");
+    let over = chosen(expired, "DurationOver", "DurationNotOver");
+    let in_force = by_nodes("in force on");
     let parts = [
         (
             "Accepted",
             accepted,
             if accepted { "Valid" } else { refusal },
-            refused.map_or_else(|| "no node refuses it".to_owned(), told),
+            acceptance,
         ),
-        (
-            "Injected",
-            phase == Phase::Injected,
-            phase.name(),
-            by_nodes("in force on"),
-        ),
-        (
-            "Expired",
-            phase == Phase::Expired,
-            if phase == Phase::Expired {
-                "DurationOver"
-            } else {
-                "DurationNotOver"
-            },
-            String::new(),
-        ),
-        (
-            "Failed",
-            failed.is_some() && phase != Phase::Expired,
-            if failed.is_some() {
-                "NodesFailed"
-            } else {
-                "NoNodeFailed"
-            },
-            failed.map_or_else(String::new, told),
-        ),
+        ("Injected", phase == Phase::Injected, phase.name(), in_force),
+        ("Expired", expired, over, String::new()),
+        ("Failed", failed.is_some() && !expired, failing, failure),
     ];
     let condition = |(kind, holds, reason, message): (&str, bool, &str, String)| {
         let status = if holds { "True" } else { "False" };

@@ -88,7 +88,7 @@ impl Scene {
     }
 
     fn node(&self) -> Value {
-        self.timeline()["node"].clone()
+        self.timeline()["activity"].clone()
     }
 
     fn work(&self, window: &str) -> [(u64, u64); 3] {

@@ -93,10 +93,10 @@ fn what_cannot_be_hit_is_said_and_nothing_else_is_hit() {
     let node = Node::start();
     let web = node.pod(&PodSpec::idle("team-a", "web").label("app", "web"));
     let cli = node.pod(&PodSpec::idle("team-b", "cli"));
-    node.pod(&PodSpec::idle("kube-system", "proxy").host_network());
+    node.pod(&PodSpec::idle("monitoring", "proxy").host_network());
 
-    let reason = "the pod kube-system/proxy uses the node's network; a fault on it would hit the whole node";
-    let refused = partition(&node, "host", "pod:kube-system/proxy", &[]);
+    let reason = "the pod monitoring/proxy uses the node's network; a fault on it would hit the whole node";
+    let refused = partition(&node, "host", "pod:monitoring/proxy", &[]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(stdout(&refused).contains(reason), "{refused:?}");
     let shown = node.sabot("get host");

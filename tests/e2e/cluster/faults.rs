@@ -51,8 +51,9 @@ fn a_fault_is_applied_shown_and_deleted_on_all_nodes() {
     scene.ok("delete shop/cut --on-node two");
     assert_eq!(scene.answers(), [false, true]);
     assert_eq!(column(&scene.json("get --active")["faults"], "node"), ["one"]);
+    // Where it has ended before, deleting it again tells that.
     let deleted = scene.json("delete shop/cut");
-    assert_eq!(column(&deleted["faults"], "node"), ["one"]);
+    assert_eq!(column(&deleted["faults"], "node"), ["one", "two"]);
     assert_eq!(scene.answers(), [true, true]);
     assert_eq!(scene.ok("delete --all").trim(), "no active faults");
 

@@ -44,6 +44,13 @@ impl Stream {
 }
 
 impl Stream {
+    /// Two nodes' beginnings, in whatever order.
+    fn wait_for_both(&self) {
+        for _ in 0..2 {
+            self.wait("the beginning", |item| item["change"] == "synced");
+        }
+    }
+
     /// How it ends by itself.
     fn end(mut self) -> Option<i32> {
         self.child.wait().expect("it can be waited for").code()
@@ -61,9 +68,7 @@ impl Drop for Stream {
 fn changes_and_events_come_from_every_node() {
     let mut scene = Scene::new(&["one", "two"]);
     let watch = Stream::start(&scene, "watch -o json --interval 100ms");
-    for _ in &scene.nodes {
-        watch.wait("the beginning", |item| item["change"] == "synced");
-    }
+    watch.wait_for_both();
     let events = Stream::start(&scene, "events -o json --type packet --type fault --fault cut");
     let ends = "--target pods:shop/app=a --peer pods:shop/app=b --for 60s --sample-every 1";
     // Events come from now on: one that tells of the fault shows that its node's stream is open.
@@ -101,12 +106,7 @@ fn changes_and_events_come_from_every_node() {
 
     // A daemon that ends is told, and the others go on.
     let one = Stream::start(&scene, "watch cut -o json");
-    one.wait("the beginning", |item| {
-        item["node"] == "one" && item["change"] == "synced"
-    });
-    one.wait("the beginning", |item| {
-        item["node"] == "two" && item["change"] == "synced"
-    });
+    one.wait_for_both();
     scene.nodes[1].daemon.kill9().expect("it runs");
     scene.ok("delete cut --on-node one");
     one.wait("the end", |item| {

@@ -240,11 +240,11 @@ fn tcp_without_mutual_tls_is_refused_at_the_start() {
         &whole[4..],
     ]
     .concat();
-    for (flags, code, says) in [
+    let refused: [(Vec<&str>, i32, &[&str]); 6] = [
         (
             listen.to_vec(),
             USAGE,
-            &["--tls-cert, --tls-key, --tls-client-ca"][..],
+            &["--tls-cert, --tls-key, --tls-client-ca"],
         ),
         (
             [&listen[..], &whole[..4]].concat(),
@@ -267,15 +267,20 @@ fn tcp_without_mutual_tls_is_refused_at_the_start() {
             &["one role"],
         ),
         (mixed, 1, &["reading the key", "server.pem"]),
-    ] {
-        let options = DaemonOptions::built().expect("it is built").flags(&flags);
-        let mut daemon = Daemon::spawn(options).expect("it is started");
-        let status = daemon.wait_end(PATIENCE).expect("it ends");
-        let log = daemon.log();
-        assert_eq!(status.code(), Some(code), "{flags:?}: {log}");
-        for part in says {
-            assert!(log.contains(part), "{flags:?}: `{part}` is not in: {log}");
-        }
+    ];
+    for (flags, code, says) in refused {
+        assert_ends(&flags, code, says);
+    }
+}
+
+fn assert_ends(flags: &[&str], code: i32, says: &[&str]) {
+    let options = DaemonOptions::built().expect("it is built").flags(flags);
+    let mut daemon = Daemon::spawn(options).expect("it is started");
+    let status = daemon.wait_end(PATIENCE).expect("it ends");
+    let log = daemon.log();
+    assert_eq!(status.code(), Some(code), "{flags:?}: {log}");
+    for part in says {
+        assert!(log.contains(part), "{flags:?}: `{part}` is not in: {log}");
     }
 }
 

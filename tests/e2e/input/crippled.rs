@@ -148,8 +148,11 @@ fn assert_node_lacks_tun(daemon: &Daemon, reason: &str) {
         assert!(line.contains(part), "`{part}` is not in: {line}");
     }
     let node = daemon.client().expect("it answers").node().expect("it answers");
+    // It isn't a node of a cluster either.
+    let absent = ["tun", "kubernetes"];
     for feature in node.features {
-        assert_eq!(feature.available, feature.name != "tun", "{feature:?}");
+        let is_absent = absent.contains(&feature.name.as_str());
+        assert_eq!(feature.available, !is_absent, "{feature:?}");
     }
     let (status, metrics) = daemon.http("/metrics").expect("it answers");
     assert_eq!(status, 200);

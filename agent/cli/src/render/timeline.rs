@@ -18,7 +18,7 @@ pub(crate) fn timeline(timeline: &TimelineDoc) -> String {
         return format!("{head}\n\nIt has not been in force on any target yet.");
     }
     let parts = timeline.targets.iter().map(target);
-    let parts: Vec<_> = parts.chain(timeline.node.as_ref().and_then(node)).collect();
+    let parts: Vec<_> = parts.chain(timeline.activity.as_ref().and_then(node)).collect();
     format!("{head}\n\n{}", parts.join("\n\n"))
 }
 
@@ -213,7 +213,7 @@ mod tests {
             }),
             applied_at: Some(timestamp_to_proto(SystemTime::UNIX_EPOCH)),
             targets,
-            node: None,
+            activity: None,
         };
         TimelineDoc::try_from(timeline).expect("it is understood")
     }
@@ -325,10 +325,12 @@ mod tests {
             after: None,
         };
         let meanwhile = v1::Timeline {
-            node: Some(node),
+            activity: Some(node),
             ..v1::Timeline::default()
         };
-        document.node = TimelineDoc::try_from(meanwhile).expect("it is understood").node;
+        document.activity = TimelineDoc::try_from(meanwhile)
+            .expect("it is understood")
+            .activity;
         let text = timeline(&document);
         let (_, text) = text.split_once("The node meanwhile\n").expect("it is told");
         let lines: Vec<_> = text
@@ -348,7 +350,7 @@ mod tests {
             ],
             "{text}"
         );
-        document.node = None;
+        document.activity = None;
         assert!(!timeline(&document).contains("meanwhile"));
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct TimelineDoc {
     pub(crate) targets: Vec<TargetTimelineDoc>,
     /// Absent as long as it has been in force on nobody.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) node: Option<NodeTimelineDoc>,
+    pub(crate) activity: Option<NodeTimelineDoc>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -132,7 +132,7 @@ impl TryFrom<v1::Timeline> for TimelineDoc {
                 .into_iter()
                 .map(target)
                 .collect::<Result<_, _>>()?,
-            node: timeline.node.map(node).transpose()?,
+            activity: timeline.activity.map(node).transpose()?,
         })
     }
 }

@@ -44,6 +44,28 @@ pub struct ClusterPod {
     pub annotations: BTreeMap<String, String>,
     pub addresses: BTreeSet<IpAddr>,
     pub host_network: bool,
+    pub workload: Workload,
+}
+
+impl ClusterPod {
+    pub fn object_name(&self) -> ObjectName {
+        ObjectName {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// What manages a pod, and makes another one in its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Workload {
+    /// The API server, which alone knows, hasn't said it.
+    #[default]
+    Unknown,
+    /// Nothing does.
+    Alone,
+    /// Of the pod's namespace, by kind and name: `Deployment web`.
+    Of(String),
 }
 
 /// A Service with its endpoints.
@@ -161,6 +183,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Pods of other nodes; one comes as often as there are wanted selectors that mean it.
+    pub fn all_pods(&self) -> impl Iterator<Item = &ClusterPod> {
+        let sets = self.pods.values();
+        sets.flat_map(|pods| pods.values().map(Arc::as_ref))
+    }
+
     /// Some of that hasn't been read yet, from an API server that there is.
     pub fn lacks(&self, wanted: &ClusterWanted) -> bool {
         self.server != ApiServer::Absent && !self.known.contains(wanted)
@@ -218,9 +246,13 @@ pub struct ClusterWanted {
 }
 
 impl ClusterWanted {
-    /// What says which pods of this node a target means.
-    pub fn of_target(target: &TargetSelector) -> Self {
+    /// What says which pods of this node a target means, and which of those may have faults, where that depends on the
+    /// `whole_workloads` that they belong to.
+    pub fn of_target(target: &TargetSelector, whole_workloads: bool) -> Self {
         let mut wanted = Self::default();
+        if whole_workloads && let Some(namespace) = target.namespace() {
+            wanted.pods.push(PodSelector::all_of(namespace));
+        }
         match target {
             // The other nodes' pods are ranked as well.
             TargetSelector::Pods {
@@ -233,6 +265,8 @@ impl ClusterWanted {
             | TargetSelector::Interface(_)
             | TargetSelector::Node(_) => {}
         }
+        wanted.pods.sort_unstable();
+        wanted.pods.dedup();
         wanted
     }
 

@@ -75,8 +75,8 @@ pub enum Presence {
 
 impl Presence {
     /// What of the cluster a fault of these has to be told.
-    pub fn wanted(self, target: &TargetSelector, peers: &[Peer]) -> ClusterWanted {
-        let target = (self >= Self::Candidate).then(|| ClusterWanted::of_target(target));
+    pub fn wanted(self, target: &TargetSelector, peers: &[Peer], whole_workloads: bool) -> ClusterWanted {
+        let target = (self >= Self::Candidate).then(|| ClusterWanted::of_target(target, whole_workloads));
         let peers = (self >= Self::Here).then(|| ClusterWanted::of_peers(peers));
         ClusterWanted::all(target.iter().chain(&peers))
     }
@@ -172,17 +172,25 @@ impl<'a> Finder<'a> {
         if on_node.is_empty() && candidates.is_empty() {
             self.await_for(nothing_matches(selector));
         }
+        if !candidates.is_empty() {
+            self.present(Presence::Candidate);
+            let whole = world.protections.whole_workloads;
+            if world
+                .cluster
+                .lacks(&ClusterWanted::of_target(&self.fault.target, whole))
+            {
+                self.await_cluster(world, "the pods of other nodes that are counted or ranked too");
+                candidates.clear();
+            }
+        }
         candidates.retain(|pod| !self.is_guarded(world, pod, Guard::is_protection));
         if let Some(pick) = pick {
-            if !candidates.is_empty() {
-                self.present(Presence::Candidate);
-                if world.cluster.lacks(&ClusterWanted::of_target(&self.fault.target)) {
-                    self.await_cluster(world, "the pods of other nodes that the pick ranks too");
-                    candidates.clear();
-                }
-            }
             // Every node ranks the pods of all nodes, so that all of them pick the same ones.
-            let may_have_it = |pod: &&ClusterPod| !pod.host_network && !world.protections.spare(pod);
+            let may_have_it = |pod: &&ClusterPod| {
+                let is_guarded =
+                    world.protections.spare(pod) || world.guarded_elsewhere.contains_key(&pod.uid);
+                !(pod.host_network || is_guarded)
+            };
             let elsewhere = selector.elsewhere(world).filter(may_have_it);
             let uids = candidates.iter().map(|pod| pod.uid.as_str());
             let taken = select::taken(uids.chain(elsewhere.map(|pod| pod.uid.as_str())), pick);

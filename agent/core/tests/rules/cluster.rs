@@ -56,7 +56,7 @@ fn a_fault_waits_for_its_peers_to_be_known() {
         ..ClusterWanted::default()
     };
     assert!(resolve(&cut, &told(&world, &half)).targets.is_empty());
-    let all = found.presence.wanted(&cut.target, &cut.peers);
+    let all = found.presence.wanted(&cut.target, &cut.peers, false);
     let found = resolve(&cut, &told(&world, &all));
     assert_eq!((found.targets.len(), found.pending), (1, None));
 
@@ -90,7 +90,7 @@ fn a_pick_waits_for_the_pods_that_it_ranks() {
                 .contains("the pods of other nodes")
         );
     }
-    let wanted = Presence::Candidate.wanted(&fault.target, &[Peer::Node("worker-1".to_owned())]);
+    let wanted = Presence::Candidate.wanted(&fault.target, &[Peer::Node("worker-1".to_owned())], false);
     assert_eq!(wanted.pods, [labelled("web")]);
     assert!(wanted.nodes.is_empty(), "its peers matter once it has targets");
     let found = resolve(&fault, &told(&world, &wanted));
@@ -121,14 +121,19 @@ fn a_fault_of_other_nodes_asks_for_nothing() {
         let fault = elsewhere(target);
         let found = resolve(&fault, &untold());
         assert_eq!(found.presence, Presence::Elsewhere, "{:?}", fault.target);
-        assert!(found.presence.wanted(&fault.target, &fault.peers).is_empty());
+        assert!(
+            found
+                .presence
+                .wanted(&fault.target, &fault.peers, false)
+                .is_empty()
+        );
     }
     let near = elsewhere(TargetSelector::Service {
         name: named("front"),
         pick: None,
     });
     let found = resolve(&near, &untold());
-    let wanted = found.presence.wanted(&near.target, &near.peers);
+    let wanted = found.presence.wanted(&near.target, &near.peers, false);
     assert_eq!((wanted.services.len(), wanted.pods.len()), (1, 0));
 }
 
@@ -205,5 +210,9 @@ fn what_is_wanted_is_known_by_more() {
     };
     assert!(known.contains(&wanted) && !wanted.contains(&known));
     let fault = fault("cut", BootTime(0));
-    assert!(Presence::Here.wanted(&fault.target, &fault.peers).is_empty());
+    assert!(
+        Presence::Here
+            .wanted(&fault.target, &fault.peers, false)
+            .is_empty()
+    );
 }

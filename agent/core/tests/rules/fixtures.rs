@@ -44,6 +44,7 @@ pub(crate) fn pod(index: u8, app: &str, generation: u64) -> Pod {
         annotations: BTreeMap::new(),
         addresses: vec![format!("10.1.{generation}.{index}").parse().expect("an address")],
         host_network: false,
+        workload: Default::default(),
         netns_path: None,
         process: None,
         devices: vec![device(ino, "eth0")],

@@ -158,6 +158,7 @@ fn protected_pods_of_other_nodes_are_no_candidates_of_a_pick() {
             annotations: annotations.into(),
             addresses: BTreeSet::new(),
             host_network: false,
+            workload: Default::default(),
         };
         (pod.uid.clone(), Arc::new(pod))
     };
@@ -379,6 +380,7 @@ fn guards() -> impl Strategy<Value = Guards> {
     (any::<bool>(), any::<bool>(), 0..=100_u32, 0..=100_u32).prop_map(|(system, labels, own, node)| Guards {
         protected_namespaces: system.then(|| "kube-system".to_owned()).into_iter().collect(),
         opt_in: labels.then(|| parse_labels("chaos=yes").expect("labels")),
+        workload_share: percent(100.0),
         namespace_share: percent(f64::from(own)),
         node_share: percent(f64::from(node)),
     })

@@ -10,3 +10,4 @@ mod resolve;
 mod select;
 mod services;
 mod validate;
+mod workloads;

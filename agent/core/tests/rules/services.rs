@@ -83,6 +83,7 @@ pub(crate) fn remote(index: u8, app: &str, node: &str) -> ClusterPod {
         annotations: Default::default(),
         addresses: pod.addresses.into_iter().collect(),
         host_network: false,
+        workload: Default::default(),
     }
 }
 

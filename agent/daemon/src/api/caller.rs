@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::UCred;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -69,7 +70,7 @@ impl Connection {
         let credentials = stream.peer_cred();
         let caller = Caller::Process {
             // Nobody's, where it can't be told.
-            uid: credentials.as_ref().map_or(u32::MAX, |c| c.uid()),
+            uid: credentials.as_ref().map_or(u32::MAX, UCred::uid),
             pid: credentials.ok().and_then(|c| c.pid()).filter(|pid| *pid != 0),
         };
         Self {

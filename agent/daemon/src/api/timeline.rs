@@ -19,7 +19,7 @@ pub(super) fn timeline(fault: &FaultName, timeline: &Timeline) -> v1::Timeline {
         }),
         applied_at: Some(timestamp_to_proto(system_time(timeline.applied))),
         targets: timeline.targets.iter().map(target).collect(),
-        node: timeline.node.as_ref().map(node),
+        activity: timeline.activity.as_ref().map(node),
     }
 }
 

@@ -45,6 +45,12 @@ pub(super) struct GuardSettings {
     #[serde(deserialize_with = "with_parser::<_, _, LabelsParser>")]
     opt_in: Option<LabelSelector>,
 
+    /// Of the pods of one workload (a Deployment, a StatefulSet and the like) in the whole cluster, the share that may have
+    /// faults, rounded down; needs the API server [default: 100%]
+    #[arg(long = "guard-workload-share", env = "SABOT_GUARD_WORKLOAD_SHARE", value_name = "PERCENT", value_parser = percent)]
+    #[serde(deserialize_with = "with_parser::<_, _, PercentParser>")]
+    workload_share: Option<Percent>,
+
     /// Of the pods of one namespace on this node, the share that may have faults at once, rounded down [default: 100%]
     #[arg(long = "guard-namespace-share", env = "SABOT_GUARD_NAMESPACE_SHARE", value_name = "PERCENT", value_parser = percent)]
     #[serde(deserialize_with = "with_parser::<_, _, PercentParser>")]
@@ -82,6 +88,7 @@ impl GuardSettings {
         Self {
             protected_namespace: both(self.protected_namespace, lower.protected_namespace),
             opt_in: self.opt_in.or(lower.opt_in),
+            workload_share: self.workload_share.or(lower.workload_share),
             namespace_share: self.namespace_share.or(lower.namespace_share),
             node_share: self.node_share.or(lower.node_share),
             port: both(self.port, lower.port),
@@ -100,6 +107,7 @@ impl GuardSettings {
             pods: Guards {
                 protected_namespaces: protected(self.protected_namespace)?,
                 opt_in: self.opt_in,
+                workload_share: self.workload_share.unwrap_or(whole.workload_share),
                 namespace_share: self.namespace_share.unwrap_or(whole.namespace_share),
                 node_share: self.node_share.unwrap_or(whole.node_share),
             },

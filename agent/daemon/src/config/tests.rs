@@ -239,6 +239,7 @@ fn guards_come_from_flags_and_from_their_table() {
         [guard]
         protected-namespace = ['bank']
         namespace-share = '25%'
+        workload-share = 50
         node-share = 40
         opt-in = 'chaos in (yes, maybe)'
         port = [2222]
@@ -259,6 +260,7 @@ fn guards_come_from_flags_and_from_their_table() {
     assert_eq!(namespaces, ["bank", "shop", "till"]);
     assert_eq!(guards.pods.namespace_share.value(), 25.0);
     assert_eq!(guards.pods.node_share.value(), 10.0);
+    assert_eq!(guards.pods.workload_share.value(), 50.0);
     let wanted = guards.pods.opt_in.expect("it is given");
     assert!(wanted.matches(&[("chaos".to_owned(), "yes".to_owned())].into()));
     assert!(!wanted.matches(&[("chaos".to_owned(), "no".to_owned())].into()));
@@ -267,7 +269,7 @@ fn guards_come_from_flags_and_from_their_table() {
     let guards = with_file("", &[]).expect("valid").guards;
     assert!(guards.pods.protected_namespaces.contains("kube-system"));
     assert_eq!(guards.ports, [22, 10250].into());
-    assert!(!guards.pods.limit_shares());
+    assert!(!guards.pods.limit_shares() && !guards.pods.limit_workloads());
     let none = load(&["--guard-protected-namespace", "none"])
         .expect("valid")
         .guards;

@@ -37,38 +37,15 @@ impl Engine {
                 since,
                 wait,
                 reply,
-            } => match self.check(&metadata, &spec) {
-                // A caller that has gone needs no answer, here and below.
-                Err(error) => drop(reply.send(Err(error))),
-                Ok(fault) => {
-                    let presence = self.presence(&fault);
-                    if let Some(sight) = self.unseen(&fault, presence, looked.as_ref()) {
-                        let command = Command::Apply {
-                            metadata,
-                            spec,
-                            origin,
-                            since,
-                            wait,
-                            reply,
-                        };
-                        self.look(sight, command);
-                        return;
-                    }
-                    let request = Request {
-                        metadata,
-                        spec: *spec,
-                        origin,
-                        since,
-                    };
-                    match self.accept(fault, request) {
-                        Ok(name) => {
-                            let run = self.store.active[&name].run;
-                            self.waiters.await_applied(name, run, wait, reply);
-                        }
-                        Err(error) => drop(reply.send(Err(error))),
-                    }
-                }
-            },
+            } => {
+                let request = Request {
+                    metadata,
+                    spec: *spec,
+                    origin,
+                    since,
+                };
+                self.apply(request, wait, reply, looked.as_ref());
+            }
             Command::Preview {
                 metadata,
                 spec,
@@ -85,12 +62,43 @@ impl Engine {
                         };
                         self.look(sight, command);
                     }
-                    None => drop(reply.send(Ok(self.preview(fault)))),
+                    None => {
+                        let admissible = self.admissible(&fault);
+                        drop(reply.send(admissible.map(|()| self.preview(fault))));
+                    }
                 },
             },
             Command::Delete { name, origin, reply } => self.delete(&name, &origin, reply),
             Command::DeleteAll { namespace, reply } => self.delete_all(namespace.as_deref(), reply),
             Command::Ledgers { name, reply } => drop(reply.send(self.ledgers(name.as_ref()))),
+        }
+    }
+
+    /// `looked`: what was looked at since the command came.
+    fn apply(&mut self, request: Request, wait: Duration, reply: Reply<FaultView>, looked: Option<&Sight>) {
+        let fault = match self.check(&request.metadata, &request.spec) {
+            Ok(fault) => fault,
+            // A caller that has gone needs no answer, here and below.
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        if let Some(sight) = self.unseen(&fault, self.presence(&fault), looked) {
+            let command = Command::Apply {
+                metadata: request.metadata,
+                spec: Box::new(request.spec),
+                origin: request.origin,
+                since: request.since,
+                wait,
+                reply,
+            };
+            return self.look(sight, command);
+        }
+        let accepted = self.admissible(&fault).and_then(|()| self.accept(fault, request));
+        match accepted {
+            Ok(name) => {
+                let run = self.store.active[&name].run;
+                self.waiters.await_applied(name, run, wait, reply);
+            }
+            Err(error) => drop(reply.send(Err(error))),
         }
     }
 
@@ -105,8 +113,12 @@ impl Engine {
         })?;
         let fixed = self.fix(fault.clone(), &Request::default());
         needs::check(&self.features, &fixed)?;
-        self.guard(&fixed)?;
         Ok(fault)
+    }
+
+    /// Whether the guards let it in, as far as what it names is known by now.
+    fn admissible(&self, fault: &ValidFault) -> Result<(), EngineError> {
+        self.guard(&self.fix(fault.clone(), &Request::default()))
     }
 
     /// What the fault has to do with this node, as far as that is known before anything was looked at for it.
@@ -126,7 +138,7 @@ impl Engine {
 
     /// What has to be looked at before the fault can be told on, where it has this much to do with this node; `looked` was.
     fn unseen(&self, fault: &ValidFault, presence: Presence, looked: Option<&Sight>) -> Option<Sight> {
-        let sight = Sight::of(&fault.target, &fault.peers, presence, &self.world.node.name);
+        let sight = Sight::of(&fault.target, &fault.peers, presence, &self.world);
         let is_seen = looked.is_some_and(|looked| looked.covers(&sight)) || self.is_known(fault, &sight);
         (!is_seen).then_some(sight)
     }

@@ -41,12 +41,16 @@ impl Engine {
         if rests {
             update.world.guarded.clone_from(&self.world.guarded);
             update.world.protections = Arc::clone(&self.world.protections);
+            let elsewhere = &mut update.world.guarded_elsewhere;
+            elsewhere.clone_from(&self.world.guarded_elsewhere);
         } else {
             let faults = self.desired.values().map(Arc::as_ref);
             let guards = &self.options.guards;
             self.standing = guards.apply(&mut update.world, faults, &self.standing);
         }
-        let concerned = concerned.filter(|_| update.world.guarded == self.world.guarded);
+        let guarded = (&update.world.guarded, &update.world.guarded_elsewhere);
+        let same = guarded == (&self.world.guarded, &self.world.guarded_elsewhere);
+        let concerned = concerned.filter(|_| same);
         self.world = Arc::new(update.world.clone());
         self.update = Arc::new(update);
         match concerned {
@@ -87,8 +91,9 @@ impl Engine {
         }
         let (now, before) = (&world.cluster, &self.world.cluster);
         let moved = now.moved_services(before);
+        let whole = self.world.protections.whole_workloads;
         let is_concerned = |active: &&Active| {
-            let wanted = Presence::Here.wanted(&active.fault.target, &active.fault.peers);
+            let wanted = Presence::Here.wanted(&active.fault.target, &active.fault.peers, whole);
             !now.is_same_for(&wanted, before, &moved)
         };
         let concerned = self.store.active.values().filter(is_concerned);

@@ -133,7 +133,7 @@ impl Active {
             && planner.entries(fault, world).is_empty();
         self.names = names(fault, world);
         let presence = self.resolution.presence;
-        let sight = Sight::of(&fault.target, &fault.peers, presence, &world.node.name);
+        let sight = Sight::of(&fault.target, &fault.peers, presence, world);
         self.sight = sight.in_world(fault, world);
     }
 

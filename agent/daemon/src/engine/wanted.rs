@@ -21,16 +21,16 @@ pub(super) struct Sight {
 
 impl Sight {
     /// What a fault of so much presence on this node names.
-    pub(super) fn of(target: &TargetSelector, peers: &[Peer], presence: Presence, own_node: &str) -> Self {
+    pub(super) fn of(target: &TargetSelector, peers: &[Peer], presence: Presence, world: &World) -> Self {
         let mut sight = Self {
-            cluster: presence.wanted(target, peers),
+            cluster: presence.wanted(target, peers, world.protections.whole_workloads),
             ..Self::default()
         };
         match target {
             TargetSelector::Pods { .. } | TargetSelector::Service { .. } => {}
             TargetSelector::Netns(path) => sight.netns = Some(path.clone()),
             TargetSelector::Interface(name) => sight.interface = Some(name.clone()),
-            TargetSelector::Node(name) => sight.node = name == own_node,
+            TargetSelector::Node(name) => sight.node = *name == world.node.name,
         }
         sight
     }

@@ -6,6 +6,7 @@ use sabot_core::model::TargetSelector;
 use sabot_core::spec::FaultSpec;
 use sabot_core::{Limits, ValidFault, validate_at};
 use sabot_resources::Kind;
+use sabot_resources::status::Timestamp;
 
 use super::object::Resource;
 
@@ -35,7 +36,7 @@ pub(super) enum Decision {
 pub(super) fn since(resource: &Resource, known: Option<SystemTime>) -> Option<SystemTime> {
     let start = resource.spec.as_ref().ok().and_then(|spec| spec.starts_at);
     let injected = resource.status.nodes.iter().filter_map(|node| node.injected_at);
-    start.or_else(|| injected.map(|at| at.time()).chain(known).min())
+    start.or_else(|| injected.map(Timestamp::time).chain(known).min())
 }
 
 /// When the fault ends everywhere, where that is known.

@@ -206,6 +206,7 @@ fn known(place: usize, pod: &Pod) -> KnownPod {
         annotations: BTreeMap::new(),
         addresses: vec![pod.ip()],
         host_network: false,
+        workload: Default::default(),
         netns_path: Some(path.to_owned()),
         process: None,
         devices: target_devices(path).expect("it has a device"),

@@ -104,158 +104,161 @@ fn what_is_right_is_admitted_and_accepted() {
     }
 }
 
+/// Parts of a specification, and what is said of each.
+const WRONG: &[(&str, &str)] = &[
+    ("duration: 0s", ".duration: a duration above 0"),
+    ("duration: 25h", ".duration: a duration above 0"),
+    ("duration: 5", ".duration: 5 is no string"),
+    ("duration: soon", ".duration: soon"),
+    ("direction: up", ".direction"),
+    ("target: {}", ".target: exactly one of"),
+    (
+        "target: {pods: {}}",
+        ".target.pods: exactly one of name, selector",
+    ),
+    (
+        "target: {pods: {name: a, selector: {}}}",
+        ".target.pods: exactly one of",
+    ),
+    (
+        "target: {pods: {name: a, pick: {seed: 1}}}",
+        ".pick: exactly one of count, percent",
+    ),
+    (
+        "target: {pods: {name: a, pick: {count: 1, percent: 5}}}",
+        ".pick: exactly one of",
+    ),
+    ("target: {pods: {name: a, pick: {percent: 101}}}", ".pick.percent"),
+    ("target: {service: {}}", ".target.service.name: is required"),
+    (
+        "target: {service: {name: a, pick: {seed: 1}}}",
+        ".pick: exactly one of count, percent",
+    ),
+    (
+        "peers: [{service: {name: a}, node: b}]",
+        ".peers[0]: exactly one of",
+    ),
+    (
+        "peers: [{service: {name: a, port: true}}]",
+        ".peers[0].service.port: true is no",
+    ),
+    (
+        "peers: [{service: {name: a, port: 1.5}}]",
+        ".peers[0].service.port: 1.5 is no",
+    ),
+    (
+        "target: {pods: {selector: {matchExpressions: [{key: a, operator: In}]}}}",
+        "[0]: values are given with the operators In and NotIn",
+    ),
+    (
+        "target: {pods: {selector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}}",
+        "[0]: values are given with the operators In and NotIn",
+    ),
+    ("peers: [{}]", ".peers[0]: exactly one of"),
+    ("peers: [{ip: 10.0.0.1, host: a.b}]", ".peers[0]: exactly one of"),
+    (
+        "peers: [{ip: 10.0.0.1, except: [10.1.0.0/16]}]",
+        ".peers[0]: except is given only",
+    ),
+    (
+        "peers: [{pods: {namespace: a}}]",
+        ".peers[0].pods: exactly one of",
+    ),
+    ("ports: [{port: 0}]", ".ports[0].port"),
+    ("ports: [{port: 65536}]", ".ports[0].port"),
+    (
+        "ports: [{port: 80, endPort: 79}]",
+        ".ports[0]: endPort is at least",
+    ),
+    (
+        "ports: [{endPort: 79}]",
+        ".ports[0]: endPort and end are given only",
+    ),
+    (
+        "ports: [{protocol: ICMP, port: 80}]",
+        ".ports[0]: port, endPort and end",
+    ),
+    (
+        "ports: [{port: 80, icmpType: 3}]",
+        ".ports[0]: icmpType and icmpCode",
+    ),
+    (
+        "ports: [{protocol: ICMP, icmpCode: 3}]",
+        ".ports[0]: icmpCode is given only",
+    ),
+    ("ports: [{protocol: tcp6}]", ".ports[0].protocol"),
+    (
+        "packets: {minLength: 100, maxLength: 50}",
+        ".packets: minLength is at most",
+    ),
+    ("packets: {dscp: [64]}", ".packets.dscp[0]"),
+    ("pulse: {on: 5m, off: 1s}", "pulse.on and pulse.off are below"),
+    ("pulse: {on: 5us, off: 1s}", ".pulse.on: a duration from 1ms"),
+    (
+        "ramp: {over: 6m}\naction: {drop: {percent: 5}}",
+        "ramp.over is at most",
+    ),
+    (
+        "ramp: {over: 0s}\naction: {drop: {percent: 5}}",
+        ".ramp.over: a duration above 0",
+    ),
+    ("action: {}", ".action: exactly one of"),
+    ("action: {partition: {}, reject: {}}", ".action: exactly one of"),
+    ("action: {explode: {}}", ".action.explode: unknown field"),
+    ("action: {drop: {}}", ".action.drop: exactly one of"),
+    (
+        "action: {drop: {percent: 5, nth: {every: 2}}}",
+        ".action.drop: exactly one of",
+    ),
+    (
+        "action: {drop: {percent: 5, nth: {every: 2}, only: syn}}",
+        ".action.drop: exactly one of",
+    ),
+    (
+        "action: {drop: {nth: {}}}",
+        ".action.drop.nth: exactly one of every, first",
+    ),
+    ("action: {drop: {percent: -1}}", ".action.drop.percent"),
+    (
+        "action: {corrupt: {percent: 1, offset: {from: 10, to: 10}}}",
+        ".offset: to, the byte behind",
+    ),
+    ("action: {corrupt: {percent: 1, bits: 9}}", ".action.corrupt.bits"),
+    ("action: {corrupt: {}}", ".action.corrupt.percent: is required"),
+    (
+        "action: {duplicate: {percent: 1, copies: 11}}",
+        ".action.duplicate.copies",
+    ),
+    (
+        "action: {reorder: {percent: 1}}",
+        ".action.reorder: gap, delay or both",
+    ),
+    (
+        "action: {rateLimit: {rate: 1mbit, queueBytes: 10KiB, queueTime: 1s}}",
+        ".action.rateLimit: at most one of",
+    ),
+    (
+        "action: {delay: {}}",
+        ".action.delay: exactly one of latency, quantiles",
+    ),
+    (
+        "action: {delay: {latency: 0s}}",
+        ".action.delay: latency is above 0",
+    ),
+    (
+        "action: {delay: {latency: 10ms, jitter: 11ms}}",
+        ".action.delay: jitter is at most",
+    ),
+    (
+        "action: {delay: {quantiles: [1ms, 2ms], jitter: 1ms}}",
+        ".action.delay: nothing spreads",
+    ),
+    ("action: {reset: {to: all}}", ".action.reset.to"),
+];
+
 #[test]
 fn what_is_wrong_is_refused_by_both_sides_for_its_field() {
-    for (part, said) in [
-        ("duration: 0s", ".duration: a duration above 0"),
-        ("duration: 25h", ".duration: a duration above 0"),
-        ("duration: 5", ".duration: 5 is no string"),
-        ("duration: soon", ".duration: soon"),
-        ("direction: up", ".direction"),
-        ("target: {}", ".target: exactly one of"),
-        (
-            "target: {pods: {}}",
-            ".target.pods: exactly one of name, selector",
-        ),
-        (
-            "target: {pods: {name: a, selector: {}}}",
-            ".target.pods: exactly one of",
-        ),
-        (
-            "target: {pods: {name: a, pick: {seed: 1}}}",
-            ".pick: exactly one of count, percent",
-        ),
-        (
-            "target: {pods: {name: a, pick: {count: 1, percent: 5}}}",
-            ".pick: exactly one of",
-        ),
-        ("target: {pods: {name: a, pick: {percent: 101}}}", ".pick.percent"),
-        ("target: {service: {}}", ".target.service.name: is required"),
-        (
-            "target: {service: {name: a, pick: {seed: 1}}}",
-            ".pick: exactly one of count, percent",
-        ),
-        (
-            "peers: [{service: {name: a}, node: b}]",
-            ".peers[0]: exactly one of",
-        ),
-        (
-            "peers: [{service: {name: a, port: true}}]",
-            ".peers[0].service.port: true is no",
-        ),
-        (
-            "peers: [{service: {name: a, port: 1.5}}]",
-            ".peers[0].service.port: 1.5 is no",
-        ),
-        (
-            "target: {pods: {selector: {matchExpressions: [{key: a, operator: In}]}}}",
-            "[0]: values are given with the operators In and NotIn",
-        ),
-        (
-            "target: {pods: {selector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}}",
-            "[0]: values are given with the operators In and NotIn",
-        ),
-        ("peers: [{}]", ".peers[0]: exactly one of"),
-        ("peers: [{ip: 10.0.0.1, host: a.b}]", ".peers[0]: exactly one of"),
-        (
-            "peers: [{ip: 10.0.0.1, except: [10.1.0.0/16]}]",
-            ".peers[0]: except is given only",
-        ),
-        (
-            "peers: [{pods: {namespace: a}}]",
-            ".peers[0].pods: exactly one of",
-        ),
-        ("ports: [{port: 0}]", ".ports[0].port"),
-        ("ports: [{port: 65536}]", ".ports[0].port"),
-        (
-            "ports: [{port: 80, endPort: 79}]",
-            ".ports[0]: endPort is at least",
-        ),
-        (
-            "ports: [{endPort: 79}]",
-            ".ports[0]: endPort and end are given only",
-        ),
-        (
-            "ports: [{protocol: ICMP, port: 80}]",
-            ".ports[0]: port, endPort and end",
-        ),
-        (
-            "ports: [{port: 80, icmpType: 3}]",
-            ".ports[0]: icmpType and icmpCode",
-        ),
-        (
-            "ports: [{protocol: ICMP, icmpCode: 3}]",
-            ".ports[0]: icmpCode is given only",
-        ),
-        ("ports: [{protocol: tcp6}]", ".ports[0].protocol"),
-        (
-            "packets: {minLength: 100, maxLength: 50}",
-            ".packets: minLength is at most",
-        ),
-        ("packets: {dscp: [64]}", ".packets.dscp[0]"),
-        ("pulse: {on: 5m, off: 1s}", "pulse.on and pulse.off are below"),
-        ("pulse: {on: 5us, off: 1s}", ".pulse.on: a duration from 1ms"),
-        (
-            "ramp: {over: 6m}\naction: {drop: {percent: 5}}",
-            "ramp.over is at most",
-        ),
-        (
-            "ramp: {over: 0s}\naction: {drop: {percent: 5}}",
-            ".ramp.over: a duration above 0",
-        ),
-        ("action: {}", ".action: exactly one of"),
-        ("action: {partition: {}, reject: {}}", ".action: exactly one of"),
-        ("action: {explode: {}}", ".action.explode: unknown field"),
-        ("action: {drop: {}}", ".action.drop: exactly one of"),
-        (
-            "action: {drop: {percent: 5, nth: {every: 2}}}",
-            ".action.drop: exactly one of",
-        ),
-        (
-            "action: {drop: {percent: 5, nth: {every: 2}, only: syn}}",
-            ".action.drop: exactly one of",
-        ),
-        (
-            "action: {drop: {nth: {}}}",
-            ".action.drop.nth: exactly one of every, first",
-        ),
-        ("action: {drop: {percent: -1}}", ".action.drop.percent"),
-        (
-            "action: {corrupt: {percent: 1, offset: {from: 10, to: 10}}}",
-            ".offset: to, the byte behind",
-        ),
-        ("action: {corrupt: {percent: 1, bits: 9}}", ".action.corrupt.bits"),
-        ("action: {corrupt: {}}", ".action.corrupt.percent: is required"),
-        (
-            "action: {duplicate: {percent: 1, copies: 11}}",
-            ".action.duplicate.copies",
-        ),
-        (
-            "action: {reorder: {percent: 1}}",
-            ".action.reorder: gap, delay or both",
-        ),
-        (
-            "action: {rateLimit: {rate: 1mbit, queueBytes: 10KiB, queueTime: 1s}}",
-            ".action.rateLimit: at most one of",
-        ),
-        (
-            "action: {delay: {}}",
-            ".action.delay: exactly one of latency, quantiles",
-        ),
-        (
-            "action: {delay: {latency: 0s}}",
-            ".action.delay: latency is above 0",
-        ),
-        (
-            "action: {delay: {latency: 10ms, jitter: 11ms}}",
-            ".action.delay: jitter is at most",
-        ),
-        (
-            "action: {delay: {quantiles: [1ms, 2ms], jitter: 1ms}}",
-            ".action.delay: nothing spreads",
-        ),
-        ("action: {reset: {to: all}}", ".action.reset.to"),
-    ] {
+    for &(part, said) in WRONG {
         let (wrong, spec) = admitted(Kind::NetworkFault, &with(part));
         assert!(
             wrong.iter().any(|wrong| wrong.contains(said)),
@@ -265,70 +268,86 @@ fn what_is_wrong_is_refused_by_both_sides_for_its_field() {
     }
 }
 
+const ELSEWHERE: &str = "target: {pods: {namespace: other, name: web-0}}";
+
+/// Parts of a specification of either kind, and what is said of them, if anything is.
+const PLACES: &[(Kind, &str, Option<&str>)] = &[
+    (
+        Kind::NetworkFault,
+        ELSEWHERE,
+        Some(".target.pods: a NetworkFault targets its own namespace"),
+    ),
+    (Kind::ClusterNetworkFault, ELSEWHERE, None),
+    (Kind::NetworkFault, "", None),
+    (
+        Kind::ClusterNetworkFault,
+        "",
+        Some(".target.pods: namespace is given"),
+    ),
+    (
+        Kind::NetworkFault,
+        "target: {interface: eth0}",
+        Some(".target: interface is a target of the node"),
+    ),
+    (Kind::ClusterNetworkFault, "target: {interface: eth0}", None),
+    (
+        Kind::NetworkFault,
+        "target: {netns: /run/netns/a}",
+        Some(".target: netns is a target of the node"),
+    ),
+    (Kind::ClusterNetworkFault, "target: {netns: /run/netns/a}", None),
+    (
+        Kind::ClusterNetworkFault,
+        "target: {netns: run/netns/a}",
+        Some(".target.netns"),
+    ),
+    (
+        Kind::ClusterNetworkFault,
+        "target: {interface: eth0}\npeers: [{pods: {name: a}}]",
+        Some(".peers[0].pods: namespace is given"),
+    ),
+    (
+        Kind::NetworkFault,
+        "peers: [{pods: {namespace: other, name: a}}]",
+        None,
+    ),
+    (
+        Kind::NetworkFault,
+        "target: {service: {namespace: other, name: front}}",
+        Some(".target.service: a NetworkFault targets its own namespace"),
+    ),
+    (
+        Kind::ClusterNetworkFault,
+        "target: {service: {name: front}}",
+        Some(".target.service: namespace is given"),
+    ),
+    (
+        Kind::ClusterNetworkFault,
+        "target: {service: {namespace: other, name: front}}",
+        None,
+    ),
+    (
+        Kind::NetworkFault,
+        "target: {node: worker-1}",
+        Some(".target: node is a target of the node"),
+    ),
+    (Kind::ClusterNetworkFault, "target: {node: worker-1}", None),
+    (
+        Kind::NetworkFault,
+        "peers: [{service: {namespace: other, name: a}}]",
+        None,
+    ),
+    (
+        Kind::ClusterNetworkFault,
+        "target: {node: worker-1}\npeers: [{service: {name: a}}]",
+        Some(".peers[0].service: namespace is given"),
+    ),
+];
+
 #[test]
 fn a_fault_of_a_namespace_stays_in_it_and_one_of_the_cluster_says_where() {
-    let (own, cluster) = (Kind::NetworkFault, Kind::ClusterNetworkFault);
-    let elsewhere = with("target: {pods: {namespace: other, name: web-0}}");
-    for (kind, spec, said) in [
-        (
-            own,
-            elsewhere.clone(),
-            Some(".target.pods: a NetworkFault targets its own namespace"),
-        ),
-        (cluster, elsewhere, None),
-        (own, with(""), None),
-        (cluster, with(""), Some(".target.pods: namespace is given")),
-        (
-            own,
-            with("target: {interface: eth0}"),
-            Some(".target: interface is a target of the node"),
-        ),
-        (cluster, with("target: {interface: eth0}"), None),
-        (
-            own,
-            with("target: {netns: /run/netns/a}"),
-            Some(".target: netns is a target of the node"),
-        ),
-        (cluster, with("target: {netns: /run/netns/a}"), None),
-        (
-            cluster,
-            with("target: {netns: run/netns/a}"),
-            Some(".target.netns"),
-        ),
-        (
-            cluster,
-            with("target: {interface: eth0}\npeers: [{pods: {name: a}}]"),
-            Some(".peers[0].pods: namespace is given"),
-        ),
-        (own, with("peers: [{pods: {namespace: other, name: a}}]"), None),
-        (
-            own,
-            with("target: {service: {namespace: other, name: front}}"),
-            Some(".target.service: a NetworkFault targets its own namespace"),
-        ),
-        (
-            cluster,
-            with("target: {service: {name: front}}"),
-            Some(".target.service: namespace is given"),
-        ),
-        (
-            cluster,
-            with("target: {service: {namespace: other, name: front}}"),
-            None,
-        ),
-        (
-            own,
-            with("target: {node: worker-1}"),
-            Some(".target: node is a target of the node"),
-        ),
-        (cluster, with("target: {node: worker-1}"), None),
-        (own, with("peers: [{service: {namespace: other, name: a}}]"), None),
-        (
-            cluster,
-            with("target: {node: worker-1}\npeers: [{service: {name: a}}]"),
-            Some(".peers[0].service: namespace is given"),
-        ),
-    ] {
+    for &(kind, part, said) in PLACES {
+        let spec = with(part);
         let (wrong, _) = admitted(kind, &spec);
         match said {
             None => assert!(wrong.is_empty(), "{kind}: {spec}: {wrong:?}"),

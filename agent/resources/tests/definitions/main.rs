@@ -47,12 +47,12 @@ fn without_floats(value: Value) -> Value {
 fn schemas_are_structural_and_bounded() {
     for kind in Kind::ALL {
         let schema = schema(kind);
-        walk(&schema, &mut format!("{kind}"), false);
+        walk(&schema, &mut format!("{kind}"));
     }
 }
 
 /// Every value has one type, or is a number or a text as Kubernetes says that; nothing refers elsewhere, and what a rule looks at is bounded, so that its cost is.
-fn walk(schema: &Value, path: &mut String, in_list: bool) {
+fn walk(schema: &Value, path: &mut String) {
     let fields = schema
         .as_object()
         .unwrap_or_else(|| panic!("{path} is no schema"));
@@ -82,7 +82,7 @@ fn walk(schema: &Value, path: &mut String, in_list: bool) {
                 let length = path.len();
                 path.push('.');
                 path.push_str(name);
-                walk(inner, path, in_list);
+                walk(inner, path);
                 path.truncate(length);
             }
         }
@@ -91,7 +91,7 @@ fn walk(schema: &Value, path: &mut String, in_list: bool) {
                 is_status || fields.contains_key("maxItems"),
                 "{path} has no bound"
             );
-            walk(&fields["items"], &mut format!("{path}[]"), true);
+            walk(&fields["items"], &mut format!("{path}[]"));
         }
         "string" => {
             let bounded = ["maxLength", "enum", "format"]

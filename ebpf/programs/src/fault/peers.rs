@@ -6,8 +6,8 @@ use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
 use sabot_abi::{
     MAX_PEER_LENGTHS, MAX_PEER_PORTS, MAX_PEER_SETS, MAX_PEERS, PEER_INCLUDED, PEER_PORTS, PEER_PREFIX_BASE,
-    PeerKey4, PeerKey6, PeerLengths, PeerPortKey, PeerPrefix, RULE_PEERS, RULE_PEERS_EXACT, RULE_PEERS_PREFIX,
-    RULE_SPARE_NODE, Rule, peer_halves, peer_prefix, peer_v4,
+    PeerKey4, PeerKey6, PeerLengths, PeerPortKey, PeerPrefix, RULE_PEERS, RULE_PEERS_EXACT,
+    RULE_PEERS_PREFIX, RULE_SPARE_NODE, Rule, peer_halves, peer_prefix, peer_v4,
 };
 
 use crate::packet::Packet;
@@ -83,10 +83,11 @@ pub fn include(rule: &Rule, packet: &Packet, address: &[u8; 16], port: u16) -> b
 #[inline(never)]
 fn has_port(peer_set: u32, address: &[u8; 16], protocol: u32, port: u32) -> bool {
     let key = PeerPortKey::new(peer_set, protocol as u8, port as u16, *address);
-    // SAFETY: only presence counts, here and below.
+    // SAFETY: only presence counts.
     if unsafe { PORTS_OF_PEERS.get(key) }.is_some() {
         return true;
     }
+    // SAFETY: as above.
     port != 0 && unsafe { PORTS_OF_PEERS.get(key.whole()) }.is_some()
 }
 

@@ -184,6 +184,7 @@ pub(super) fn pod(name: &str, host_network: bool) -> Pod {
         annotations: Default::default(),
         addresses: vec![IpAddr::from([10, 0, 0, 7])],
         host_network,
+        workload: Default::default(),
         netns_path: None,
         process: None,
         devices: if host_network { Vec::new() } else { vec![device()] },

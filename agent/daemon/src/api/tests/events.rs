@@ -462,7 +462,7 @@ async fn a_timeline_says_what_happened_and_how_long_after_what() {
         [&target.before, &target.during, &target.after].map(retransmits),
         [None, Some(4), Some(1)]
     );
-    assert_node(told.node.expect("the node's part"));
+    assert_node(told.activity.expect("the node's part"));
 
     let unknown = fixture
         .observe()

@@ -125,7 +125,7 @@ impl TimelineSource for OneTimeline {
                 during: window(1, 5),
                 after: Some(window(5, 6)),
             }],
-            node: Some(NodeTimeline {
+            activity: Some(NodeTimeline {
                 before: None,
                 during: node_window(at(1), at(5)),
                 after: None,

@@ -295,6 +295,7 @@ pub(crate) fn pod(name: &str, app: &str, number: u8) -> Pod {
         annotations: BTreeMap::new(),
         addresses: vec![[10, 0, 0, number].into()],
         host_network: false,
+        workload: Default::default(),
         netns_path: None,
         process: None,
         devices: vec![device(&format!("eth{number}"), u64::from(number))],

@@ -177,6 +177,7 @@ async fn pods_of_other_nodes_and_nodes_are_asked_for() {
             annotations: Default::default(),
             addresses: [address("10.2.0.1")].into(),
             host_network: false,
+            workload: Default::default(),
         };
         let cluster = &mut update.world.cluster;
         let pods = wanted.pods.iter().find(|selector| selector.namespace == "bank");

@@ -23,6 +23,7 @@ fn pod(name: &str, netns: Option<&Path>) -> Pod {
         annotations: BTreeMap::new(),
         addresses: Vec::new(),
         host_network: netns.is_none(),
+        workload: Default::default(),
         netns_path: netns.map(Path::to_owned),
         process: None,
         devices: Vec::new(),

@@ -65,7 +65,7 @@ pub struct Timeline {
     pub applied: BootTime,
     pub targets: Vec<TargetTimeline>,
     /// `None` as long as it has been in force on nobody.
-    pub node: Option<NodeTimeline>,
+    pub activity: Option<NodeTimeline>,
 }
 
 /// A cheap clone for each reader; the recording ends with the last of them.

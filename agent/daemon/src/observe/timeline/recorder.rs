@@ -241,7 +241,7 @@ impl Recorder {
                 .values()
                 .map(|target| target.tell(record.applied))
                 .collect(),
-            node: record.node.as_ref().map(NodeRecord::tell),
+            activity: record.node.as_ref().map(NodeRecord::tell),
         })
     }
 

@@ -342,7 +342,7 @@ fn work(window: &NodeWindow) -> (u64, u64, u64, u64, Option<Duration>) {
 
 fn told_of_node(scene: &Scene) -> NodeTimeline {
     let timeline = scene.recorder.timeline(&name(FAULT)).expect("it is known");
-    timeline.node.expect("it was in force")
+    timeline.activity.expect("it was in force")
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn what_the_node_did_is_told_before_during_and_after() {
     scene.pass(5);
     scene.sample();
     scene.follow(Phase::Pending);
-    assert_eq!(scene.recorder.timeline(&name(FAULT)).unwrap().node, None);
+    assert_eq!(scene.recorder.timeline(&name(FAULT)).unwrap().activity, None);
     scene.pass(1);
     scene.follow(Phase::Injected);
     node_works(&scene, 20);

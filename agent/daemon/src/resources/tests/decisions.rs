@@ -93,9 +93,12 @@ fn a_start_is_the_same_instant_for_every_node() {
     assert_eq!(own(start(-301)), Decision::Over);
 }
 
+/// Makes a resource's manifest wrong.
+type Spoil = fn(&mut Value);
+
 #[test]
 fn what_no_node_can_do_is_refused_with_its_field() {
-    let cases: [(fn(&mut Value), &str); 9] = [
+    let cases: [(Spoil, &str); 9] = [
         (|v| v["spec"] = json!({}), "target"),
         (
             |v| v["spec"]["action"] = json!({"drop": {"percent": 101}}),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use sabot_core::guard::ANNOTATIONS;
-use sabot_core::model::{NetnsId, Pod};
+use sabot_core::model::{NetnsId, Pod, Workload};
 use sabot_proto::runtime::v1::{NamespaceMode, PodSandboxState, PodSandboxStatus, PodSandboxStatusResponse};
 use serde::Deserialize;
 
@@ -151,6 +151,7 @@ impl TryFrom<PodSandboxStatusResponse> for Description {
                 .filter_map(|ip| ip.parse::<IpAddr>().ok())
                 .collect(),
             host_network,
+            workload: Workload::Unknown,
             netns_path: None,
             process: (info.pid != 0).then_some(info.pid),
             devices: Vec::new(),

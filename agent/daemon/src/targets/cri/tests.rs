@@ -80,6 +80,7 @@ async fn pods_appear_and_disappear() {
         annotations: Default::default(),
         addresses: ["10.88.0.2", "fd00::2"].map(|a| a.parse().unwrap()).into(),
         host_network: false,
+        workload: Default::default(),
         netns_path: Some(netns.path().to_owned()),
         process: None,
         devices: vec![device.clone()],

@@ -287,7 +287,7 @@ impl<K: Kind> Follower<K> {
         if !version.is_empty() {
             self.version = Some(version);
         }
-        self.teller.tell(News::Changed(entry)).await
+        self.teller.tell(News::Changed(Box::new(entry))).await
     }
 }
 

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use sabot_core::guard::ANNOTATIONS;
-use sabot_core::model::{ClusterPod, Endpoint, EndpointPort, ObjectName, Service, ServicePort};
+use sabot_core::model::{ClusterPod, Endpoint, EndpointPort, ObjectName, Service, ServicePort, Workload};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::scopes::SERVICE_NAME;
+
+/// Of the pods of a Deployment, which version they are of.
+const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// One page of a list.
 #[derive(Debug, Deserialize)]
@@ -32,11 +35,37 @@ pub(super) struct Meta {
     resource_version: String,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<Owner>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Owner {
+    kind: String,
+    name: String,
+    controller: Option<bool>,
 }
 
 impl Meta {
     pub(super) fn version(&self) -> &str {
         &self.resource_version
+    }
+
+    /// A Deployment has a ReplicaSet for each version of its pods, whose name is its own and the version's hash.
+    fn workload(&self) -> Workload {
+        let owners = self.owner_references.iter().flatten();
+        let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) else {
+            return Workload::Alone;
+        };
+        let hash = self
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(POD_TEMPLATE_HASH));
+        let deployment = hash.and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
+        match (owner.kind.as_str(), deployment) {
+            ("ReplicaSet", Some(name)) => Workload::Of(format!("Deployment {name}")),
+            (kind, _) => Workload::Of(format!("{kind} {}", owner.name)),
+        }
     }
 }
 
@@ -159,6 +188,7 @@ impl Kind for PodObject {
             return None;
         }
         let all = status.pod_ips.unwrap_or_default();
+        let workload = metadata.workload();
         Some(Item::Pod(Arc::new(ClusterPod {
             namespace: metadata.namespace,
             name: metadata.name,
@@ -168,6 +198,7 @@ impl Kind for PodObject {
             annotations: ours(metadata.annotations.unwrap_or_default()),
             addresses: addresses(all.iter().map(|ip| &ip.ip).chain(&status.pod_ip)),
             host_network: spec.host_network.unwrap_or_default(),
+            workload,
         })))
     }
 }

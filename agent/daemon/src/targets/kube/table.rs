@@ -14,7 +14,7 @@ const REMEMBERED: usize = 1024;
 pub(super) enum News {
     /// Everything that there is.
     Listed(Vec<Entry>),
-    Changed(Entry),
+    Changed(Box<Entry>),
 }
 
 /// What news have changed.
@@ -62,7 +62,7 @@ impl Table {
                 self.deleted.clear();
                 if changes { Change::All } else { Change::Nothing }
             }
-            News::Changed(entry) => self.change(entry),
+            News::Changed(entry) => self.change(*entry),
         }
     }
 

@@ -65,6 +65,7 @@ pub(super) fn compose(
             cluster: Cluster::default(),
             guarded: BTreeMap::new(),
             protections: Arc::default(),
+            guarded_elsewhere: BTreeMap::new(),
         },
         runtime: cri.runtime.clone(),
         kubernetes: kubernetes.clone(),
@@ -107,6 +108,7 @@ fn with_metadata(mut pod: Pod, own: &PodSet) -> Pod {
     if let Some(known) = own.get(&pod.uid) {
         pod.labels.clone_from(&known.labels);
         pod.annotations.clone_from(&known.annotations);
+        pod.workload.clone_from(&known.workload);
     }
     pod
 }

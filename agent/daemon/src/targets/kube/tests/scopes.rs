@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{ClusterWanted, Endpoint, EndpointPort, PodSelector, ServicePort};
+use sabot_core::model::{ClusterWanted, Endpoint, EndpointPort, PodSelector, ServicePort, Workload};
 use sabot_testkit::kube::{Effect, Rule, Verb};
 use serde_json::{Value, json};
 
@@ -133,14 +133,8 @@ async fn everything_ends_with_the_last_receiver() {
     drop(wanted);
 }
 
-#[tokio::test]
-async fn a_service_is_its_addresses_ports_and_endpoints() {
-    let wanted = ClusterWanted {
-        services: [shop("web"), shop("missing")].into(),
-        ..ClusterWanted::default()
-    };
-    let mut rig = Rig::new(wanted).await;
-    let mut balanced = service(
+fn balanced() -> Value {
+    let mut service = service(
         "web",
         json!({
             "type": "LoadBalancer", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00:96::7"],
@@ -151,9 +145,13 @@ async fn a_service_is_its_addresses_ports_and_endpoints() {
             ],
         }),
     );
-    balanced["status"] =
+    service["status"] =
         json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.4"}, {"hostname": "lb.example"}]}});
-    rig.cluster.apply(balanced);
+    service
+}
+
+/// The slices of two Services; of one endpoint nothing is said but its address.
+fn slices() -> [Value; 3] {
     let endpoint = |address: &str, pod: &str, conditions: Value| {
         json!({
             "addresses": [address], "conditions": conditions, "nodeName": "node-b",
@@ -161,31 +159,59 @@ async fn a_service_is_its_addresses_ports_and_endpoints() {
         })
     };
     let ready = json!({"ready": true, "serving": true, "terminating": false});
-    rig.cluster
-        .apply(slice("web-a", "web", json!([endpoint("10.0.1.1", "w1", ready)])));
     let leaving = json!({"ready": false, "serving": true, "terminating": true});
-    rig.cluster.apply(slice(
-        "web-b",
-        "web",
-        json!([
-            endpoint("10.0.1.2", "w2", leaving),
-            {"addresses": ["10.0.1.3"]},
-        ]),
-    ));
-    rig.cluster.apply(slice(
-        "other",
-        "other",
-        json!([endpoint("10.0.9.9", "x", json!({}))]),
-    ));
-    let world = rig
-        .until("the Service is known", |world| {
-            world
-                .cluster
-                .services
-                .get(&shop("web"))
-                .is_some_and(|s| s.endpoints.len() == 3)
-        })
-        .await;
+    let leaving = endpoint("10.0.1.2", "w2", leaving);
+    [
+        slice("web-a", "web", json!([endpoint("10.0.1.1", "w1", ready)])),
+        slice("web-b", "web", json!([leaving, {"addresses": ["10.0.1.3"]}])),
+        slice("other", "other", json!([endpoint("10.0.9.9", "x", json!({}))])),
+    ]
+}
+
+fn endpoints() -> [Endpoint; 3] {
+    let of_pod = |address: &str, pod: &str| Endpoint {
+        addresses: [ip(address)].into(),
+        ports: vec![EndpointPort {
+            name: "web".to_owned(),
+            protocol: 6,
+            port: Some(8080),
+        }],
+        pod: Some(shop(pod)),
+        node: Some("node-b".to_owned()),
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
+    let leaving = Endpoint {
+        ready: false,
+        terminating: true,
+        ..of_pod("10.0.1.2", "w2")
+    };
+    let unsaid = Endpoint {
+        pod: None,
+        node: None,
+        ..of_pod("10.0.1.3", "")
+    };
+    [of_pod("10.0.1.1", "w1"), leaving, unsaid]
+}
+
+fn has_web(world: &KubeWorld, endpoints: usize) -> bool {
+    let web = world.cluster.services.get(&shop("web"));
+    web.is_some_and(|web| web.endpoints.len() == endpoints)
+}
+
+#[tokio::test]
+async fn a_service_is_its_addresses_ports_and_endpoints() {
+    let wanted = ClusterWanted {
+        services: [shop("web"), shop("missing")].into(),
+        ..ClusterWanted::default()
+    };
+    let mut rig = Rig::new(wanted).await;
+    rig.cluster.apply(balanced());
+    for slice in slices() {
+        rig.cluster.apply(slice);
+    }
+    let world = rig.until("the Service is known", |world| has_web(world, 3)).await;
     assert!(!world.cluster.services.contains_key(&shop("missing")));
     let web = &world.cluster.services[&shop("web")];
     let addresses = ["10.96.0.7", "fd00:96::7", "192.0.2.9", "203.0.113.4"].map(ip);
@@ -201,60 +227,21 @@ async fn a_service_is_its_addresses_ports_and_endpoints() {
         [port("web", 6, 80, Some(30080)), port("dns", 17, 53, None)]
     );
     assert!(web.publishes_not_ready);
-    let ports = vec![EndpointPort {
-        name: "web".to_owned(),
-        protocol: 6,
-        port: Some(8080),
-    }];
-    let of_pod = |address: &str, pod: &str| Endpoint {
-        addresses: [ip(address)].into(),
-        ports: ports.clone(),
-        pod: Some(shop(pod)),
-        node: Some("node-b".to_owned()),
-        ready: true,
-        serving: true,
-        terminating: false,
-    };
-    let gone = Endpoint {
-        ready: false,
-        terminating: true,
-        ..of_pod("10.0.1.2", "w2")
-    };
-    let unsaid = Endpoint {
-        pod: None,
-        node: None,
-        ..of_pod("10.0.1.3", "")
-    };
-    assert_eq!(web.endpoints, [of_pod("10.0.1.1", "w1"), gone, unsaid]);
+    assert_eq!(web.endpoints, endpoints());
 
     // A slice goes, and then the Service.
     assert!(rig.cluster.delete("endpointslices", "shop", "web-b"));
-    rig.until("its endpoints go", |world| {
-        world.cluster.services[&shop("web")].endpoints.len() == 1
-    })
-    .await;
+    rig.until("its endpoints go", |world| has_web(world, 1)).await;
     assert!(rig.cluster.delete("services", "shop", "web"));
     rig.until("it is gone", |world| world.cluster.services.is_empty())
         .await;
     // It comes back as a headless one.
-    rig.cluster.apply(service(
-        "web",
-        json!({
-            "clusterIP": "None", "clusterIPs": ["None"], "ports": [{"port": 80}],
-        }),
-    ));
-    let world = rig
-        .until("it is back", |world| !world.cluster.services.is_empty())
-        .await;
+    let headless = json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"port": 80}]});
+    rig.cluster.apply(service("web", headless));
+    let world = rig.until("it is back", |world| has_web(world, 1)).await;
     let web = &world.cluster.services[&shop("web")];
-    assert_eq!(
-        (
-            web.addresses.len(),
-            web.ports[0].name.as_str(),
-            web.endpoints.len()
-        ),
-        (0, "", 1)
-    );
+    assert!(web.addresses.is_empty());
+    assert_eq!(web.ports, [port("", 6, 80, None)]);
 }
 
 #[tokio::test]
@@ -458,5 +445,39 @@ async fn a_kubeconfig_that_cannot_be_used_is_named() {
             "{error}"
         );
         assert!(error.contains(says), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_one_of_what_controls_it() {
+    let mut rig = Rig::new(ClusterWanted::default()).await;
+    let owner = |kind: &str, name: &str, controller: bool| json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": "u", "controller": controller}]);
+    let of = |name: &str| Workload::Of(name.to_owned());
+    let cases = [
+        (
+            "deployed",
+            owner("ReplicaSet", "web-5d4f", true),
+            of("Deployment web"),
+        ),
+        (
+            "other-version",
+            owner("ReplicaSet", "web-77aa", true),
+            of("ReplicaSet web-77aa"),
+        ),
+        ("stateful", owner("StatefulSet", "db", true), of("StatefulSet db")),
+        ("owned", owner("Thing", "it", false), Workload::Alone),
+        ("alone", json!(null), Workload::Alone),
+    ];
+    for (name, owners, _) in &cases {
+        let mut pod = pod(name, "web", NODE, "10.0.0.9");
+        pod["metadata"]["labels"]["pod-template-hash"] = json!("5d4f");
+        pod["metadata"]["ownerReferences"] = owners.clone();
+        rig.cluster.apply(pod);
+    }
+    let world = rig
+        .until("all are known", |world| world.own.size() == cases.len())
+        .await;
+    for (name, _, workload) in cases {
+        assert_eq!(world.own[&format!("uid-{name}")].workload, workload, "{name}");
     }
 }
