@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 }
 
 /// Suites whose tests look at nothing but their own daemons and namespaces, and measure no time: several run at once.
-const SIDE_BY_SIDE: [&str; 6] = ["cli", "cluster", "guards", "grpc", "input", "kube"];
+const SIDE_BY_SIDE: [&str; 7] = ["cli", "cluster", "guards", "grpc", "input", "kube", "resources"];
 
 /// How many of their tests do; most of their time they wait for a daemon.
 const AT_ONCE: u32 = 3;

@@ -114,16 +114,16 @@ pub(crate) fn share(share: f64) -> String {
     format!("{}%", (share * 1e6).round() / 1e4)
 }
 
-/// Until it ends, or starts: `12s`, `starts in 5s`; `-` when it has ended.
+/// Until it ends, or starts: `12s`, `starts in 5s`; `-` when it has ended, or nothing says yet when it begins.
 pub(crate) fn remaining(fault: &FaultDoc, now: SystemTime) -> String {
-    if fault.status.phase.is_ended() {
+    let Some(end) = fault.status.expires_at.filter(|_| !fault.status.phase.is_ended()) else {
         return "-".to_owned();
-    }
+    };
     let left = |until: SystemTime| until.duration_since(now).ok().filter(|left| !left.is_zero());
     if let Some(ahead) = fault.status.starts_at.and_then(|t| left(t.0)) {
         return format!("starts in {}", rounded(ahead));
     }
-    match fault.status.expires_at.and_then(|t| left(t.0)) {
+    match left(end.0) {
         Some(left) => rounded(left),
         None => "0s".to_owned(),
     }

@@ -56,7 +56,7 @@ pub struct NodeStatus {
     /// The generation of the resource that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// When the fault was first in force on this node. Its duration counts from the earliest of all nodes.
+    /// When the fault came into force on this node. Its duration counts from the earliest of all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injected_at: Option<Timestamp>,
     /// When it ends on this node.

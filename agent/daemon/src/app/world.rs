@@ -48,6 +48,7 @@ pub(super) fn follow_resources(
     if let Some(kube) = kube {
         resources::start(resources::Parts {
             client: kube.client,
+            state: kube.state,
             node: config.node_name.clone(),
             engine: engine.clone(),
             limits,

@@ -200,7 +200,10 @@ impl Engine {
         }
         let fault = self.fix(fault, &request);
         let name = fault.name.clone();
-        let change = if self.store.active.contains_key(&name) {
+        let known = self.store.active.get(&name);
+        // That its begin is known now, or an earlier one, is no edit.
+        let is_moved = known.is_some_and(|active| active.request.spec == request.spec);
+        let change = if known.is_some() {
             self.edit(fault, request);
             "edited"
         } else {
@@ -214,7 +217,9 @@ impl Engine {
             humantime::format_duration(fault.duration)
         );
         self.desired.insert(name.clone(), fault);
-        self.announce(&name, change, &message);
+        if !is_moved {
+            self.announce(&name, change, &message);
+        }
         self.dirty = true;
         self.shares_moved = true;
         Ok(name)
@@ -224,11 +229,9 @@ impl Engine {
         if let Some(active) = self.store.active.get_mut(&fault.name) {
             fault.created = active.fault.created;
             active.fault = Arc::new(fault);
-            active.floats = request.may_float();
             active.request = request;
             active.announced = None;
             active.resolve(&self.update, &mut self.planner);
-            active.settle();
         }
     }
 
@@ -259,33 +262,18 @@ impl Engine {
         // An edit that doesn't name a seed goes on with the one that was drawn.
         let known = self.store.active.get(&fault.name).map(|active| active.fault.seed);
         let seed = known.unwrap_or_else(rand::random);
-        match request.since {
+        let mut fault = match request.since {
             Some(since) => fault.resume(since, clock, seed),
             None => fault.fix(clock, seed),
-        }
+        };
+        request.time(&mut fault, clock.boot);
+        fault
     }
 
     fn clock(&self) -> Instants {
         Instants {
             boot: self.datapath.now(),
             wall: SystemTime::now(),
-        }
-    }
-
-    /// The time of a resource's fault begins with its first target here; one that still has none never comes to its end.
-    pub(super) fn hold_floating(&mut self) {
-        let clock = self.clock();
-        for (name, active) in &mut self.store.active {
-            if !active.floats {
-                continue;
-            }
-            let begins = !active.resolution.targets.is_empty();
-            if begins || active.fault.expires_at <= clock.boot {
-                active.begin(clock);
-                active.floats = !begins;
-                self.desired.insert(name.clone(), Arc::clone(&active.fault));
-                self.dirty = true;
-            }
         }
     }
 

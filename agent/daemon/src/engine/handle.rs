@@ -71,7 +71,7 @@ impl Origin {
 pub struct FaultView {
     pub fault: Arc<Fault>,
     pub origin: Origin,
-    /// Since when its duration counts; `None` for a resource's fault that waits for its first target here.
+    /// Since when its duration counts; `None` for a resource's fault that waits to be told.
     pub since: Option<SystemTime>,
     /// As the user wrote it.
     pub metadata: Metadata,
@@ -298,8 +298,9 @@ impl Handle {
 
     /// The same for a resource; it never waits for the fault to be in force.
     ///
-    /// Without `since` and `startsAt` the duration counts from the moment when the fault has a target here. A fault that is
-    /// applied again keeps its end unless the spec or `since` has changed.
+    /// Without `since` and `startsAt` the fault is put in place and waits there, until it is applied again with its begin: it
+    /// has to be written down before anything happens. A fault that is applied again keeps its end unless the spec or
+    /// `since` has changed.
     pub async fn apply_resource(
         &self,
         metadata: Metadata,

@@ -24,7 +24,6 @@ impl Engine {
     pub(super) fn reconcile(&mut self) {
         let started = Instant::now();
         let now = self.datapath.now();
-        self.hold_floating();
         self.end_expired(now);
         self.forget_ended(now);
         self.share_again();

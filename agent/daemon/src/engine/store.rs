@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use sabot_core::model::{BootTime, Fault, FaultName, Peer, TargetSelector, World};
 use sabot_core::plan::Slot;
 use sabot_core::spec::{FaultSpec, Metadata};
-use sabot_core::{Instants, Planner, Resolution};
+use sabot_core::{Planner, Resolution};
 
 use super::book::Run;
 use super::handle::{FaultView, Origin, Phase, TargetView};
@@ -20,6 +20,9 @@ pub(super) const MAX_ENDED: usize = 256;
 
 /// Two instants that are closer than this are the same one, written down.
 const SAME_INSTANT: Duration = Duration::from_millis(1);
+
+/// Where the time of a fault is that waits for its begin: no machine runs for so long.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What was asked for, and by whom.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +36,16 @@ pub(super) struct Request {
 
 impl Request {
     /// Nothing says yet when the fault's time begins.
-    pub(super) fn may_float(&self) -> bool {
+    fn waits(&self) -> bool {
         self.origin != Origin::Api && self.since.is_none() && self.spec.starts_at.is_none()
+    }
+
+    /// A fault whose time has not begun is put in place, and waits there for its begin.
+    pub(super) fn time(&self, fault: &mut Fault, now: BootTime) {
+        if self.waits() {
+            fault.starts_at = now.after(NEVER);
+            fault.expires_at = fault.starts_at.after(fault.duration);
+        }
     }
 }
 
@@ -44,8 +55,6 @@ pub(super) struct Active {
     pub(super) run: Run,
     pub(super) fault: Arc<Fault>,
     pub(super) request: Request,
-    /// Its time begins with its first target.
-    pub(super) floats: bool,
     pub(super) resolution: Resolution,
     /// What has to be looked at for it.
     pub(super) sight: Sight,
@@ -76,7 +85,6 @@ impl Active {
         let mut active = Self {
             run,
             fault: Arc::new(fault),
-            floats: request.may_float(),
             request,
             resolution: Resolution::default(),
             sight: Sight::default(),
@@ -91,7 +99,6 @@ impl Active {
             injected: None,
         };
         active.resolve(update, planner);
-        active.settle();
         active
     }
 
@@ -101,7 +108,7 @@ impl Active {
             let apart = since
                 .duration_since(self.fault.starts)
                 .unwrap_or_else(|e| e.duration());
-            !self.floats && apart < SAME_INSTANT
+            !self.waits() && apart < SAME_INSTANT
         };
         self.request.metadata == request.metadata
             && self.request.spec == request.spec
@@ -109,18 +116,9 @@ impl Active {
             && request.since.is_none_or(is_now)
     }
 
-    /// A fault that has its first target when it is applied begins then.
-    pub(super) fn settle(&mut self) {
-        self.floats &= self.resolution.targets.is_empty();
-    }
-
-    /// Its time begins now.
-    pub(super) fn begin(&mut self, clock: Instants) {
-        let fault = Arc::make_mut(&mut self.fault);
-        fault.starts_at = clock.boot;
-        fault.expires_at = clock.boot.after(fault.duration);
-        fault.starts = clock.wall;
-        fault.expires = clock.wall.checked_add(fault.duration).unwrap_or(clock.wall);
+    /// Its time has not begun, and doesn't by itself.
+    pub(super) fn waits(&self) -> bool {
+        self.request.waits()
     }
 
     /// Looks up again what the fault means.
@@ -141,7 +139,7 @@ impl Active {
         FaultView {
             fault: Arc::clone(&self.fault),
             origin: self.request.origin.clone(),
-            since: (!self.floats).then_some(self.fault.starts),
+            since: (!self.waits()).then_some(self.fault.starts),
             metadata: self.request.metadata.clone(),
             spec: self.request.spec.clone(),
             phase: self.phase,

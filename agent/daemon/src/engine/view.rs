@@ -138,7 +138,9 @@ fn injected(targets: &[TargetView]) -> usize {
 fn phase(active: &Active, now: BootTime) -> Phase {
     let targets = &active.targets;
     let injected = injected(targets);
-    if targets.is_empty() || now < active.fault.starts_at {
+    // What waits for its begin, and can't be put in place, waits for nothing else.
+    let is_stuck = active.waits() && injected == 0;
+    if targets.is_empty() || now < active.fault.starts_at && !is_stuck {
         Phase::Pending
     } else if injected == targets.len() && active.resolution.pending.is_none() {
         Phase::Injected
@@ -153,7 +155,11 @@ fn phase(active: &Active, now: BootTime) -> Phase {
 
 fn message(active: &Active, now: BootTime) -> String {
     let mut parts = Vec::new();
-    if now < active.fault.starts_at {
+    if active.waits() {
+        if injected(&active.targets) > 0 {
+            parts.push("its begin isn't written in its resource's status yet".to_owned());
+        }
+    } else if now < active.fault.starts_at {
         parts.push(format!(
             "starts at {}",
             humantime::format_rfc3339_seconds(active.fault.starts)

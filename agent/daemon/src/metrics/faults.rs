@@ -50,7 +50,10 @@ pub(super) fn register_state(registry: &mut Registry, snapshot: &Snapshot) {
             Level(if in_force == 0 { 0.0 } else { 1.0 }),
         );
         targets.push(labels, Level(in_force as f64));
-        expiry.push(labels, Level(seconds(view.fault.expires)));
+        // Without a begin there is no end.
+        if view.since.is_some() {
+            expiry.push(labels, Level(seconds(view.fault.expires)));
+        }
     }
     active.register(registry);
     targets.register(registry);

@@ -39,6 +39,8 @@ pub(super) struct Entry {
     pub(super) since: Option<SystemTime>,
     /// When the fault was first in force here.
     pub(super) injected: Option<SystemTime>,
+    /// It is in place here and begins as soon as that is written: now.
+    pub(super) begins: Option<SystemTime>,
     /// What the engine refused, and until when it isn't asked again.
     pub(super) refusal: Option<(Refusal, Instant)>,
     /// What it did, once it has ended.
@@ -60,6 +62,8 @@ struct Pacing {
     due: Option<Instant>,
     /// Since when the sum isn't what it should be.
     stale: Option<Instant>,
+    /// What is under way is a begin: what follows from it is written without a pause.
+    begins: bool,
     /// This node writes the sum although others come before it.
     leads: bool,
     failures: u32,
@@ -74,6 +78,7 @@ impl Entry {
             applied: None,
             since: None,
             injected: None,
+            begins: None,
             refusal: None,
             packets: None,
             told,
@@ -96,26 +101,21 @@ impl Entry {
 
     /// Takes over what the engine says of the time.
     pub(super) fn learn(&mut self, view: &FaultView, now: SystemTime) {
-        if self
-            .resource
-            .spec
-            .as_ref()
-            .is_ok_and(|spec| spec.starts_at.is_none())
-        {
+        let is_given = |spec: &FaultSpec| spec.starts_at.is_some();
+        if !self.resource.spec.as_ref().is_ok_and(is_given) && !is_given(&view.spec) {
             self.since = self.since.into_iter().chain(view.since).min();
         }
-        if self.injected.is_none() && part::in_force(view) > 0 && view.fault.starts <= now {
-            let others = decide::since(&self.resource, None);
-            // Where the time begins with this injection it begins with what the engine counts from.
-            let first = if others.is_none() { view.since } else { None };
-            self.injected = first.or(view.injected).or(Some(now));
+        let in_place = part::in_force(view) > 0;
+        self.begins = (in_place && view.since.is_none()).then_some(now);
+        if self.injected.is_none() && in_place && view.since.is_some_and(|since| since <= now) {
+            self.injected = view.injected.or(Some(now));
         }
     }
 
     pub(super) fn known(&self) -> Known {
         Known {
-            injected: self.injected,
-            end: decide::end(&self.resource, self.since),
+            injected: self.injected.or(self.begins),
+            end: decide::end(&self.resource, self.since.or(self.begins)),
             packets: self.packets,
         }
     }
@@ -179,6 +179,7 @@ impl Entry {
         }
         self.pacing.in_flight = true;
         self.pacing.due = None;
+        self.pacing.begins = self.begins.is_some();
         let write = Write {
             key: self.resource.key.clone(),
             uid: self.resource.uid.clone(),
@@ -229,8 +230,11 @@ impl Entry {
         }
     }
 
-    /// How long a change waits, so that many nodes don't write at once. The first injection doesn't.
+    /// How long a change waits, so that many nodes don't write at once. A begin doesn't: the fault waits for it.
     fn jitter(&self, part: &NodeStatus) -> Duration {
+        if self.begins.is_some() {
+            return Duration::ZERO;
+        }
         let others = u32::try_from(self.resource.status.nodes.len()).unwrap_or(u32::MAX);
         let mut window = JITTER_BY_NODE.saturating_mul(others).min(LONGEST_JITTER);
         if part.phase == Phase::Refused && self.resource.part(&part.node).is_none() {
@@ -246,6 +250,9 @@ impl Entry {
         match written {
             Written::Done(resource) => {
                 self.pacing.failures = 0;
+                if self.pacing.begins {
+                    self.pacing.not_before = None;
+                }
                 if resource.uid == self.resource.uid {
                     self.update(*resource);
                 }

@@ -66,7 +66,7 @@ pub(super) fn refused(node: &str, resource: &Resource, refusal: &Refusal) -> Nod
 /// What this node knows of its own doing, beside what the engine shows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
-    /// When the fault was first in force here.
+    /// When the fault was first in force here, or is to be once that is written.
     pub(super) injected: Option<SystemTime>,
     /// When it ends everywhere.
     pub(super) end: Option<SystemTime>,
@@ -82,8 +82,13 @@ pub(super) fn held(node: &str, resource: &Resource, view: &FaultView, known: Kno
         handle::Phase::Expired | handle::Phase::Deleted => Phase::Expired,
     };
     let blank = blank(node, resource, phase);
+    let begins = view.since.is_none() && known.injected.is_some();
     NodeStatus {
-        message: view.message.clone(),
+        message: if begins {
+            "it comes into force now".to_owned()
+        } else {
+            view.message.clone()
+        },
         injected_at: blank.injected_at.or(known.injected.map(Timestamp::new)),
         expires_at: known.end.map(Timestamp::new),
         targets: count(view.targets.len()),

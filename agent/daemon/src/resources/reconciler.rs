@@ -27,7 +27,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// Without any news everything is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Writes that are under way at the same time.
-const MOST_WRITES: usize = 4;
+const MOST_WRITES: usize = 8;
 /// For the engine to confirm the end of a fault; it ends in any case.
 const DELETE_WAIT: Duration = Duration::from_secs(1);
 
@@ -52,7 +52,7 @@ impl Reconciler {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
             manager: write::manager(&parts.node),
-            seen: watch::start(&parts.client),
+            seen: watch::start(&parts.client, &parts.state),
             events: Events::start(parts.client.clone(), &parts.node),
             snapshots: parts.engine.watch(),
             client: parts.client,
@@ -195,6 +195,7 @@ impl Reconciler {
     async fn reconcile(&mut self, entry: &mut Entry) -> Result<Option<Instant>, Ended> {
         let now = SystemTime::now();
         let snapshot = self.engine.snapshot();
+        entry.begins = None;
         if let Some(view) = own_view(&snapshot, &entry.resource) {
             entry.learn(view, now);
         }
@@ -241,9 +242,13 @@ impl Reconciler {
             .await;
         match applied {
             Ok(view) => {
-                account::applied(&self.audit, resource, &spec, Ok(&view.message));
+                let asked = resource.spec.clone().ok();
+                // That its begin is written by now is nothing that somebody has asked for.
+                if entry.applied != asked {
+                    account::applied(&self.audit, resource, &spec, Ok(&view.message));
+                }
                 entry.refusal = None;
-                entry.applied = entry.resource.spec.clone().ok();
+                entry.applied = asked;
                 entry.learn(&view, SystemTime::now());
                 Ok(self.held_part(entry, Some(&view)))
             }

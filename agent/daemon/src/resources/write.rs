@@ -32,7 +32,7 @@ pub(super) struct Write {
 pub(super) enum Written {
     /// The resource as it is now.
     Done(Box<Resource>),
-    /// The resource is gone, or another one has its name.
+    /// The resource is gone.
     Gone,
     /// It is to be tried again, not before the time that the server asks for.
     Failed { error: String, after: Option<Duration> },
@@ -66,7 +66,8 @@ pub(super) async fn write(client: Client, manager: String, write: Write) -> Writ
     let answer = api.patch_status(&key.name, &parameters, &patch);
     match tokio::time::timeout(PATIENCE, answer).await {
         Ok(Ok(object)) => Written::Done(Box::new(Resource::read(key.kind, &object))),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 || status.code == 409 => Written::Gone,
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Written::Gone,
+        // A conflict may also be one with many other nodes' writes, which the server has given up on.
         Ok(Err(error)) => Written::Failed {
             after: retry_after(&error),
             error: error.to_string(),

@@ -300,7 +300,7 @@ fn view(metadata: Metadata, spec: FaultSpec) -> FaultView {
             sample_every: 100,
         }),
         origin: Origin::Api,
-        since: Some(SystemTime::UNIX_EPOCH),
+        since: Some(now),
         metadata,
         spec,
         phase: Phase::Injected,

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::rig::{Rig, fault, fault_name, pass, pod};
+use crate::engine::datapath::Datapath;
 use crate::engine::handle::{EngineError, FaultView, Origin, Phase};
 
 const PARTITION: &str = "{duration: 1m, target: {pods: {namespace: shop, selector: {matchLabels: {app: web}}}}, \
@@ -56,7 +57,8 @@ async fn a_name_belongs_to_who_came_first() {
 async fn only_the_resource_ends_its_fault() {
     let rig = Rig::new();
     rig.world.add_pod(pod("web", "web", 1));
-    apply(&rig, "declared", "1", None).await.expect("accepted");
+    let since = Some(SystemTime::now());
+    apply(&rig, "declared", "1", since).await.expect("accepted");
     let error = rig.handle.delete(fault_name("declared")).await.expect_err("held");
     assert!(
         error
@@ -88,7 +90,7 @@ async fn only_the_resource_ends_its_fault() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_of_a_resource_begins_with_its_first_target() {
+async fn the_time_of_a_resource_begins_when_that_is_said() {
     let rig = Rig::new();
     let view = apply(&rig, "declared", "1", None).await.expect("accepted");
     assert_eq!((view.phase, view.since), (Phase::Pending, None));
@@ -96,10 +98,30 @@ async fn the_time_of_a_resource_begins_with_its_first_target() {
     assert_eq!(rig.view("declared").phase, Phase::Pending);
 
     rig.world.add_pod(pod("web", "web", 1));
+    pass(Duration::from_secs(150)).await;
+    let view = rig.view("declared");
+    assert_eq!((view.phase, view.since), (Phase::Pending, None));
+    assert_eq!(
+        view.message,
+        "its begin isn't written in its resource's status yet; in place on 1 target"
+    );
+    let starts_at = || {
+        let state = rig.kernel.state();
+        state
+            .rules
+            .values()
+            .next()
+            .expect("its rule is in place")
+            .starts_at
+    };
+    assert!(starts_at() > rig.kernel.now().after(Duration::from_secs(24 * 3600)));
+
+    let since = Some(SystemTime::now());
+    apply(&rig, "declared", "1", since).await.expect("accepted");
     pass(Duration::from_secs(1)).await;
     let view = rig.view("declared");
-    assert_eq!(view.phase, Phase::Injected);
-    assert!(view.since.is_some());
+    assert_eq!((view.phase, view.since), (Phase::Injected, since));
+    assert!(starts_at() <= rig.kernel.now());
     pass(Duration::from_secs(58)).await;
     assert_eq!(rig.view("declared").phase, Phase::Injected);
     // That it is applied again prolongs nothing.
@@ -126,7 +148,8 @@ async fn a_resource_resumes_what_is_left_of_its_time() {
 async fn an_earlier_begin_that_becomes_known_moves_the_end() {
     let rig = Rig::new();
     rig.world.add_pod(pod("web", "web", 1));
-    apply(&rig, "declared", "1", None).await.expect("accepted");
+    let first = Some(SystemTime::now());
+    apply(&rig, "declared", "1", first).await.expect("accepted");
     let since = SystemTime::now() - Duration::from_secs(50);
     apply(&rig, "declared", "1", Some(since)).await.expect("accepted");
     pass(Duration::from_secs(1)).await;

@@ -252,7 +252,8 @@ async fn restless_targets_make_few_writes() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     until("the last state", || status(&cluster, "cut")["targets"] == 1).await;
-    let most = 3 + usize::try_from(begin.elapsed().as_secs()).expect("a short time");
+    // Its begin, that it is in force, and the last state.
+    let most = 4 + usize::try_from(begin.elapsed().as_secs()).expect("a short time");
     let written = patches(&cluster).len();
     assert!(written <= most, "{written} writes in {:?}", begin.elapsed());
     node.kill().await;
@@ -276,7 +277,8 @@ async fn a_busy_server_is_asked_again_later() {
     until_phase(&cluster, "cut", "Injected").await;
     let tries = patches(&cluster);
     assert_eq!(tries.iter().filter(|patch| patch.code == 429).count(), 3);
-    for pair in tries.windows(2) {
+    // What follows from the first write that was taken needs no pause.
+    for pair in tries[..4].windows(2) {
         assert!(
             pair[1].at - pair[0].at >= Duration::from_millis(900),
             "no pause between tries"

@@ -13,6 +13,7 @@ use crate::audit::AuditLog;
 use crate::engine::handle::FaultView;
 use crate::engine::tests::rig::{Rig, pod};
 use crate::resources::{Parts, start};
+use crate::targets::kube::KubeState;
 use sabot_core::model::FaultName;
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -33,7 +34,10 @@ impl Node {
             .expect("a configuration");
         // So that the pauses between tries are ours.
         config.default_retry = false;
+        let version = "v1.33.1".to_owned();
+        let (_, state) = tokio::sync::watch::channel(KubeState::Ready { version });
         let task = start(Parts {
+            state,
             client: Client::try_from(config).expect("a client"),
             node: name.to_owned(),
             engine: rig.handle.clone(),
