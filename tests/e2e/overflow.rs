@@ -1,9 +1,7 @@
 //! A daemon that can't keep up with what happens: events are lost, each of them is counted, and the counters lose nothing.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::net::TcpStream;
-use std::thread;
 use std::time::Duration;
 
 use sabot_proto::sabot::v1::event::Kind;
@@ -12,6 +10,7 @@ use sabot_proto::sabot::v1::{
 };
 use sabot_testkit::daemon::Client;
 use sabot_testkit::netns::Netns;
+use sabot_testkit::traced::open_missing;
 use sabot_testkit::{Daemon, DaemonOptions};
 use tonic::Streaming;
 
@@ -81,23 +80,6 @@ impl<'a> Reader<'a> {
 fn snapshot(client: &Client) -> GetSnapshotResponse {
     let answer = client.wait(client.observe().get_snapshot(GetSnapshotRequest {}));
     answer.expect("there is a snapshot").into_inner()
-}
-
-/// Opens what isn't there, on a thread of this name.
-fn open_missing(name: &str, times: u64) {
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let name = CString::new(name).expect("a name");
-            nix::sys::prctl::set_name(&name).expect("it is taken");
-            for _ in 0..times {
-                // SAFETY: the path is a valid string.
-                let opened = unsafe { libc::open(c"/no/such/file".as_ptr(), libc::O_RDONLY) };
-                assert_eq!(opened, -1);
-            }
-            // What the thread does to end isn't part of the test.
-            nix::sys::prctl::set_name(c"finished").expect("it is taken");
-        });
-    });
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub mod rig;
 pub mod snmp;
 pub mod spec;
 pub mod statistics;
+pub mod traced;
 pub mod traffic;
 pub mod wait;
 pub mod way;

@@ -62,6 +62,7 @@ impl Prometheus {
                 folder.path().join("storage").display()
             ))
             .arg(format!("--web.listen-address={address}"))
+            .arg("--enable-feature=exemplar-storage")
             .arg("--log.level=warn")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -202,6 +202,9 @@ pub(crate) struct EventArgs {
     /// Only packets, TCP connections, drops and DNS queries of this pod, and calls of the runtime about it.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod)]
     pub(crate) pod: Option<PodArg>,
+    /// Only what happened in containers of this name, or of this id (12 characters are enough), or is about them.
+    #[arg(long, value_name = "NAME|ID")]
+    pub(crate) container: Option<String>,
     /// Only syscalls of processes of this name, and calls of the runtime by them.
     #[arg(long)]
     pub(crate) process: Option<String>,

@@ -37,7 +37,7 @@ use crate::kernel::cost::Measuring;
 use crate::kernel::features::Features;
 use crate::kernel::{Injector, Taps};
 use crate::logging::{self, LoggingError};
-use crate::metrics::{self, HttpState, ReconcileDuration, Sources};
+use crate::metrics::{self, Exemplars, HttpState, ReconcileDuration, Sources};
 use crate::observe::dns;
 use crate::observe::event::EventHub;
 use crate::observe::identity;
@@ -222,7 +222,8 @@ impl Daemon {
         let hub = EventHub::new(config.event_buffer);
         let (kubernetes, kube) = (cluster.status(), cluster.handle());
         let (source, told) = world::watch_targets(config, cluster);
-        let identities = identity::start(source.watch());
+        let containers = cri::start_names(&source);
+        let identities = identity::start(source.watch()).with_containers(containers);
         let (observers, observed) = observers::start(config, &source, told, &identities, &hub);
         let mut features = kernel.features;
         features.list.extend(observed);
@@ -260,6 +261,7 @@ impl Daemon {
             reconcile,
             costs: measuring(config),
             kubernetes: kubernetes.clone(),
+            exemplars: Some(Exemplars::follow(&hub, handle.clone())),
         };
         let state = probes::http_state(sources, &control, &injector);
         let services = Services {

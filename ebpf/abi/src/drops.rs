@@ -65,12 +65,14 @@ pub struct DropEvent {
     /// IPv4 addresses are IPv4-mapped; zeros for what isn't IP.
     pub source: [u8; 16],
     pub destination: [u8; 16],
+    /// The id of the cgroup (v2) of the socket that sent it or would have received it; 0 where there is none.
+    pub cgroup: u64,
     /// Host byte order; 0 where there is none.
     pub source_port: u16,
     pub destination_port: u16,
     pub reserved: u32,
 }
-assert_layout!(DropEvent, size = 72, align = 8);
+assert_layout!(DropEvent, size = 80, align = 8);
 
 /// Index into the per-CPU array of what the drop program could not record: events, for want of room in the ring.
 pub const DROP_LOSS_EVENT: u32 = 0;

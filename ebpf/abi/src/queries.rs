@@ -36,6 +36,8 @@ pub const QUERY_UNANSWERED: u32 = 1;
 pub struct Query {
     /// Of the first time that it was sent: `CLOCK_BOOTTIME`, ns.
     pub time: u64,
+    /// The id of the client's cgroup (v2); 0 where it isn't known.
+    pub cgroup: u64,
     /// `QUERY_*`.
     pub state: u32,
     /// Of the question, as far as it was copied.
@@ -43,7 +45,7 @@ pub struct Query {
     /// What stands behind the message's header; what lies behind `length` has no meaning.
     pub question: [u8; DNS_QUESTION_ROOM],
 }
-assert_layout!(Query, size = 16 + DNS_QUESTION_ROOM, align = 8);
+assert_layout!(Query, size = 24 + DNS_QUESTION_ROOM, align = 8);
 
 /// Counts of one owner's queries. `queries = responses + unanswered + open`, where the daemon counts the unanswered ones.
 #[repr(C)]
@@ -77,19 +79,21 @@ pub struct QueryEvent {
     /// Of the answer: `CLOCK_BOOTTIME`, ns.
     pub time: u64,
     pub latency_ns: u64,
+    /// As in [`Query`].
+    pub cgroup: u64,
     pub key: QueryKey,
     pub rcode: u32,
     /// Of the question.
     pub length: u32,
     pub question: [u8; DNS_QUESTION_ROOM],
 }
-assert_layout!(QueryEvent, size = 48 + DNS_QUESTION_ROOM, align = 8);
+assert_layout!(QueryEvent, size = 56 + DNS_QUESTION_ROOM, align = 8);
 
 /// Index into the per-CPU array of what the query programs could not record: events, for want of room in the ring.
 pub const QUERY_LOSS_EVENT: u32 = 0;
 /// Queries that were counted and whose answers won't be, for want of room in the table of open ones.
 pub const QUERY_LOSS_OPEN: u32 = 1;
-/// Datagrams to or from the DNS port that could not be read.
+/// Datagrams, and segments of TCP, to or from the DNS port that could not be read.
 pub const QUERY_LOSS_UNREAD: u32 = 2;
 pub const QUERY_LOSS_COUNT: u32 = 3;
 

@@ -95,6 +95,8 @@ pub struct SyscallEvent {
     pub tid: u32,
     pub process: u32,
     pub syscall: u32,
+    /// The id of the thread's cgroup (v2).
+    pub cgroup: u64,
     /// What the syscall returned.
     pub result: i64,
     /// The thread's own name.
@@ -109,7 +111,7 @@ pub struct SyscallEvent {
 }
 assert_layout!(
     SyscallEvent,
-    size = 56 + 8 * SYSCALL_ARGUMENTS + 48 + 8 + 2 * SYSCALL_TEXT_LENGTH,
+    size = 64 + 8 * SYSCALL_ARGUMENTS + 48 + 8 + 2 * SYSCALL_TEXT_LENGTH,
     align = 8
 );
 

@@ -152,6 +152,8 @@ pub struct TcpSocket {
     /// IPv4 addresses are IPv4-mapped.
     pub local: [u8; 16],
     pub remote: [u8; 16],
+    /// The id of the socket's cgroup (v2); 0 where it isn't known.
+    pub cgroup: u64,
     /// [`NO_OWNER`] until it is known.
     pub owner: u32,
     /// `PEER_*`.
@@ -167,7 +169,7 @@ pub struct TcpSocket {
     pub local_port: u16,
     pub remote_port: u16,
 }
-assert_layout!(TcpSocket, size = 88, align = 8);
+assert_layout!(TcpSocket, size = 96, align = 8);
 
 /// What an event tells: a connect failed, ..
 pub const TCP_CONNECT_FAILED: u32 = 1;
@@ -188,6 +190,8 @@ pub struct TcpEvent {
     /// IPv4 addresses are IPv4-mapped; all zeros for a reset without a connection.
     pub local: [u8; 16],
     pub remote: [u8; 16],
+    /// The id of the socket's cgroup (v2); 0 where it isn't known.
+    pub cgroup: u64,
     pub owner: u32,
     /// `TCP_*`.
     pub kind: u32,
@@ -197,7 +201,7 @@ pub struct TcpEvent {
     pub local_port: u16,
     pub remote_port: u16,
 }
-assert_layout!(TcpEvent, size = 56, align = 8);
+assert_layout!(TcpEvent, size = 64, align = 8);
 
 /// Index into the per-CPU array of what the TCP programs could not record: events, for want of room in the ring, ..
 pub const TCP_LOSS_EVENT: u32 = 0;

@@ -3,6 +3,7 @@
 mod abbreviations;
 mod counts;
 mod failures;
+mod names;
 mod scene;
 mod timeline;
 mod told;

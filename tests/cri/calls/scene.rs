@@ -109,8 +109,12 @@ impl Scene {
 
 impl Events {
     pub(crate) fn follow(daemon: &Daemon, kind: &str) -> Self {
+        Self::filtered(daemon, &["--type", kind])
+    }
+
+    pub(crate) fn filtered(daemon: &Daemon, filters: &[&str]) -> Self {
         let mut child = daemon
-            .sabot_command(&["events", "-o", "json", "--type", kind])
+            .sabot_command(&[&["events", "-o", "json"], filters].concat())
             .stdout(Stdio::piped())
             .spawn()
             .expect("sabot runs");

@@ -1,10 +1,10 @@
 //! What a fault's timeline tells of the node: syscalls and calls of the runtime before, during and after it.
 
-use std::ffi::CString;
 use std::thread;
 use std::time::Duration;
 
 use sabot_testkit::cri::fake::{Events, FakeRuntime, ask, socket_in};
+use sabot_testkit::traced::open_missing;
 use sabot_testkit::wait::wait_until;
 use sabot_testkit::{Daemon, DaemonOptions, Lab, Spec};
 use serde_json::Value;
@@ -16,23 +16,6 @@ use crate::scene::{LOOK, PATIENCE};
 const BEFORE: Duration = Duration::from_secs(11);
 /// For how long a recovery is waited for where there is no traffic.
 const RECOVERY: Duration = Duration::from_secs(60);
-
-/// As many failing opens, on a thread of this name.
-fn open_missing(name: &str, times: u64) {
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let name = CString::new(name).expect("a name");
-            nix::sys::prctl::set_name(&name).expect("it is taken");
-            for _ in 0..times {
-                // SAFETY: the path is a valid string.
-                let opened = unsafe { libc::open(c"/no/such/file".as_ptr(), libc::O_RDONLY) };
-                assert_eq!(opened, -1);
-            }
-            // What the thread does to end isn't part of the test.
-            nix::sys::prctl::set_name(c"finished").expect("it is taken");
-        });
-    });
-}
 
 /// Calls and failures of the process, and the same of two operations of the runtime.
 fn work(window: &Value, process: &str) -> [(u64, u64); 3] {

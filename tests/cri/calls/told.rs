@@ -6,7 +6,8 @@ use sabot_proto::runtime::v1::ContainerEventType::{
     ContainerCreatedEvent, ContainerDeletedEvent, ContainerStartedEvent, ContainerStoppedEvent,
 };
 use sabot_proto::runtime::v1::{
-    ContainerEventResponse, ContainerEventType, PodSandboxMetadata, PodSandboxStatus,
+    ContainerEventResponse, ContainerEventType, ContainerMetadata, ContainerStatus, PodSandboxMetadata,
+    PodSandboxStatus,
 };
 use sabot_proto::sabot::v1::{GetSnapshotRequest, GetSnapshotResponse, RuntimeSource};
 use sabot_testkit::cri::fake::{Events, FakeRuntime, socket_in};
@@ -97,6 +98,14 @@ fn event(change: ContainerEventType, id: &str) -> ContainerEventResponse {
             }),
             ..PodSandboxStatus::default()
         }),
+        containers_statuses: vec![ContainerStatus {
+            id: "c1".into(),
+            metadata: Some(ContainerMetadata {
+                name: "main".into(),
+                attempt: 0,
+            }),
+            ..ContainerStatus::default()
+        }],
     }
 }
 
@@ -140,6 +149,8 @@ fn what_a_runtime_tells_of_its_containers_is_told_and_counted() {
         );
         let container = told.get("container").and_then(|id| id.as_str());
         assert_eq!(container, (id != "s1").then_some(id), "{told}");
+        let name = told["containerRef"]["name"].as_str();
+        assert_eq!(name, (id != "s1").then_some("main"), "{told}");
     }
     let created = markers + 2;
     scene.assert_counts(&[

@@ -171,6 +171,7 @@ fn a_real_prometheus_answers_every_query_with_what_the_daemon_counted() {
     assert_variables(&scene, &dashboard);
     assert_faults(&scene, &dashboard);
     assert_rules(&scene);
+    assert_exemplars(&scene);
 }
 
 /// All names in the dashboard and the rules are those of families, and all families are on the dashboard.
@@ -378,6 +379,24 @@ fn snake_case(field: &str) -> String {
         name.push(character.to_ascii_lowercase());
     }
     name
+}
+
+/// Calls of the runtime that failed are exemplars, with the faults that were in force.
+fn assert_exemplars(scene: &Scene) {
+    let query = "sabot_cri_operation_duration_seconds_bucket{operation=\"RunPodSandbox\"}";
+    let found = wait_for(PATIENCE, LOOK, || {
+        scene.talk();
+        let range = [("query", query), ("start", "0"), ("end", "9999999999")];
+        let data = scene.prometheus.api("query_exemplars", &range);
+        let series = list(&data.expect("it has a store for them")).to_vec();
+        let exemplars = series
+            .iter()
+            .flat_map(|series| list(&series["exemplars"]).to_vec());
+        exemplars.into_iter().next()
+    });
+    let found = found.expect("it stores exemplars");
+    let fault = text(&found["labels"]["fault"]);
+    assert!(fault.contains("late") && fault.contains("cut"), "{found:#}");
 }
 
 /// Prometheus has evaluated all rules, recorded what is to be recorded, and nothing is wrong that mustn't be.

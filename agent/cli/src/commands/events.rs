@@ -64,6 +64,7 @@ pub(crate) fn request(args: EventArgs) -> Result<v1::WatchEventsRequest, CliErro
             .into(),
         failed_only: args.failed,
         min_duration: args.min_duration.map(duration_to_proto),
+        container: args.container,
     })
 }
 
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn flags_become_filters() {
-        let line = "sabot events --type packet --type fault --fault team-a/cut --pod team-a/web --process kubelet \
+        let line = "sabot events --type packet --type fault --fault team-a/cut --pod team-a/web --container main --process kubelet \
                     --outcome dropped --failed --min-duration 5ms";
         let cli = Cli::try_parse_from(line.split_whitespace()).expect("valid flags");
         let Command::Events(args) = cli.command else {
@@ -96,6 +97,7 @@ mod tests {
             outcome: v1::PacketOutcome::Dropped.into(),
             failed_only: true,
             min_duration: Some(duration_to_proto(std::time::Duration::from_millis(5))),
+            container: Some("main".into()),
         };
         assert_eq!(request(args).expect("a request"), expected);
     }

@@ -3,7 +3,7 @@
 use super::tcp::{self, owner};
 use super::{bytes, cri, or_dash, syscall, time};
 use crate::text;
-use crate::view::{DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, full_name};
+use crate::view::{ContainerRefDoc, DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, full_name};
 
 pub(crate) fn event_line(event: &EventDoc) -> String {
     let text = match &event.kind {
@@ -29,7 +29,21 @@ pub(crate) fn event_line(event: &EventDoc) -> String {
         EventKindDoc::Lost { stream, count } => format!("lost {count} events of {stream}"),
         EventKindDoc::Unknown => "an event of a kind that this client doesn't know".to_owned(),
     };
-    format!("{} {text}", or_dash(time(event.time)))
+    let container = event.container_ref.as_ref().map(container).unwrap_or_default();
+    format!("{} {text}{container}", or_dash(time(event.time)))
+}
+
+/// `, container team-a/web/main`, or `, sandbox team-a/web`.
+fn container(container: &ContainerRefDoc) -> String {
+    let pod = container.pod.as_ref();
+    let pod = pod.map(|pod| format!("{}/{}", pod.namespace, pod.name));
+    let (what, name) = if container.name.is_empty() {
+        ("sandbox", None)
+    } else {
+        ("container", Some(container.name.clone()))
+    };
+    let parts: Vec<_> = pod.into_iter().chain(name).collect();
+    format!(", {what} {}", parts.join("/"))
 }
 
 fn packet_line(packet: &PacketDoc) -> String {

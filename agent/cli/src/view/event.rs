@@ -15,6 +15,19 @@ pub(crate) struct EventDoc {
     pub(crate) time: Option<Time>,
     #[serde(flatten)]
     pub(crate) kind: EventKindDoc,
+    #[serde(rename = "containerRef", skip_serializing_if = "Option::is_none")]
+    pub(crate) container_ref: Option<ContainerRefDoc>,
+}
+
+/// In which it happened, or that it is about.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ContainerRefDoc {
+    /// Left out for a sandbox itself.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    pub(crate) id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<PodDoc>,
 }
 
 /// Told apart by `type`.
@@ -210,6 +223,11 @@ impl TryFrom<v1::Event> for EventDoc {
         Ok(Self {
             time: time("event.time", event.time)?,
             kind,
+            container_ref: event.container_ref.map(|container| ContainerRefDoc {
+                name: container.name,
+                id: container.id,
+                pod: container.pod.map(PodDoc::from),
+            }),
         })
     }
 }

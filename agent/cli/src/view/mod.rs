@@ -10,7 +10,8 @@ mod top;
 mod trace;
 
 pub(crate) use event::{
-    ContainerDoc, CriDoc, DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc, SyscallDoc,
+    ContainerDoc, ContainerRefDoc, CriDoc, DnsDoc, DropDoc, EventDoc, EventKindDoc, PacketDoc, PodDoc,
+    SyscallDoc,
 };
 pub(crate) use fault::{
     ChangeDoc, FaultDoc, FaultsDoc, LedgerDoc, Phase, PreviewDoc, Tally, TargetPhase, TargetRefDoc,

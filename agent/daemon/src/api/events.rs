@@ -16,9 +16,13 @@ use crate::observe::event::{
     ContainerEvent, CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent,
 };
 use crate::observe::identity::Identity;
+use crate::observe::identity::containers::Container;
 
 /// The stream's name where events get lost on their way to a slow reader.
 pub(super) const WATCH_STREAM: &str = "watch";
+
+/// As many characters of a container's id are enough, as in the runtimes' own clients.
+const SHORT_ID: usize = 12;
 
 /// Events that slow readers of WatchEvents lost since the daemon's start. Clones count together.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +49,7 @@ pub(super) struct EventFilter {
     outcome: Option<v1::PacketOutcome>,
     failed_only: bool,
     min_duration: Option<Duration>,
+    container: Option<String>,
 }
 
 impl TryFrom<v1::WatchEventsRequest> for EventFilter {
@@ -90,13 +95,20 @@ impl TryFrom<v1::WatchEventsRequest> for EventFilter {
             outcome,
             failed_only: request.failed_only,
             min_duration,
+            container: request.container,
         })
     }
 }
 
 impl EventFilter {
     pub(super) fn passes(&self, event: &Event) -> bool {
-        match &event.kind {
+        let container = event.container.as_deref();
+        let is_wanted = matches!(event.kind, EventKind::Lost { .. }) || self.takes_container(container);
+        is_wanted && self.passes_kind(&event.kind, container)
+    }
+
+    fn passes_kind(&self, kind: &EventKind, container: Option<&Container>) -> bool {
+        match kind {
             EventKind::Packet(packet) => {
                 self.wants(v1::EventType::Packet)
                     && !self.asks_for_syscalls()
@@ -111,7 +123,9 @@ impl EventFilter {
                 self.wants(v1::EventType::Syscall)
                     && self.fault.is_none()
                     && !self.asks_for_packets()
-                    && self.pod.is_none()
+                    && container.map_or(self.pod.is_none(), |c| {
+                        self.takes_pod(&c.pod_namespace, &c.pod_name)
+                    })
                     && self.process.as_ref().is_none_or(|p| *p == syscall.process)
                     && (!self.failed_only || syscall.errno.is_some())
                     && self.min_duration.is_none_or(|d| d <= syscall.duration)
@@ -160,6 +174,14 @@ impl EventFilter {
                 .is_none_or(|p| owner_ref(owner).as_ref() == Some(p))
     }
 
+    fn takes_container(&self, container: Option<&Container>) -> bool {
+        let Some(wanted) = &self.container else {
+            return true;
+        };
+        let has_id = |id: &str| wanted.len() >= SHORT_ID && id.starts_with(wanted.as_str());
+        container.is_some_and(|c| c.name == *wanted || has_id(&c.id))
+    }
+
     fn takes_pod(&self, namespace: &str, name: &str) -> bool {
         let pod = self.pod.as_ref();
         pod.is_none_or(|p| p.namespace == namespace && p.name == name)
@@ -199,6 +221,7 @@ pub(super) fn event(event: &Event) -> v1::Event {
     v1::Event {
         time: Some(timestamp_to_proto(event.time)),
         kind: Some(kind),
+        container_ref: event.container.as_deref().map(container_ref),
     }
 }
 
@@ -267,6 +290,14 @@ fn container_event(told: &ContainerEvent) -> v1::ContainerEvent {
         pod: pod_ref(&told.pod_namespace, &told.pod_name),
         sandbox: told.sandbox.clone(),
         container: told.container.clone(),
+    }
+}
+
+fn container_ref(container: &Container) -> v1::ContainerRef {
+    v1::ContainerRef {
+        name: container.name.clone(),
+        id: container.id.clone(),
+        pod: pod_ref(&container.pod_namespace, &container.pod_name),
     }
 }
 

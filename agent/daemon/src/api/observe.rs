@@ -212,6 +212,7 @@ async fn forward(
                 loss.add(count);
                 Arc::new(Event {
                     time: SystemTime::now(),
+                    container: None,
                     kind: EventKind::Lost {
                         stream: WATCH_STREAM,
                         count,

@@ -5,8 +5,9 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::kernel::features::{CRI_CALLS, Feature};
 use crate::observe::cri::containers::{self, ContainerObserver};
-use crate::observe::cri::{self, CriObserver, PodName};
+use crate::observe::cri::{self, CriObserver, Known, PodName, Sandboxes};
 use crate::observe::event::EventHub;
+use crate::observe::identity::{self, Identities, containers::Containers};
 use crate::targets::{RuntimeEndpoint, TargetsHandle, Told};
 
 const FOUND: &str = "the container runtime's calls are read where clients send and receive (tracepoints sock_send_length and \
@@ -16,7 +17,8 @@ const FOUND: &str = "the container runtime's calls are read where clients send a
 /// Begins to observe unless told not to, and says how that went; a machine that can't do it does without.
 pub(super) fn start(
     config: &Config,
-    targets: TargetsHandle,
+    targets: &TargetsHandle,
+    identities: &Identities,
     hub: &EventHub,
 ) -> (Option<CriObserver>, Option<Feature>) {
     if !config.cri_calls || config.runtime_endpoint == RuntimeEndpoint::Disabled {
@@ -24,8 +26,7 @@ pub(super) fn start(
     }
     let endpoint = config.runtime_endpoint.clone();
     let locate = Box::new(move || endpoint.locate().ok());
-    let pods = Box::new(move |sandbox: &str| pod(&targets, sandbox));
-    match cri::start(locate, pods, hub.clone()) {
+    match cri::start(locate, known(targets, identities), hub.clone()) {
         Ok(observer) => (Some(observer), Some(feature(Ok(FOUND.to_owned())))),
         Err(error) => {
             tracing::warn!(%error, "the container runtime's calls are not observed");
@@ -37,11 +38,26 @@ pub(super) fn start(
 /// Begins to listen to what the runtime tells by itself, if it does.
 pub(super) fn start_containers(
     told: mpsc::Receiver<Told>,
-    targets: TargetsHandle,
+    targets: &TargetsHandle,
+    identities: &Identities,
     hub: &EventHub,
 ) -> ContainerObserver {
-    let pods = Box::new(move |sandbox: &str| pod(&targets, sandbox));
-    containers::start(told, pods, hub.clone())
+    containers::start(told, known(targets, identities), hub.clone())
+}
+
+/// Begins to follow the runtime's containers, for whatever is observed.
+pub(super) fn start_names(targets: &TargetsHandle) -> Containers {
+    let poked = targets.clone();
+    identity::containers::start(targets.containers(), pods(targets), move || poked.look())
+}
+
+fn known(targets: &TargetsHandle, identities: &Identities) -> Known {
+    Known::new(pods(targets)).with_containers(identities.containers().clone())
+}
+
+fn pods(targets: &TargetsHandle) -> Sandboxes {
+    let targets = targets.clone();
+    Box::new(move |sandbox| pod(&targets, sandbox))
 }
 
 fn pod(targets: &TargetsHandle, sandbox: &str) -> Option<PodName> {

@@ -21,18 +21,19 @@ pub(super) fn start(
     identities: &Identities,
     hub: &EventHub,
 ) -> (Observers, Vec<Feature>) {
-    let (syscalls, syscall_feature) = syscalls::start(config, hub);
-    let (cri, cri_feature) = cri::start(config, targets.clone(), hub);
+    let (syscalls, syscall_feature) = syscalls::start(config, identities, hub);
+    let (cri, cri_feature) = cri::start(config, targets, identities, hub);
     let (tcp, tcp_feature) = tcp::start(config, identities.clone(), hub);
     let (drops, drop_feature) = traffic::start_drops(identities, hub);
     let (queries, query_feature) = traffic::start_queries(identities, hub);
     let observers = Observers {
         syscalls,
         cri,
-        containers: Some(cri::start_containers(told, targets.clone(), hub)),
+        containers: Some(cri::start_containers(told, targets, identities, hub)),
         tcp,
         drops,
         queries,
+        names: identities.containers().clone(),
         ..Observers::default()
     };
     let features = [syscall_feature, cri_feature, tcp_feature];

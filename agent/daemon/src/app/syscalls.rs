@@ -3,13 +3,18 @@
 use crate::config::{Config, ObserveMode};
 use crate::kernel::features::Feature;
 use crate::observe::event::EventHub;
+use crate::observe::identity::Identities;
 use crate::observe::syscalls::{self, DEFAULT_PROCESSES, SyscallObserver, SyscallsConfig, Tracing};
 
 /// The feature's name, as GetNode and the metrics say it.
 const FEATURE: &str = "raw_tracepoints";
 
 /// Begins to observe unless told never to, and says how that went; a machine that can't do it does without.
-pub(super) fn start(config: &Config, hub: &EventHub) -> (Option<SyscallObserver>, Option<Feature>) {
+pub(super) fn start(
+    config: &Config,
+    identities: &Identities,
+    hub: &EventHub,
+) -> (Option<SyscallObserver>, Option<Feature>) {
     if config.syscalls == ObserveMode::Never {
         return (None, None);
     }
@@ -25,7 +30,7 @@ pub(super) fn start(config: &Config, hub: &EventHub) -> (Option<SyscallObserver>
         slow_threshold: Some(config.slow_syscall),
         ..SyscallsConfig::default()
     };
-    match syscalls::start(&settings, hub.clone()) {
+    match syscalls::start(&settings, identities.containers().clone(), hub.clone()) {
         Ok(observer) => {
             if config.syscalls == ObserveMode::Active {
                 set_attached(&observer, false);

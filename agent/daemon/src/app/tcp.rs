@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sabot_abi::{PEER_NODE, PEER_POD};
+use sabot_abi::{MAX_PEER_PREFIXES, PEER_NODE, PEER_POD, PEER_SERVICE};
 use sabot_core::model::World;
 
 use crate::config::{Config, ObserveMode};
@@ -70,11 +70,22 @@ pub(super) async fn follow_world(engine: Handle, observers: Arc<Observers>) {
     }
 }
 
+/// Whose address is whose: pods' and the node's, and those of Services as long as the cluster is asked for them. An address
+/// that a Service shares with a pod or the node is theirs, and what the table has no room for stays what it is without a
+/// Service.
 fn peers(world: &World) -> Vec<(PeerPrefix, u32)> {
+    const ROOM: usize = MAX_PEER_PREFIXES as usize / 2;
     let pods = world.pods.values().filter(|pod| !pod.host_network);
     let pods = pods.flat_map(|pod| pod.addresses.iter().map(|&address| (address, PEER_POD)));
     let node = world.node_addresses.iter().map(|&address| (address, PEER_NODE));
-    pods.chain(node)
+    let services = world.cluster.services.values();
+    let services = services.flat_map(|service| service.addresses.iter());
+    // What is said last holds.
+    services
+        .map(|&address| (address, PEER_SERVICE))
+        .take(ROOM)
+        .chain(pods)
+        .chain(node)
         // Loopback is loopback, also where it is the node's.
         .filter(|(address, _)| !address.is_loopback())
         .map(|(address, class): (IpAddr, u32)| (PeerPrefix::host(address), class))
@@ -87,5 +98,40 @@ pub(super) fn set_attached(observer: &TcpObserver, wanted: bool) {
         Err(error) => {
             tracing::warn!(%error, observing = wanted, "the TCP observer could not be changed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use sabot_core::model::{ObjectName, Service};
+
+    use super::*;
+
+    #[test]
+    fn services_are_a_class_of_their_own_unless_the_address_is_somebodys() {
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let service = Service {
+            addresses: ["10.96.0.10", "192.0.2.1"].map(address).into(),
+            ports: Vec::new(),
+            publishes_not_ready: false,
+            endpoints: Vec::new(),
+        };
+        let name = ObjectName {
+            namespace: "shop".into(),
+            name: "payments".into(),
+        };
+        let mut world = World::default();
+        world.node_addresses = [address("192.0.2.1"), address("127.0.0.1")].into();
+        world.cluster.services.insert(name.clone(), service);
+        // As the kernel's table keeps them.
+        let classes = |world: &World| peers(world).into_iter().collect::<BTreeMap<_, _>>();
+        let host = |text| PeerPrefix::host(address(text));
+        let expected = [(host("10.96.0.10"), PEER_SERVICE), (host("192.0.2.1"), PEER_NODE)];
+        assert_eq!(classes(&world), expected.into());
+        // Nobody asks the cluster for it any more.
+        world.cluster.services.remove(&name);
+        assert_eq!(classes(&world), [(host("192.0.2.1"), PEER_NODE)].into());
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn start_queries(identities: &Identities, hub: &EventHub) -> (Option<
         queries::start(&QueriesConfig::default(), identities, hub.clone()),
         |_| {
             (
-                "queries over UDP are seen at their sockets; those over TCP are not".to_owned(),
+                "queries over UDP are seen at their sockets, and over TCP those that a segment holds as a whole; the others are counted as unread".to_owned(),
                 String::new(),
             )
         },

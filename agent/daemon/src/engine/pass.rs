@@ -253,6 +253,7 @@ impl Engine {
         tracing::info!(%fault, change, message);
         self.events.publish(Event {
             time: SystemTime::now(),
+            container: None,
             kind: EventKind::Fault(FaultEvent {
                 fault: fault.clone(),
                 change,

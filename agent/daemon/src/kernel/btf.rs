@@ -2,10 +2,14 @@
 //!
 //! The eBPF programs can't be relocated when they are loaded, as C programs are, so that they are given offsets as globals.
 
+mod tracepoints;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+
+pub use self::tracepoints::MissingTracepoints;
 
 const KERNEL: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
@@ -27,6 +31,8 @@ pub enum BtfError {
     NoType { kind: &'static str, name: String },
     #[error("this kernel's `{structure}` has no member `{path}`")]
     NoMember { structure: String, path: String },
+    #[error(transparent)]
+    NoTracepoints(#[from] MissingTracepoints),
 }
 
 /// A type's kind, as the format numbers it.

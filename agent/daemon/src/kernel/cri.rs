@@ -172,6 +172,8 @@ fn load() -> Result<Ebpf, CriProgramError> {
 /// What the programs must know about the kernel's structures.
 fn globals() -> Result<Vec<(&'static str, u32)>, CriProgramError> {
     let btf = Btf::kernel()?;
+    btf.require_tracepoints(PROGRAMS.map(|(_, tracepoint)| tracepoint))
+        .map_err(BtfError::from)?;
     let mut globals = Vec::new();
     for (global, structure, member) in OFFSETS {
         globals.push((global, btf.offset(structure, member)?));

@@ -11,7 +11,7 @@ use sabot_abi::{
     DropKey, OwnerKey, Tally,
 };
 
-use super::btf::Btf;
+use super::btf::{Btf, BtfError};
 use super::object::{Named, ObjectError, OwnerTable};
 use super::offsets;
 
@@ -74,6 +74,7 @@ impl DropProgram {
     /// When the kernel doesn't describe its types, or refuses the object.
     pub fn attach(config: &DropProgramConfig) -> Result<(Self, RingBuf<MapData>), ObjectError> {
         let btf = Btf::kernel()?;
+        btf.require_tracepoints([PROGRAM]).map_err(BtfError::from)?;
         let reasons = Reasons::read(&btf);
         let wanted: &[Arguments] = if reasons.names.is_empty() {
             &[Arguments::Packet]

@@ -247,7 +247,7 @@ fn load(config: &SyscallProgramConfig) -> Result<(Ebpf, Vec<BtfError>), SyscallP
     let exempt: [u64; SYSCALL_BITMAP_WORDS] = bitmap(config.slow_exempt.iter().copied());
     let quiet: [u64; ERRNO_BITMAP_WORDS] = bitmap(config.quiet_errnos.iter().copied());
     let details = layout::details(&config.details);
-    let (offsets, missing) = layout::file_offsets();
+    let (offsets, missing) = layout::file_offsets(PROGRAMS).map_err(ObjectError::from)?;
     let object = EbpfLoader::new()
         .override_global("PID_NS_DEV", &dev, true)
         .override_global("PID_NS_INO", &ino, true)

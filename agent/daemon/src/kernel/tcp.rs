@@ -29,7 +29,7 @@ const PROGRAMS: [&str; 7] = [
     "tcp_probe",
     "tcp_cong_state_set",
 ];
-/// Since 5.18; without it a timer that ran out is seen when the segment is sent again.
+/// Since 5.19; without it a timer that ran out is seen when the segment is sent again.
 const OPTIONAL: &str = "tcp_cong_state_set";
 /// The tracepoint of retransmissions, and its programs: the first one needs an argument that it has since 6.17.
 const RETRANSMIT: &str = "tcp_retransmit_skb";
@@ -100,7 +100,8 @@ impl TcpPrograms {
     ///
     /// When this kernel doesn't describe its sockets, or refuses the object (no privilege, no raw tracepoints).
     pub fn load(ring_bytes: u32) -> Result<(Self, RingBuf<MapData>), ObjectError> {
-        let offsets = layout::offsets()?;
+        let needed = PROGRAMS.into_iter().filter(|name| *name != OPTIONAL);
+        let offsets = layout::offsets(needed.chain([RETRANSMIT]))?;
         let mut object = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
             .map_max_entries("EVENTS", ring_bytes)

@@ -33,7 +33,7 @@ fn register_counts(registry: &mut Registry, snapshot: &QuerySnapshot) {
     let families: [(&str, &str, Number); 5] = [
         (
             "dns_queries",
-            "DNS queries over UDP, each once however often it was sent.",
+            "DNS queries over UDP and TCP, each once however often it was sent.",
             |stats| stats.queries,
         ),
         (

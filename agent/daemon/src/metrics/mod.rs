@@ -7,6 +7,7 @@ mod cost;
 mod cri;
 mod dns;
 mod drops;
+mod exemplars;
 mod family;
 mod faults;
 mod http;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 
+pub use self::exemplars::Exemplars;
 pub use self::faults::DelaySource;
 pub use self::http::{HttpState, Probe, serve};
 pub use self::node::ReconcileDuration;
@@ -56,6 +58,8 @@ pub struct Sources {
     /// `None` unless the programs' runs are to be measured.
     pub costs: Option<Measuring>,
     pub kubernetes: KubeStatus,
+    /// `None`: histograms have none.
+    pub exemplars: Option<Exemplars>,
 }
 
 /// Everything that is measured, under one prefix.
@@ -100,7 +104,11 @@ impl Metrics {
             &self.sources.observers.unresolved(),
             &self.errors.read(),
         );
-        format.encode(&[&self.lasting, &registry])
+        let body = format.encode(&[&self.lasting, &registry])?;
+        Ok(match &self.sources.exemplars {
+            Some(exemplars) if format == Format::OpenMetrics => exemplars.annotate(self.prefix, &body),
+            _ => body,
+        })
     }
 
     async fn gather_faults(&self, registry: &mut Registry) {

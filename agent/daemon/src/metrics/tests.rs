@@ -46,6 +46,7 @@ fn sources(engine: Handle) -> Sources {
         reconcile: ReconcileDuration::default(),
         costs: None,
         kubernetes: KubeStatus::absent("none is wanted".into()),
+        exemplars: None,
     }
 }
 

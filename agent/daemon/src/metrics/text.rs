@@ -61,7 +61,7 @@ impl Format {
     }
 }
 
-/// Samples are the same in both formats, since we write neither timestamps nor exemplars. What differs: 0.0.4 knows no
+/// Samples are the same in both formats, since we write no timestamps, and exemplars are added afterwards. What differs: 0.0.4 knows no
 /// `UNIT`, `EOF` and `info`, and calls a counter by the name of its samples, with `_total`.
 fn to_text(open_metrics: &str) -> Result<String, std::fmt::Error> {
     let mut text = String::with_capacity(open_metrics.len());

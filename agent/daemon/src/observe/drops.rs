@@ -214,6 +214,7 @@ fn decode(program: &DropProgram, identities: &Identities, event: &sabot_abi::Dro
     let owner = identities.get(event.owner)?;
     Some(Event {
         time: clock::system_time(BootTime(event.time)),
+        container: identities.container(event.cgroup),
         kind: EventKind::Drop(DropEvent {
             owner,
             egress,

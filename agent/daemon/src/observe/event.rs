@@ -8,6 +8,7 @@ use sabot_core::model::FaultName;
 use tokio::sync::broadcast;
 
 use super::identity::Identity;
+use super::identity::containers::Container;
 
 /// The streams in which the kernel can lose events.
 pub const STREAM_CRI: &str = "cri";
@@ -21,6 +22,8 @@ pub const STREAM_TCP: &str = "tcp";
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     pub time: SystemTime,
+    /// In which it happened, or that it is about; a sandbox has no name.
+    pub container: Option<Arc<Container>>,
     pub kind: EventKind,
 }
 

@@ -3,6 +3,7 @@
 //! What happens in the kernel is told apart by the cookie of its network namespace, which no other namespace gets until the
 //! machine restarts, and on the node's own network by the socket's cgroup.
 
+pub mod containers;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::containers::{Container, Containers};
 use self::keys::{Cookies, cgroup_keys};
 use super::ring::OwnedTask;
 use crate::kernel::nsfs::OWN_NETNS;
@@ -125,6 +127,7 @@ impl Owners {
 pub struct Identities {
     owners: watch::Receiver<Arc<Owners>>,
     gone: Arc<Mutex<Gone>>,
+    containers: Containers,
     _task: Option<Arc<OwnedTask>>,
 }
 
@@ -134,8 +137,23 @@ impl Identities {
         Self {
             owners,
             gone: Arc::default(),
+            containers: Containers::default(),
             _task: None,
         }
+    }
+
+    /// Names containers, too.
+    pub fn with_containers(self, containers: Containers) -> Self {
+        Self { containers, ..self }
+    }
+
+    pub fn containers(&self) -> &Containers {
+        &self.containers
+    }
+
+    /// The container of a socket in this cgroup (0: it isn't known in which).
+    pub fn container(&self, cgroup: u64) -> Option<Arc<Container>> {
+        self.containers.of_cgroup(cgroup, 0)
     }
 
     pub fn watch(&self) -> watch::Receiver<Arc<Owners>> {
@@ -169,6 +187,7 @@ pub fn start(world: watch::Receiver<Arc<WorldUpdate>>) -> Identities {
     Identities {
         owners,
         gone,
+        containers: Containers::default(),
         _task: Some(Arc::new(OwnedTask::new(&task))),
     }
 }

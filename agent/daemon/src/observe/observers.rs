@@ -14,11 +14,15 @@ use super::event::{
     STREAM_CRI, STREAM_DNS, STREAM_DROPS, STREAM_PACKETS, STREAM_QUERIES, STREAM_SYSCALLS, STREAM_TCP,
 };
 use super::flows::{Flow, FlowQuery};
+use super::identity::containers::Containers;
 use super::packets::PacketObserver;
 use super::queries::{QueryObserver, QuerySnapshot};
 use super::source::{Audit, CriSummary, FlowsError, ObserveSource, SetTracingError, SyscallSummary};
 use super::syscalls::{CallKey, SyscallObserver, Tracing};
 use super::tcp::{TcpObserver, TcpSnapshot};
+
+/// What happened in a container, of all streams, whose container isn't known.
+const UNRESOLVED_CONTAINERS: &str = "containers";
 
 /// Reads what went wrong inside the fault programs, by [`INCIDENT_NAMES`].
 pub type Incidents = Box<dyn Fn() -> [u64; INCIDENT_COUNT as usize] + Send + Sync>;
@@ -35,6 +39,8 @@ pub struct Observers {
     pub queries: Option<QueryObserver>,
     pub tcp: Option<TcpObserver>,
     pub incidents: Option<Incidents>,
+    /// Names what happens in containers.
+    pub names: Containers,
 }
 
 /// How one stream of events stands.
@@ -127,9 +133,12 @@ impl Observers {
 
     /// Things that happened to nobody who is known, since the start, by stream.
     pub fn unresolved(&self) -> Vec<(&'static str, u64)> {
-        self.streams()
+        let streams = self.streams();
+        let owners = streams
             .iter()
-            .filter_map(|stream| Some((stream.name, stream.unresolved?)))
+            .filter_map(|stream| Some((stream.name, stream.unresolved?)));
+        owners
+            .chain([(UNRESOLVED_CONTAINERS, self.names.unresolved())])
             .collect()
     }
 
@@ -353,7 +362,10 @@ mod tests {
             observers.lost(),
             ["cri", "dns", "drops", "packets", "queries", "syscalls", "tcp"].map(|stream| (stream, 0))
         );
-        assert_eq!(observers.unresolved(), [("drops", 0), ("queries", 0), ("tcp", 0)]);
+        assert_eq!(
+            observers.unresolved(),
+            [("drops", 0), ("queries", 0), ("tcp", 0), ("containers", 0)]
+        );
         assert_eq!(observers.incident_counts()[2], ("no_counters", 2));
         assert!(observers.syscalls().is_empty() && observers.cri().is_empty());
         assert_eq!(observers.alive(), Ok(()));

@@ -132,6 +132,7 @@ fn decode(enricher: &mut impl Enricher, event: &sabot_abi::PacketEvent) -> Optio
     let place = enricher.place(Slot(event.slot), TargetId(event.target))?;
     Some(Event {
         time: clock::system_time(BootTime(event.time)),
+        container: None,
         kind: EventKind::Packet(PacketEvent {
             fault: place.fault.clone(),
             pod_namespace: place.pod_namespace.clone(),

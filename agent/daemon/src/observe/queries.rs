@@ -1,4 +1,4 @@
-//! What the node's pods ask DNS servers over UDP: how often, what they get for an answer, how long that takes, and what is
+//! What the node's pods ask DNS servers over UDP and TCP: how often, what they get for an answer, how long that takes, and what is
 //! never answered.
 //!
 //! A query that is sent again while it is open (same server, port, id and question) is a retry of the same query; its
@@ -299,6 +299,7 @@ impl Sweeper {
             match event {
                 Some(kind) => self.hub.publish(Event {
                     time: SystemTime::now(),
+                    container: self.identities.container(query.cgroup),
                     kind: EventKind::Dns(DnsEvent {
                         latency: since(query.time, boot_time().0),
                         ..kind
@@ -358,6 +359,7 @@ fn decode(identities: &Identities, event: &QueryEvent) -> Option<Event> {
     let kind = message.event(identities, outcome, Some(rcode))?;
     Some(Event {
         time: clock::system_time(BootTime(event.time)),
+        container: identities.container(event.cgroup),
         kind: EventKind::Dns(DnsEvent {
             latency: Duration::from_nanos(event.latency_ns),
             ..kind

@@ -56,6 +56,7 @@ impl StreamLoss {
         if total > before {
             hub.publish(Event {
                 time: SystemTime::now(),
+                container: None,
                 kind: EventKind::Lost {
                     stream: self.stream,
                     count: total - before,

@@ -28,6 +28,7 @@ pub use self::watching::{DEFAULT_PROCESSES, Tracing};
 use self::watching::{Numbers, check};
 use super::clock;
 use super::event::{Event, EventHub, EventKind, STREAM_SYSCALLS, SyscallEvent};
+use super::identity::containers::{Container, Containers};
 use super::names::{errno_name, syscall_name};
 use super::ring::{OwnedTask, StreamLoss, publish_from};
 use crate::kernel::btf::BtfError;
@@ -166,7 +167,11 @@ pub struct SyscallObserver {
 /// # Errors
 ///
 /// When the configuration is not usable, or this kernel or this process's privileges don't allow it.
-pub fn start(config: &SyscallsConfig, hub: EventHub) -> Result<SyscallObserver, SyscallsError> {
+pub fn start(
+    config: &SyscallsConfig,
+    containers: Containers,
+    hub: EventHub,
+) -> Result<SyscallObserver, SyscallsError> {
     let wanted = check(&config.tracing).map_err(SyscallsError::Invalid)?;
     let (watch, numbers) = Numbers::default().assign(&config.tracing, wanted);
     let (programs, ring) = SyscallPrograms::attach(&translate(config, watch)?)?;
@@ -183,7 +188,8 @@ pub fn start(config: &SyscallsConfig, hub: EventHub) -> Result<SyscallObserver, 
         Arc::clone(&loss),
         move |event: sabot_abi::SyscallEvent| {
             let label = read(&labels, |numbers| numbers.label(event.process));
-            Some(decode(&label, &event))
+            let container = containers.of_cgroup(event.cgroup, event.pid);
+            Some(decode(&label, container, &event))
         },
     )
     .map_err(SyscallsError::Ring)?;
@@ -333,9 +339,10 @@ fn lost_events(programs: Arc<SyscallPrograms>) -> impl Fn() -> u64 + Send + Sync
     }
 }
 
-fn decode(label: &str, event: &sabot_abi::SyscallEvent) -> Event {
+fn decode(label: &str, container: Option<Arc<Container>>, event: &sabot_abi::SyscallEvent) -> Event {
     Event {
         time: clock::system_time(BootTime(event.time)),
+        container,
         kind: EventKind::Syscall(SyscallEvent {
             process: label.to_owned(),
             comm: comm(&event.comm),

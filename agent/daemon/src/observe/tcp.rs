@@ -372,6 +372,7 @@ fn decode(identities: &Identities, event: &sabot_abi::TcpEvent) -> Option<Event>
     };
     Some(Event {
         time: clock::system_time(BootTime(event.time)),
+        container: identities.container(event.cgroup),
         kind: EventKind::Tcp(TcpEvent {
             owner: identities.get(event.owner)?,
             change,

@@ -22,10 +22,12 @@ use sabot_core::model::{ClusterWanted, World};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-pub use self::cri::{DEFAULT_SOCKETS, EndpointError, RuntimeEndpoint, Told};
+pub use self::cri::{
+    DEFAULT_SOCKETS, EndpointError, RuntimeContainer, RuntimeContainers, RuntimeEndpoint, Told,
+};
 pub use self::names::{LEAST_LIFETIME, MAX_ADDRESSES, Names};
 
-use self::cri::{CriState, Pace};
+use self::cri::{CriState, Outlets, Pace};
 use self::kube::{Connection, KubeState, KubeWorld};
 use crate::engine::handle::RuntimeState;
 
@@ -92,6 +94,8 @@ pub struct WorldUpdate {
 pub struct TargetsHandle {
     updates: watch::Receiver<Arc<WorldUpdate>>,
     wanted: Arc<watch::Sender<Wanted>>,
+    containers: watch::Receiver<Arc<RuntimeContainers>>,
+    poke: Arc<Notify>,
     names: Names,
     refreshes: mpsc::Sender<world::Refresh>,
     kube: watch::Receiver<Arc<KubeWorld>>,
@@ -107,6 +111,16 @@ impl TargetsHandle {
     /// Changes of the world.
     pub fn watch(&self) -> watch::Receiver<Arc<WorldUpdate>> {
         self.updates.clone()
+    }
+
+    /// The containers that the runtime has. No part of the world: no fault depends on them.
+    pub fn containers(&self) -> watch::Receiver<Arc<RuntimeContainers>> {
+        self.containers.clone()
+    }
+
+    /// Makes the next look at the runtime come at once.
+    pub fn look(&self) {
+        self.poke.notify_one();
     }
 
     /// What learns the addresses of names.
@@ -175,12 +189,17 @@ pub fn start_in(
         with_events: config.runtime_poll_with_events,
         call_timeout: config.runtime_timeout,
     };
-    tokio::spawn(cri::run(
-        config.runtime_endpoint,
-        pace,
-        cri,
-        poke.clone(),
+    let (sender, containers) = watch::channel(Arc::default());
+    let outlets = Outlets {
+        state: cri,
+        containers: sender,
         listener,
-    ));
-    world::start(config.node_name, pods, cluster, poke, config.inspect_interval)
+    };
+    tokio::spawn(cri::run(config.runtime_endpoint, pace, outlets, poke.clone()));
+    let runtime = world::Runtime {
+        pods,
+        containers,
+        poke,
+    };
+    world::start(config.node_name, runtime, cluster, config.inspect_interval)
 }

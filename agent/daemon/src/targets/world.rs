@@ -20,20 +20,31 @@ use super::interface::{self, NodeNetwork};
 use super::kube::{self, Connection, KubeState, KubeWorld};
 use super::names::{Addresses, Names};
 use super::netns::target_devices;
-use super::{TargetsHandle, Wanted, WorldUpdate};
+use super::{RuntimeContainers, TargetsHandle, Wanted, WorldUpdate};
 use crate::kernel::boot_time;
 use crate::kernel::nsfs::netns_id;
 
 /// Refreshes that may wait; each waits for a few milliseconds at most.
 const REFRESH_QUEUE: usize = 64;
 
+/// What the container runtime says, and a way to make it look at once.
+pub(super) struct Runtime {
+    pub(super) pods: watch::Receiver<CriState>,
+    pub(super) containers: watch::Receiver<Arc<RuntimeContainers>>,
+    pub(super) poke: Arc<Notify>,
+}
+
 pub(super) fn start(
     node_name: String,
-    cri: watch::Receiver<CriState>,
+    runtime: Runtime,
     cluster: Connection,
-    poke: Arc<Notify>,
     every: Duration,
 ) -> TargetsHandle {
+    let Runtime {
+        pods: cri,
+        containers,
+        poke,
+    } = runtime;
     let names = Names::default();
     let addresses = names.watch();
     let kube_state = cluster.status().watch();
@@ -56,7 +67,7 @@ pub(super) fn start(
         told: kube.borrow().clone(),
         kube: kube.clone(),
         kube_state: kube_state.clone(),
-        poke,
+        poke: poke.clone(),
         wanted,
         requests,
         updates,
@@ -68,6 +79,8 @@ pub(super) fn start(
     let handle = TargetsHandle {
         updates: receiver,
         wanted: Arc::new(wanted_sender),
+        containers,
+        poke,
         names,
         refreshes,
         kube,

@@ -1,6 +1,7 @@
 //! DNS queries of a pod, beside what a real client and a real server make of them.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,6 +185,76 @@ fn every_query_is_counted_by_what_was_answered() {
             assert_eq!(*event.owner, *identity("1"));
         }
     }
+}
+
+#[test]
+fn queries_over_tcp_are_counted_like_others() {
+    let rig = Rig::new();
+    let (pod, peer) = (rig.lab.pod(0), rig.lab.pod(1));
+    for ip in [peer.ipv4(), peer.ipv6()] {
+        let server = Dnsmasq::start(peer.netns(), ip).unwrap();
+        let mut observed = Observed::of(&[pod, peer]);
+        let known = server.ask(pod.netns(), &["+tcp"], KNOWN_NAME, 20).unwrap();
+        assert_all(&known, "NOERROR");
+        let refused = server
+            .ask(pod.netns(), &["+tcp", "-t", "AAAA"], FOREIGN_NAME, 5)
+            .unwrap();
+        assert_all(&refused, "REFUSED");
+        let stats = observed.settled(1, 25);
+        assert_eq!((stats.queries, stats.retries), (25, 0));
+        assert_eq!(responses(&stats), [("NOERROR", 20), ("REFUSED", 5)]);
+        assert_eq!((stats.unanswered, stats.late, stats.unmatched), (0, 0, 0));
+        assert_eq!(stats.latency.count(), 25);
+        assert_eq!(observed.stats(2), QueryStats::default());
+        assert!(wait_until(PATIENCE, LOOK, || observed.events.len() >= 5));
+        for event in observed.dns_events() {
+            assert_eq!((event.rcode, event.server), (Some("REFUSED"), ip));
+            assert_eq!((event.name.as_str(), event.kind.as_str()), (FOREIGN_NAME, "AAAA"));
+        }
+    }
+}
+
+/// A query for the root's name servers, with its length before it.
+fn root_query() -> Vec<u8> {
+    let mut message = vec![0xff, 0xff, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    message.extend([0, 0, 2, 0, 1]);
+    let length = u16::try_from(message.len()).unwrap().to_be_bytes();
+    [length.to_vec(), message].concat()
+}
+
+#[test]
+fn what_a_segment_does_not_hold_as_a_whole_is_counted_as_unread() {
+    let rig = Rig::new();
+    let (pod, peer) = (rig.lab.pod(0), rig.lab.pod(1));
+    let server = SocketAddr::new(peer.ipv4(), 53);
+    let listener = peer.netns().run(|| TcpListener::bind(server)).unwrap();
+    let observed = Observed::of(&[pod]);
+    let mut stream = pod.netns().run(|| TcpStream::connect(server)).unwrap();
+    let (_accepted, _) = listener.accept().unwrap();
+    // Each write is a segment.
+    stream.set_nodelay(true).unwrap();
+    let query = root_query();
+    let mut seen = |bytes: &[u8], expected: (u64, u64)| {
+        stream.write_all(bytes).unwrap();
+        let mut counts = (0, 0);
+        let settled = wait_until(PATIENCE, LOOK, || {
+            let snapshot = observed.observer.snapshot().unwrap();
+            let [_, (_, unread)] = snapshot.unrecorded;
+            counts = (snapshot.owners[&identity("1")].queries, unread);
+            counts == expected
+        });
+        assert!(
+            settled,
+            "queries and what is unread: {counts:?}, not {expected:?}"
+        );
+    };
+    seen(&query[..2], (0, 1));
+    seen(&query[2..], (0, 2));
+    // A whole one, and the beginning of the next.
+    seen(&[&query, &query[..4]].concat(), (1, 3));
+    seen(&query[4..], (1, 4));
+    // The same once more is a retry.
+    seen(&query, (1, 4));
 }
 
 #[test]

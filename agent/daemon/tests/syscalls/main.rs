@@ -99,6 +99,7 @@ async fn what_was_traced_is_scraped() {
         reconcile: ReconcileDuration::default(),
         costs: None,
         kubernetes: KubeStatus::absent("none is wanted".into()),
+        exemplars: None,
     };
     let text = Metrics::new("sabot", sources).render(Format::Text).await.unwrap();
     for line in [

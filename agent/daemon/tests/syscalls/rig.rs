@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::gettid;
 use sabotd::observe::event::{Event, EventHub, EventKind, SyscallEvent};
+use sabotd::observe::identity::containers::Containers;
 use sabotd::observe::names::syscall_number;
 use sabotd::observe::syscalls::{SyscallObserver, SyscallSnapshot, SyscallsConfig, Tracing, start};
 use tempfile::TempDir;
@@ -41,7 +42,7 @@ pub(crate) fn observe(
         slow_threshold,
         ..SyscallsConfig::default()
     };
-    let observer = start(&config, hub).expect("root is needed to trace syscalls");
+    let observer = start(&config, Containers::default(), hub).expect("root is needed to trace syscalls");
     (observer, events)
 }
 

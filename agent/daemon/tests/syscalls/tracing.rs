@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use sabotd::observe::event::EventHub;
+use sabotd::observe::identity::containers::Containers;
 use sabotd::observe::syscalls::{SyscallObserver, SyscallsConfig, SyscallsError, Tracing, start};
 use tokio::sync::broadcast::error::TryRecvError;
 
@@ -177,7 +178,7 @@ async fn a_cgroup_is_traced_with_all_that_is_below_it() {
         slow_threshold: None,
         ..SyscallsConfig::default()
     };
-    let observer = start(&config, hub).expect("root is needed to trace syscalls");
+    let observer = start(&config, Containers::default(), hub).expect("root is needed to trace syscalls");
     let cat = format!("{} cat /no/1 /no/2", program.path.display());
     cgroup.run(&cat);
     let missing = |observer: &SyscallObserver| {

@@ -38,7 +38,6 @@ pub fn of(net: u64, sock: u64) -> Option<u32> {
     let cookie = read::<u64>(net, offset!(NET.net_cookie))?;
     let owner = get(cookie, 0)?;
     if owner == NODE_OWNER
-        && sock != 0
         && let Some(pod) = cgroup(sock).and_then(|cgroup| get(cookie, cgroup))
     {
         return Some(pod);
@@ -52,9 +51,10 @@ fn get(cookie: u64, cgroup: u64) -> Option<u32> {
     unsafe { OWNERS.get(OwnerKey { cookie, cgroup }) }.copied()
 }
 
+/// The id of a socket's cgroup (v2); `None` where it has none, or there is no socket.
 #[inline(always)]
-fn cgroup(sock: u64) -> Option<u64> {
-    if offset!(NET.sock_cgroup) == NO_OFFSET {
+pub fn cgroup(sock: u64) -> Option<u64> {
+    if sock == 0 || offset!(NET.sock_cgroup) == NO_OFFSET {
         return None;
     }
     let state = read::<u8>(sock, offset!(NET.sock_state))?;

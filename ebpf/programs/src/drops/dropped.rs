@@ -88,7 +88,7 @@ pub fn record(drop: &Drop) -> Result<(), Loss> {
     let packet = Packet::of(drop.skb);
     let counted = counts::add(&key, &packet.wire);
     if key.injected == 0 {
-        events::emit(&key, &packet)?;
+        events::emit(&key, &packet, owners::cgroup(place.sock).unwrap_or(0))?;
     }
     counted
 }

@@ -28,7 +28,7 @@ const SECOND: u64 = 1_000_000_000;
 ///
 /// [`Loss::Suppressed`] beyond the bound, [`Loss::Event`] when the ring is full.
 #[inline(always)]
-pub fn emit(key: &DropKey, packet: &Packet) -> Result<(), Loss> {
+pub fn emit(key: &DropKey, packet: &Packet, cgroup: u64) -> Result<(), Loss> {
     // SAFETY: the helper takes nothing and only reads a clock.
     let time = unsafe { bpf_ktime_get_boot_ns() };
     if !is_within_bound(time) {
@@ -45,6 +45,7 @@ pub fn emit(key: &DropKey, packet: &Packet) -> Result<(), Loss> {
         protocol: packet.protocol as u32,
         source: packet.source,
         destination: packet.destination,
+        cgroup,
         source_port: packet.source_port,
         destination_port: packet.destination_port,
         reserved: 0,

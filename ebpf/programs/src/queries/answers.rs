@@ -10,8 +10,8 @@ use sabot_abi::{
 };
 
 use crate::counts::{self, Loss, increase};
-use crate::datagram::{Datagram, Server, owner};
-use crate::{open, owners, waking};
+use crate::datagram::{Seen, Server};
+use crate::{open, waking};
 
 /// The daemon sets the size.
 #[map]
@@ -26,24 +26,11 @@ static SLOW_THRESHOLD: Global<u64> = Global::new(0);
 /// What could not be recorded.
 #[inline(always)]
 pub fn try_receive(ctx: &SkBuffContext) -> Result<(), Loss> {
-    let Some(datagram) = Datagram::of(ctx, Server::Source) else {
+    let Some(Seen { key, message, .. }) = Seen::of(ctx, Server::Source)? else {
         return Ok(());
     };
-    let Some(message) = datagram.message(ctx, Server::Source)? else {
+    let Some(counts) = counts::of(key.owner) else {
         return Ok(());
-    };
-    let Some(owner) = owner(ctx) else {
-        owners::count_unresolved();
-        return Ok(());
-    };
-    let Some(counts) = counts::of(owner) else {
-        return Ok(());
-    };
-    let key = QueryKey {
-        server: datagram.server,
-        owner,
-        port: datagram.client_port,
-        id: message.id,
     };
     let Some(query) = open::get(&key) else {
         increase(&mut counts.unmatched, 1);
@@ -95,6 +82,7 @@ fn emit(key: &QueryKey, query: &Query, time: u64, latency: u64, rcode: u32) -> R
     unsafe {
         (*event).time = time;
         (*event).latency_ns = latency;
+        (*event).cgroup = query.cgroup;
         (*event).key = *key;
         (*event).rcode = rcode;
         (*event).length = query.length;

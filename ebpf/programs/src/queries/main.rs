@@ -1,10 +1,11 @@
-//! What the node's pods ask DNS servers over UDP, and what they get for an answer.
+//! What the node's pods ask DNS servers over UDP and TCP, and what they get for an answer.
 //!
 //! A query is seen where its socket's packet leaves the IP layer, before any fault on the pod's devices, and an answer where
 //! its socket takes it, behind all of them: what is measured is what the client sees. At the tracepoints of the devices an
 //! answer that a fault drops would pass for received, and a query that a fault holds back would seem to begin late.
 //!
-//! Queries over TCP are not seen: a message may begin anywhere in a segment.
+//! Over TCP a message may begin anywhere in a segment. Those are seen that are the first in theirs and end there, as queries
+//! and most answers are; all else on the DNS port is counted as unread.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]

@@ -8,14 +8,20 @@ use aya_ebpf::programs::SkBuffContext;
 use sabot_abi::{DNS_QUESTION_ROOM, QUERY_OPEN, Query, QueryKey};
 
 use crate::counts::{self, Loss, increase};
-use crate::datagram::{Datagram, Server, owner};
-use crate::owners;
+use crate::datagram::{Seen, Server};
 
 /// The daemon sets the size, and removes what nobody answers.
 #[map]
 static OPEN: HashMap<QueryKey, Query> = HashMap::with_max_entries(8192, 0);
 
-const WORDS: usize = DNS_QUESTION_ROOM / size_of::<u64>();
+/// No query is older than this one.
+static EMPTY: Query = Query {
+    time: u64::MAX,
+    cgroup: 0,
+    state: QUERY_OPEN,
+    length: 0,
+    question: [0; DNS_QUESTION_ROOM],
+};
 
 #[inline(always)]
 pub fn get(key: &QueryKey) -> Option<&'static Query> {
@@ -35,77 +41,45 @@ pub fn remove(key: &QueryKey) -> bool {
 /// What could not be recorded.
 #[inline(always)]
 pub fn try_send(ctx: &SkBuffContext) -> Result<(), Loss> {
-    let Some(datagram) = Datagram::of(ctx, Server::Destination) else {
+    let Some(Seen { key, client, message }) = Seen::of(ctx, Server::Destination)? else {
         return Ok(());
     };
-    let Some(message) = datagram.message(ctx, Server::Destination)? else {
-        return Ok(());
-    };
-    let Some(owner) = owner(ctx) else {
-        owners::count_unresolved();
-        return Ok(());
-    };
-    let key = QueryKey {
-        server: datagram.server,
-        owner,
-        port: datagram.client_port,
-        id: message.id,
-    };
-    // What is compared with the question of a retry includes the room behind it.
-    let mut query = Query {
-        time: now(),
-        state: QUERY_OPEN,
-        length: 0,
-        question: [0; DNS_QUESTION_ROOM],
-    };
-    query.length = message.copy_question(ctx, &mut query.question);
-    note(&key, &query)
-}
-
-#[inline(always)]
-fn note(key: &QueryKey, query: &Query) -> Result<(), Loss> {
     let counts = counts::of(key.owner);
-    match get(key) {
-        None => {
-            if let Some(counts) = counts {
-                increase(&mut counts.queries, 1);
-            }
-            OPEN.insert(key, query, BPF_NOEXIST.into())
-                .map_err(|_| Loss::Open)
+    let before = entry(&key);
+    let was_open = before.as_ref().is_some_and(|query| query.state == QUERY_OPEN);
+    if was_open && before.as_ref().is_some_and(|query| message.asks(ctx, query)) {
+        if let Some(counts) = counts {
+            increase(&mut counts.retries, 1);
         }
-        Some(before) if before.state == QUERY_OPEN && is_same(before, query) => {
-            if let Some(counts) = counts {
-                increase(&mut counts.retries, 1);
-            }
-            Ok(())
-        }
-        Some(before) => {
-            if let Some(counts) = counts {
-                increase(&mut counts.queries, 1);
-                if before.state == QUERY_OPEN {
-                    increase(&mut counts.replaced, 1);
-                }
-            }
-            OPEN.insert(key, query, 0).map_err(|_| Loss::Open)
+        return Ok(());
+    }
+    if let Some(counts) = counts {
+        increase(&mut counts.queries, 1);
+        if was_open {
+            increase(&mut counts.replaced, 1);
         }
     }
+    // It is filled in where it stands: the programs' stack has no room for it.
+    let query = match before {
+        Some(query) => query,
+        None => {
+            let empty: &'static Query = &EMPTY;
+            OPEN.insert(&key, empty, BPF_NOEXIST.into())
+                .map_err(|_| Loss::Open)?;
+            entry(&key).ok_or(Loss::Open)?
+        }
+    };
+    query.time = now();
+    query.cgroup = client.cgroup();
+    query.state = QUERY_OPEN;
+    query.length = message.copy_question(ctx, &mut query.question);
+    Ok(())
 }
 
-/// Whether both ask the same.
 #[inline(always)]
-fn is_same(one: &Query, other: &Query) -> bool {
-    // SAFETY: both are plain bytes, as long as that many words, and stand behind two words and two half words.
-    let (one, other) = unsafe {
-        (
-            &*one.question.as_ptr().cast::<[u64; WORDS]>(),
-            &*other.question.as_ptr().cast::<[u64; WORDS]>(),
-        )
-    };
-    let mut differences = 0;
-    for index in 0..WORDS {
-        differences |= one[index] ^ other[index];
-    }
-    differences == 0
+fn entry(key: &QueryKey) -> Option<&'static mut Query> {
+    // SAFETY: as in [`get`]; a client doesn't send two queries with one id at once.
+    OPEN.get_ptr_mut(key).map(|query| unsafe { &mut *query })
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! Slow and failed calls, one by one.
 
 use aya_ebpf::Global;
+use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
 use sabot_abi::{ERRNO_BITMAP_WORDS, SYSCALL_ARGUMENTS, SYSCALL_BITMAP_WORDS, SyscallEvent, SyscallFile};
@@ -63,6 +64,7 @@ pub fn emit(ended: &Ended<'_>) -> Result<(), Loss> {
         (&raw mut (*event).tid).write(ended.call.tid);
         (&raw mut (*event).process).write(ended.call.process);
         (&raw mut (*event).syscall).write(ended.call.syscall);
+        (&raw mut (*event).cgroup).write(bpf_get_current_cgroup_id());
         (&raw mut (*event).result).write(ended.result);
         (&raw mut (*event).comm).write(ended.comm.bytes());
         (&raw mut (*event).arguments).write([0; SYSCALL_ARGUMENTS]);

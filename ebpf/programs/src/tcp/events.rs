@@ -23,6 +23,7 @@ pub fn emit(time: u64, owner: u32, kind: u32, errno: u32, ends: &Ends) {
         time,
         local: ends.local,
         remote: ends.remote,
+        cgroup: ends.cgroup,
         owner,
         kind,
         errno,

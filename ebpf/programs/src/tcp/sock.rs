@@ -67,7 +67,7 @@ pub struct Sock(u64);
 #[derive(Clone, Copy)]
 pub struct Buffer(u64);
 
-/// The ends of a connection; IPv4 addresses are IPv4-mapped.
+/// The ends of a connection, as the socket has them; IPv4 addresses are IPv4-mapped.
 #[derive(Clone, Copy)]
 pub struct Ends {
     pub local: [u8; 16],
@@ -75,6 +75,8 @@ pub struct Ends {
     /// Host byte order.
     pub local_port: u16,
     pub remote_port: u16,
+    /// The id of the socket's cgroup; 0 where it isn't known.
+    pub cgroup: u64,
 }
 
 impl Ends {
@@ -83,6 +85,7 @@ impl Ends {
         remote: [0; 16],
         local_port: 0,
         remote_port: 0,
+        cgroup: 0,
     };
 }
 
@@ -152,6 +155,7 @@ impl Sock {
             remote,
             local_port: self.local_port(),
             remote_port: u16::from_be(read(self.0, offset!(remote_port))),
+            cgroup: self.cgroup(),
         }
     }
 

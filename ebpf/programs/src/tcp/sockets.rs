@@ -25,6 +25,7 @@ static EMPTY: TcpSocket = TcpSocket {
     bytes_received: 0,
     local: [0; 16],
     remote: [0; 16],
+    cgroup: 0,
     owner: NO_OWNER,
     peer: 0,
     retransmits: 0,
@@ -160,6 +161,7 @@ pub fn ends(entry: &TcpSocket) -> Ends {
         remote: entry.remote,
         local_port: entry.local_port,
         remote_port: entry.remote_port,
+        cgroup: entry.cgroup,
     }
 }
 
@@ -282,6 +284,7 @@ fn enter(sock: Sock) -> Option<&'static mut TcpSocket> {
     entry.remote = ends.remote;
     entry.local_port = ends.local_port;
     entry.remote_port = ends.remote_port;
+    entry.cgroup = ends.cgroup;
     entry.peer = peers::class(ends.remote);
     entry.owner = owners::of(sock).unwrap_or(NO_OWNER);
     Some(entry)

@@ -7,6 +7,7 @@ fn event(kind: v1::event::Kind) -> EventDoc {
     let wire = v1::Event {
         time: Some(timestamp_to_proto(now())),
         kind: Some(kind),
+        container_ref: None,
     };
     wire.try_into().expect("it is understood")
 }
@@ -291,6 +292,37 @@ fn the_json_of_an_event_names_its_type() {
     assert_eq!(
         value(Kind::Lost(lost())),
         json!({"time": time, "type": "lost", "stream": "watch", "count": 7})
+    );
+}
+
+#[test]
+fn an_event_in_a_container_names_it() {
+    let within = |name: &str, pod| v1::Event {
+        time: Some(timestamp_to_proto(now())),
+        kind: Some(v1::event::Kind::Tcp(refused())),
+        container_ref: Some(v1::ContainerRef {
+            name: name.into(),
+            id: "19ab".into(),
+            pod,
+        }),
+    };
+    let line = |event: v1::Event| event_line(&event.try_into().expect("it is understood"));
+    let start = "2030-03-17T17:46:40.000Z tcp connect-failed ECONNREFUSED at team-a/web-0 10.0.0.1:40000 -> [fd00::2]:80";
+    let in_pod = within("main", packet().pod);
+    assert_eq!(
+        line(in_pod.clone()),
+        format!("{start}, container team-a/web-0/main")
+    );
+    assert_eq!(line(within("main", None)), format!("{start}, container main"));
+    assert_eq!(
+        line(within("", packet().pod)),
+        format!("{start}, sandbox team-a/web-0")
+    );
+    let doc = EventDoc::try_from(in_pod).expect("it is understood");
+    let json = serde_json::to_value(doc).expect("JSON");
+    assert_eq!(
+        json["containerRef"],
+        json!({"name": "main", "id": "19ab", "pod": {"namespace": "team-a", "name": "web-0"}})
     );
 }
 

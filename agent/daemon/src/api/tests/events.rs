@@ -1,3 +1,5 @@
+mod containers;
+
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
@@ -97,6 +99,7 @@ fn samples() -> Vec<EventKind> {
 fn publish(fixture: &Fixture, kind: EventKind) {
     fixture.events.publish(Event {
         time: SystemTime::now(),
+        container: None,
         kind,
     });
 }

@@ -27,12 +27,19 @@ pub(super) fn details(known: &[(u32, SyscallDetail)]) -> [SyscallDetail; SYSCALL
 }
 
 /// The offsets, and why some of them are missing. Where a group is incomplete, events lack what it leads to.
-pub(super) fn file_offsets() -> (FileOffsets, Vec<BtfError>) {
+///
+/// # Errors
+///
+/// When this kernel lacks one of these tracepoints; one that doesn't describe its types may have them.
+pub(super) fn file_offsets(
+    tracepoints: impl IntoIterator<Item = &'static str>,
+) -> Result<(FileOffsets, Vec<BtfError>), BtfError> {
     let mut offsets = FileOffsets::default();
     let btf = match Btf::kernel() {
         Ok(btf) => btf,
-        Err(error) => return (offsets, vec![error]),
+        Err(error) => return Ok((offsets, vec![error])),
     };
+    btf.require_tracepoints(tracepoints)?;
     let groups: [(u32, Group); 4] = [
         (FILE_OFFSETS_FILE, file),
         (FILE_OFFSETS_NAME, name),
@@ -46,7 +53,7 @@ pub(super) fn file_offsets() -> (FileOffsets, Vec<BtfError>) {
             Err(error) => missing.push(error),
         }
     }
-    (offsets, missing)
+    Ok((offsets, missing))
 }
 
 type Group = fn(&Btf, &mut FileOffsets) -> Result<(), BtfError>;
@@ -95,7 +102,7 @@ mod tests {
 
     #[test]
     fn this_kernel_describes_its_files() {
-        let (offsets, missing) = file_offsets();
+        let (offsets, missing) = file_offsets([]).expect("no tracepoint is asked for");
         assert!(missing.is_empty(), "{missing:?}");
         let all = FILE_OFFSETS_FILE | FILE_OFFSETS_NAME | FILE_OFFSETS_SOCKET | FILE_OFFSETS_UNIX;
         assert_eq!(offsets.known, all);

@@ -8,9 +8,10 @@ use crate::kernel::btf::{Btf, BtfError};
 ///
 /// # Errors
 ///
-/// When it has none, or lacks something that the programs can't do without.
-pub(super) fn offsets() -> Result<TcpOffsets, BtfError> {
+/// When it has none, or lacks one of these tracepoints, or something that the programs can't do without.
+pub(super) fn offsets(tracepoints: impl Iterator<Item = &'static str>) -> Result<TcpOffsets, BtfError> {
     let kernel = Btf::kernel()?;
+    kernel.require_tracepoints(tracepoints)?;
     let sock = |path| kernel.offset("sock", path);
     let tcp = |path| kernel.offset("tcp_sock", path);
     let optional = |structure, path| kernel.offset(structure, path).unwrap_or(NO_OFFSET);

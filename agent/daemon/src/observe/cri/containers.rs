@@ -3,6 +3,7 @@
 //! It tells also of what nobody asked for, as of a container that ends by itself. Who asked, how long that took and what
 //! failed it doesn't tell.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +11,7 @@ use sabot_proto::runtime::v1::{ContainerEventResponse, ContainerEventType, PodSa
 use tokio::sync::mpsc;
 
 use super::operations::Subject;
-use super::places::{Places, PodName, Sandboxes};
+use super::places::{Known, Places, PodName};
 use crate::observe::event::{ContainerEvent, Event, EventHub, EventKind};
 use crate::observe::ring::OwnedTask;
 use crate::targets::Told;
@@ -36,8 +37,8 @@ pub struct ContainerObserver {
 }
 
 /// Begins to listen; events go to `hub`. Must be called within a tokio runtime.
-pub fn start(mut told: mpsc::Receiver<Told>, sandboxes: Sandboxes, hub: EventHub) -> ContainerObserver {
-    let state = Arc::new(Mutex::new(State::new(sandboxes)));
+pub fn start(mut told: mpsc::Receiver<Told>, known: Known, hub: EventHub) -> ContainerObserver {
+    let state = Arc::new(Mutex::new(State::new(known)));
     let hearing = Arc::clone(&state);
     let task = tokio::spawn(async move {
         while let Some(told) = told.recv().await {
@@ -63,16 +64,16 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 struct State {
     places: Places,
-    sandboxes: Sandboxes,
+    known: Known,
     counted: ContainerSnapshot,
     has_begun: bool,
 }
 
 impl State {
-    fn new(sandboxes: Sandboxes) -> Self {
+    fn new(known: Known) -> Self {
         Self {
             places: Places::default(),
-            sandboxes,
+            known,
             counted: ContainerSnapshot::default(),
             has_begun: false,
         }
@@ -93,16 +94,25 @@ impl State {
         let change = change(event.container_event_type);
         self.counted.changes[change] += 1;
         let time = time(event.created_at);
-        let subject = self.subject(event.container_id, event.pod_sandbox_status);
+        let named = event.containers_statuses.into_iter().filter_map(|status| {
+            let name = status.metadata?.name;
+            Some((status.id, name))
+        });
+        let names: BTreeMap<_, _> = named.collect();
+        let mut subject = self.subject(event.container_id, event.pod_sandbox_status);
+        subject.container_name = names.get(&subject.container).cloned().unwrap_or_default();
         let operation = match change {
             DELETED if subject.container.is_empty() => "RemovePodSandbox",
             DELETED => "RemoveContainer",
             _ => "",
         };
         self.places.learn(operation, &subject);
+        self.known.learn(&subject);
+        let container = self.known.container(&subject);
         let (pod_namespace, pod_name) = subject.pod.unwrap_or_default();
         Event {
             time,
+            container,
             kind: EventKind::Container(ContainerEvent {
                 change: CHANGES[change],
                 pod_namespace,
@@ -124,13 +134,13 @@ impl State {
             }
             None => {
                 subject.sandbox = id;
-                self.places.complete(&mut subject, &self.sandboxes);
+                self.places.complete(&mut subject, &self.known.sandboxes);
                 if subject.pod.is_none() {
                     subject.container = std::mem::take(&mut subject.sandbox);
                 }
             }
         }
-        self.places.complete(&mut subject, &self.sandboxes);
+        self.places.complete(&mut subject, &self.known.sandboxes);
         subject
     }
 }
@@ -179,13 +189,14 @@ mod tests {
             container_event_type: kind,
             created_at: 1_000_000_007,
             pod_sandbox_status: status,
+            containers_statuses: Vec::new(),
         }))
     }
 
     fn state() -> State {
-        State::new(Box::new(|id| {
+        State::new(Known::new(Box::new(|id| {
             (id == "old").then(|| ("team-b".to_owned(), "db".to_owned()))
-        }))
+        })))
     }
 
     /// Change, pod, sandbox, container.

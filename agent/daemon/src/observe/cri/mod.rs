@@ -30,7 +30,7 @@ use sabot_core::model::BootTime;
 
 pub use self::book::{BOUNDS, OperationStats};
 pub use self::operations::UNKNOWN;
-pub use self::places::{PodName, Sandboxes};
+pub use self::places::{Known, PodName, Sandboxes};
 
 use self::connection::{Ended, News};
 use self::message::Message;
@@ -83,9 +83,9 @@ pub struct CriObserver {
 /// # Errors
 ///
 /// When this kernel or this process's privileges don't allow it.
-pub fn start(locate: Locate, sandboxes: Sandboxes, hub: EventHub) -> Result<CriObserver, CriError> {
+pub fn start(locate: Locate, known: Known, hub: EventHub) -> Result<CriObserver, CriError> {
     let (programs, ring) = CriPrograms::attach()?;
-    let state = Arc::new(Mutex::new(State::new(programs, sandboxes)));
+    let state = Arc::new(Mutex::new(State::new(programs, known)));
     lock(&state).follow(&locate);
     let loss = Arc::new(StreamLoss::new(STREAM_CRI, lost_chunks(Arc::clone(&state))));
     let (reading, publisher) = (Arc::clone(&state), hub.clone());
@@ -136,19 +136,19 @@ struct State {
     observed: Option<SocketFile>,
     table: Table,
     places: Places,
-    sandboxes: Sandboxes,
+    known: Known,
     counted: CriSnapshot,
     own_pid: u32,
 }
 
 impl State {
-    fn new(programs: CriPrograms, sandboxes: Sandboxes) -> Self {
+    fn new(programs: CriPrograms, known: Known) -> Self {
         Self {
             programs,
             observed: None,
             table: Table::new(),
             places: Places::default(),
-            sandboxes,
+            known,
             counted: CriSnapshot::default(),
             own_pid: std::process::id(),
         }
@@ -204,16 +204,19 @@ impl State {
         let request = Message::of_grpc(&ended.request);
         let answer = Message::of_grpc(&ended.answer).filter(|_| ended.outcome == OK);
         let mut subject = Subject::of(ended.operation, request, answer);
-        self.places.complete(&mut subject, &self.sandboxes);
+        self.places.complete(&mut subject, &self.known.sandboxes);
         if ended.outcome == OK {
             self.places.learn(ended.operation, &subject);
+            self.known.learn(&subject);
         }
         if !deserves_event(ended.operation, ended.outcome, duration) {
             return None;
         }
+        let container = self.known.container(&subject);
         let (pod_namespace, pod_name) = subject.pod.unwrap_or_default();
         Some(Event {
             time: clock::system_time(BootTime(ended.end)),
+            container,
             kind: EventKind::Cri(CriEvent {
                 operation: ended.operation,
                 pod_namespace,

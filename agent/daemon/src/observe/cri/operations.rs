@@ -127,6 +127,7 @@ fn is_image(message: Message<'_>) -> bool {
 pub(super) struct Subject {
     pub(super) sandbox: String,
     pub(super) container: String,
+    pub(super) container_name: String,
     pub(super) image: String,
     /// Namespace and name.
     pub(super) pod: Option<(String, String)>,
@@ -147,6 +148,7 @@ impl Subject {
             "CreateContainer" => Self {
                 sandbox: text(request),
                 container: text(answer),
+                container_name: text(part(2).and_then(|config| config.message(1))),
                 image: text(part(2).and_then(|config| config.message(2))),
                 pod: part(3).and_then(pod),
             },
@@ -354,6 +356,7 @@ mod tests {
             Subject {
                 sandbox: ID.into(),
                 container: "made".into(),
+                container_name: "main".into(),
                 image: "busybox:1".into(),
                 pod: Some(("team-a".into(), "web".into())),
             }

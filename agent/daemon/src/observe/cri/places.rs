@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use super::operations::Subject;
+use crate::observe::identity::containers::{Container, Containers};
 
 /// Sandboxes and containers that are remembered, of each; the oldest are forgotten first.
 const MOST: usize = 8192;
@@ -13,6 +15,52 @@ pub type PodName = (String, String);
 
 /// Pods that somebody else knows, by the id of their sandbox.
 pub type Sandboxes = Box<dyn Fn(&str) -> Option<PodName> + Send + Sync>;
+
+/// What others know.
+pub struct Known {
+    pub(super) sandboxes: Sandboxes,
+    containers: Containers,
+}
+
+impl Known {
+    /// Without names of containers, but for those that are learnt here.
+    pub fn new(sandboxes: Sandboxes) -> Self {
+        Self {
+            sandboxes,
+            containers: Containers::default(),
+        }
+    }
+
+    pub fn with_containers(self, containers: Containers) -> Self {
+        Self { containers, ..self }
+    }
+
+    /// Tells of a container whose name was said.
+    pub(super) fn learn(&self, subject: &Subject) {
+        self.containers
+            .learn(&subject.container, &subject.container_name, &subject.sandbox);
+    }
+
+    /// The container that it is about, with the pod that it names; `None` without a name for it.
+    pub(super) fn container(&self, subject: &Subject) -> Option<Arc<Container>> {
+        let named = (!subject.container_name.is_empty()).then(|| {
+            Arc::new(Container {
+                id: subject.container.clone(),
+                name: subject.container_name.clone(),
+                ..Container::default()
+            })
+        });
+        let container = named.or_else(|| self.containers.of_id(&subject.container))?;
+        let Some((namespace, name)) = &subject.pod else {
+            return Some(container);
+        };
+        Some(Arc::new(Container {
+            pod_namespace: namespace.clone(),
+            pod_name: name.clone(),
+            ..Container::clone(&container)
+        }))
+    }
+}
 
 /// What the calls themselves said.
 #[derive(Default)]

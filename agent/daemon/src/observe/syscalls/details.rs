@@ -293,6 +293,7 @@ mod tests {
             tid: 1,
             process: 1,
             syscall: syscall_number(syscall).expect("it exists"),
+            cgroup: 0,
             result: -1,
             comm: [0; 16],
             arguments,

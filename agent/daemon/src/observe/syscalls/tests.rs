@@ -79,6 +79,7 @@ fn an_event_is_decoded() {
         tid: 8,
         process: 1,
         syscall: syscall_number("openat").unwrap(),
+        cgroup: 0,
         result: -2,
         comm: *b"kubelet\0\0\0\0\0\0\0\0\0",
         arguments: [1; 6],
@@ -86,7 +87,7 @@ fn an_event_is_decoded() {
         text_lengths: [4, 0],
         texts,
     };
-    let EventKind::Syscall(decoded) = decode("/system.slice", &event).kind else {
+    let EventKind::Syscall(decoded) = decode("/system.slice", None, &event).kind else {
         panic!("a syscall event was given");
     };
     assert_eq!(

@@ -3,6 +3,7 @@
 //! The list of ready sandboxes, read again and again, is the truth. Events, where the runtime offers them, only make the
 //! next look come sooner. A runtime that is down leaves the pods as they were last known.
 
+mod containers;
 mod endpoint;
 mod events;
 mod sandbox;
@@ -24,6 +25,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tonic::{Response, Status};
 
+pub use self::containers::{RuntimeContainer, RuntimeContainers};
 pub use self::endpoint::{DEFAULT_SOCKETS, EndpointError, RuntimeEndpoint};
 pub use self::events::Told;
 
@@ -56,21 +58,21 @@ pub(super) struct CriState {
     pub(super) runtime: RuntimeState,
 }
 
-/// Follows the runtime until nobody receives the state any more. `poke` makes it look at once; `listener` is told what the
-/// runtime says of its own accord.
-pub(super) async fn run(
-    endpoint: RuntimeEndpoint,
-    pace: Pace,
-    state: watch::Sender<CriState>,
-    poke: Arc<Notify>,
-    listener: Option<mpsc::Sender<Told>>,
-) {
-    let closed = state.clone();
+/// Where what the runtime says goes.
+pub(super) struct Outlets {
+    pub(super) state: watch::Sender<CriState>,
+    pub(super) containers: watch::Sender<Arc<RuntimeContainers>>,
+    /// Is told what the runtime says of its own accord.
+    pub(super) listener: Option<mpsc::Sender<Told>>,
+}
+
+/// Follows the runtime until nobody receives the state any more. `poke` makes it look at once.
+pub(super) async fn run(endpoint: RuntimeEndpoint, pace: Pace, outlets: Outlets, poke: Arc<Notify>) {
+    let closed = outlets.state.clone();
     let mut source = Source {
         pace,
-        state,
+        outlets,
         poke,
-        listener,
         known: BTreeMap::new(),
         failing: BTreeSet::new(),
         was_ready: false,
@@ -84,9 +86,8 @@ pub(super) async fn run(
 
 struct Source {
     pace: Pace,
-    state: watch::Sender<CriState>,
+    outlets: Outlets,
     poke: Arc<Notify>,
-    listener: Option<mpsc::Sender<Told>>,
     known: BTreeMap<String, Sandbox>,
     /// Ready sandboxes that could not be resolved; tried again on each look.
     failing: BTreeSet<String>,
@@ -122,7 +123,7 @@ impl Source {
             client: client.clone(),
             offered,
             poke: self.poke.clone(),
-            listener: self.listener.clone(),
+            listener: self.outlets.listener.clone(),
         };
         let follower = tokio::spawn(follower.run());
         let _follower = AbortOnDrop(follower.abort_handle());
@@ -131,6 +132,7 @@ impl Source {
             if let Err(reason) = self.look(&mut client).await {
                 return reason;
             }
+            containers::look(&mut client, self.pace, &self.outlets.containers).await;
             self.was_ready = true;
             self.backoff = BACKOFF.0;
             let with_events = *events.borrow_and_update();
@@ -237,7 +239,7 @@ impl Source {
 
     fn publish_pods(&self) {
         let known = &self.known;
-        self.state.send_if_modified(|state| {
+        self.outlets.state.send_if_modified(|state| {
             let same = state.pods.len() == known.len()
                 && state
                     .pods
@@ -255,7 +257,7 @@ impl Source {
     }
 
     fn publish_runtime(&self, runtime: RuntimeState) {
-        self.state.send_if_modified(|state| {
+        self.outlets.state.send_if_modified(|state| {
             let changed = state.runtime != runtime;
             if changed {
                 match &runtime {
