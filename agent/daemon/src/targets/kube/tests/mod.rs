@@ -10,7 +10,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{ClusterWanted, LabelRequirement, LabelSelector, ObjectName, PodSelector};
+use sabot_core::model::{
+    ClusterPod, ClusterWanted, LabelRequirement, LabelSelector, ObjectName, PodSelector,
+};
 use sabot_testkit::kube::{FakeCluster, Recorded, Verb};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -79,7 +81,7 @@ impl Rig {
     async fn until_pods(&mut self, names: &[&str]) {
         let expected: BTreeSet<&str> = names.iter().copied().collect();
         self.until(&format!("{names:?}"), |world| {
-            let known = world.cluster.pods.values().map(|pod| pod.name.as_str());
+            let known = elsewhere(world).map(|pod| pod.name.as_str());
             known.collect::<BTreeSet<_>>() == expected
         })
         .await;
@@ -101,6 +103,12 @@ impl Rig {
         requests.retain(|request| request.verb == verb && request.resource == plural);
         requests
     }
+}
+
+/// The pods of other nodes.
+fn elsewhere(world: &KubeWorld) -> impl Iterator<Item = &ClusterPod> {
+    let sets = world.cluster.pods.values();
+    sets.flat_map(|pods| pods.values().map(Arc::as_ref))
 }
 
 async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {

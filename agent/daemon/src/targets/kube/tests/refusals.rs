@@ -189,7 +189,7 @@ async fn a_slow_server_and_answers_that_break_off() {
     let mut rig = Rig::with(cluster, wanting("web"), BACKOFF).await;
     rig.until_pods(&["w1"]).await;
     rig.cluster.apply(pod("here", "web", NODE, "10.0.0.1"));
-    rig.until("ours is known", |world| world.own.len() == 1).await;
+    rig.until("ours is known", |world| world.own.size() == 1).await;
     rig.cluster.cut_watches("pods");
     rig.cluster.apply(pod("w2", "web", "node-b", "10.0.1.2"));
     rig.until_pods(&["w1", "w2"]).await;

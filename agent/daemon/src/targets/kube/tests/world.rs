@@ -7,7 +7,7 @@ use sabot_testkit::kube::{Effect, FakeCluster, Rule, Verb};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{BACKOFF, NODE, PATIENCE, pod, wanting};
+use super::{BACKOFF, NODE, PATIENCE, labelled, pod, wanting};
 use crate::targets::kube::{Connection, KubeConfig, KubeState};
 use crate::targets::test_netns::TestNetns;
 use crate::targets::{RuntimeEndpoint, TargetsConfig, TargetsHandle, Wanted, WorldUpdate, start_in};
@@ -44,7 +44,7 @@ async fn a_command_waits_for_what_it_wants_of_the_cluster() {
         ..Wanted::default()
     };
     let update = targets.refresh(wanted.clone(), Default::default()).await;
-    assert_eq!(update.world.cluster.pods["uid-w1"].name, "w1");
+    assert_eq!(update.world.cluster.pods[&labelled("web")]["uid-w1"].name, "w1");
     // Nothing is asked again for what is known.
     super::until("both watches are open", async || cluster.watches("pods") == 2).await;
     let before = cluster.requests().len();
