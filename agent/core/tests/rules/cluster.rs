@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use sabot_core::guard::{Guard, Guards};
 use sabot_core::model::{
-    ApiServer, BootTime, Cluster, ClusterWanted, Fault, ObjectName, Peer, Pick, PickShare, TargetSelector,
-    World,
+    ApiServer, BootTime, Cluster, ClusterWanted, Fault, FaultName, ObjectName, Peer, Pick, PickShare,
+    Service, TargetSelector, World,
 };
 use sabot_core::resolve;
 use sabot_core::resolve::Presence;
 
-use crate::fixtures::{add_remote, cidr, fault, front, labelled, pod, world};
+use crate::fixtures::{add_remote, backend, cidr, fault, front, labelled, percent, pod, world};
 use crate::services::{named, remote, with_peers};
 
 /// A world with one pod `web`, and an API server that has told nothing yet.
@@ -72,6 +73,85 @@ fn a_fault_waits_for_its_peers_to_be_known() {
     );
     world.cluster.server = ApiServer::Absent;
     assert_eq!(resolve(&unknown, &world).targets.len(), 1);
+}
+
+/// It may not be read, say.
+#[test]
+fn what_will_never_be_told_is_not_waited_for() {
+    let mut world = untold();
+    let cut = with_peers(vec![cidr("10.9.0.0/16", &[]), Peer::Pods(labelled("db"))]);
+    let unknown = with_peers(vec![Peer::Pods(labelled("db"))]);
+    let picking = picking(5);
+    let all = [&cut, &unknown, &picking].map(|f| Presence::Here.wanted(&f.target, &f.peers, false));
+    world.cluster.answered = Arc::new(ClusterWanted::all(all.iter()));
+    assert_eq!(resolve(&cut, &world).targets.len(), 1);
+    for (fault, what) in [(&unknown, "its peers"), (&picking, "the pods of other nodes")] {
+        let found = resolve(fault, &world);
+        assert!(found.targets.is_empty());
+        let said = found.pending.expect("what it waits for");
+        assert!(
+            said.contains(what) && said.contains("API server doesn't tell"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_fault_that_waits_for_its_peers_takes_its_share() {
+    let guards = Guards {
+        node_share: percent(50.0),
+        ..Guards::none()
+    };
+    let on = |name: &str, peers| Fault {
+        name: FaultName {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+        },
+        target: TargetSelector::Pods {
+            selector: labelled(name),
+            pick: None,
+        },
+        ..with_peers(peers)
+    };
+    let waiting = on("web", vec![Peer::Pods(labelled("db"))]);
+    let next = on("api", Vec::new());
+    let mut world = untold();
+    world.pods.insert("sandbox-2".to_owned(), pod(2, "api", 1));
+    let kept = guards.apply(&mut world, [&waiting], &BTreeSet::new());
+    let found = resolve(&waiting, &world);
+    assert_eq!((found.targets.len(), found.held.len(), kept.len()), (0, 1, 1));
+    let refused = guards.check(&next, &world, [&waiting]).expect_err("one of two");
+    assert_eq!(refused.guard, Guard::NodeShare);
+    assert_eq!(guards.check(&next, &world, []), Ok(()));
+}
+
+#[test]
+fn a_services_backends_wait_for_the_workloads_that_are_counted() {
+    let mut world = untold();
+    world.cluster.services.insert_mut(
+        named("front"),
+        Arc::new(Service {
+            endpoints: vec![backend(&pod(1, "web", 1), 8080)],
+            ..front("10.96.0.1", 80)
+        }),
+    );
+    let of_front = Fault {
+        target: TargetSelector::Service {
+            name: named("front"),
+            pick: None,
+        },
+        ..with_peers(Vec::new())
+    };
+    world.cluster.known = Arc::new(ClusterWanted::of_target(&of_front.target, false));
+    assert_eq!(resolve(&of_front, &world).targets.len(), 1);
+    let guards = Guards {
+        workload_share: percent(50.0),
+        ..Guards::none()
+    };
+    world.protections = Arc::new(guards.protections());
+    let found = resolve(&of_front, &world);
+    assert!(found.targets.is_empty());
+    assert!(found.pending.expect("what it waits for").contains("counted"));
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{ApiServer, ClusterPod, ClusterWanted, PodSelector, PodSet};
+use sabot_core::model::{ApiServer, ClusterPod, ClusterWanted, Percent, Pod, PodSelector, PodSet, Workload};
 
 use super::rig::{Rig, fault, fault_name, pass, pod};
-use crate::engine::handle::Phase;
+use crate::engine::handle::{EngineError, Phase};
 
 const SOON: Duration = Duration::from_millis(10);
 /// Longer than what nobody wants any more is kept.
@@ -179,4 +179,49 @@ async fn what_changes_elsewhere_makes_no_news() {
     pass(SOON).await;
     assert_eq!(peers(&rig), 2);
     assert!(rig.handle.snapshot().generation > generation);
+}
+
+/// What nobody meant so far counts as soon as it is known.
+#[tokio::test(start_paused = true)]
+async fn pods_that_come_into_sight_for_a_new_fault_are_counted_for_it() {
+    let rig = Rig::with(
+        |options| options.guards.workload_share = Percent::new(50.0).expect("a share"),
+        &[],
+    );
+    rig.world
+        .change(|update| update.world.cluster.server = ApiServer::Answers);
+    let workload = Workload::Of("Deployment web".to_owned());
+    rig.world.add_pod(Pod {
+        workload: workload.clone(),
+        ..pod("web", "web", 1)
+    });
+    pass(SOON).await;
+    let (metadata, spec) = fault("cut", TO_PODS);
+    let alone = rig.handle.preview(metadata.clone(), spec.clone()).await;
+    let said = |result: Result<_, EngineError>| match result {
+        Err(EngineError::Refused { message, .. }) => message,
+        _ => panic!("it is accepted"),
+    };
+    assert!(said(alone.map(drop)).contains("of the 1 pods"));
+
+    tell(&rig, &["10.2.0.1", "10.2.0.2", "10.2.0.3"]);
+    rig.world.change(|update| {
+        let pods = update.world.cluster.pods.values_mut();
+        for pods in pods {
+            let of_shop = |pod: &Arc<ClusterPod>| ClusterPod {
+                namespace: "shop".to_owned(),
+                workload: workload.clone(),
+                ..ClusterPod::clone(pod)
+            };
+            let pods: &mut Arc<PodSet> = pods;
+            *pods = Arc::new(
+                pods.iter()
+                    .map(|(uid, pod)| (uid.clone(), of_shop(pod).into()))
+                    .collect(),
+            );
+        }
+    });
+    pass(SOON).await;
+    let refusal = said(rig.handle.preview(metadata, spec).await.map(drop));
+    assert!(refusal.contains("of the 4 pods"), "{refusal}");
 }

@@ -163,6 +163,8 @@ async fn what_a_server_does_not_have_is_named_and_not_waited_for() {
     let mut rig = Rig::with(cluster, wanted.clone(), BACKOFF).await;
     rig.until("nothing is left to wait for", |world| world.knows(&wanted))
         .await;
+    let known = rig.world().cluster.known.clone();
+    assert!(known.contains(&wanting("web")) && !known.contains(&wanted));
     let lacks = || rig.status.lacks().all();
     let all = lacks();
     let slices = "endpointslices of shop (kubernetes.io/service-name=web)";

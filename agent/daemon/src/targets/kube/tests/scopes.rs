@@ -340,6 +340,10 @@ async fn nothing_is_forgotten_when_more_is_wanted_or_less() {
     // Slow enough that each step shows.
     rig.cluster
         .script(Rule::new(Effect::Delay(Duration::from_millis(100))).verb(Verb::List));
+    // And the one half of a Service comes later than the other.
+    let later = Rule::new(Effect::Delay(Duration::from_millis(200)));
+    rig.cluster
+        .script(later.verb(Verb::List).resource("endpointslices"));
     for (wanted, services) in [(&all, 2), (&one, 1)] {
         rig.want(wanted.clone());
         rig.until("what is wanted is known, and never less", |world| {
