@@ -8,6 +8,7 @@ mod client;
 mod follow;
 mod gate;
 mod lacks;
+mod limit;
 mod objects;
 mod scopes;
 mod shown;
@@ -32,6 +33,7 @@ pub use self::lacks::{Lack, Lacks, UNKNOWN_VERSION, too_old};
 use self::client::client;
 use self::follow::{Api, OpenWatches, follow};
 use self::gate::Gate;
+use self::limit::ANSWER;
 use self::objects::Item;
 use self::scopes::{Resource, Scope};
 use self::shown::Shown;
@@ -119,17 +121,23 @@ impl Connection {
     ///
     /// The configuration's certificates or keys can't be used.
     pub fn new(config: KubeConfig, node: &str) -> Result<Self, KubeError> {
-        Self::with_backoff(config, node, BACKOFF)
+        Self::with_times(config, node, BACKOFF, ANSWER)
     }
 
-    fn with_backoff(config: KubeConfig, node: &str, backoff: Backoff) -> Result<Self, KubeError> {
+    /// `limit`: how long an answer may take.
+    pub(crate) fn with_times(
+        config: KubeConfig,
+        node: &str,
+        backoff: Backoff,
+        limit: Duration,
+    ) -> Result<Self, KubeError> {
         let config = match config {
             KubeConfig::At(config) => config,
             KubeConfig::Absent(reason) => return Ok(Self::absent(reason)),
         };
         let gate = Arc::new(Gate::new(backoff));
         let requests = Requests::default();
-        let client = client(&config, gate.clone(), requests.clone())?;
+        let client = client(&config, gate.clone(), requests.clone(), limit)?;
         let watches = OpenWatches::default();
         let lacks = Lacks::default();
         Ok(Self {

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::limit::ANSWER;
 use super::{Backoff, Connection, KubeConfig, KubeState, KubeStatus, KubeWorld, start};
 use crate::targets::Wanted;
 
@@ -46,7 +47,7 @@ impl Rig {
         let config = KubeConfig::find(Some(&cluster.kubeconfig()))
             .await
             .expect("a kubeconfig");
-        let connection = Connection::with_backoff(config, NODE, backoff).expect("a client");
+        let connection = Connection::with_times(config, NODE, backoff, ANSWER).expect("a client");
         let status = connection.status();
         let wanted = watch::Sender::new(Wanted {
             cluster: wanted,
