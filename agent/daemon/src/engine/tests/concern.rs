@@ -1,5 +1,6 @@
 //! What a fault asks of the cluster follows from what it has to do with this node.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ fn is_asked(rig: &Rig) -> bool {
 }
 
 fn peers(rig: &Rig) -> usize {
-    rig.kernel.state().peers.values().map(|peers| peers.len()).sum()
+    rig.kernel.state().peers.values().map(BTreeSet::len).sum()
 }
 
 #[tokio::test(start_paused = true)]

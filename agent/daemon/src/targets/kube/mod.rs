@@ -368,8 +368,9 @@ impl Following {
                 let pods = self.table.items().filter_map(|(_, item)| shown(item));
                 self.pods = Arc::new(pods.map(|pod| (pod.uid.clone(), pod)).collect());
             }
-            Change::One { before, after, .. } => {
-                let (before, after) = (before.as_ref().and_then(shown), after.as_ref().and_then(shown));
+            Change::One(one) => {
+                let (before, after) = (one.before.as_ref(), one.after.as_ref());
+                let (before, after) = (before.and_then(shown), after.and_then(shown));
                 if before.is_none() && after.is_none() {
                     return;
                 }

@@ -9,7 +9,7 @@ use sabot_core::model::{Cluster, ClusterWanted, ObjectName, Service};
 use super::Following;
 use super::objects::Item;
 use super::scopes::{Resource, Scope};
-use super::table::{Change, Table};
+use super::table::{Change, One, Table};
 
 type Scopes = BTreeMap<Scope, Following>;
 
@@ -34,7 +34,8 @@ impl Shown {
             (Resource::Pods, _) | (_, Change::Nothing) => {}
             (Resource::Nodes, _) => self.nodes = true,
             (_, Change::All) => self.all = true,
-            (_, Change::One { name, before, after }) => {
+            (_, Change::One(one)) => {
+                let One { name, before, after } = &**one;
                 let service = |item: &Item| match item {
                     Item::Service(_) => Some(name.clone()),
                     Item::Endpoints(service, _) => Some(ObjectName {
@@ -81,7 +82,7 @@ impl Shown {
         let shown = &mut self.cluster.services;
         match service(&name, wanted, scopes) {
             Some(service) if shown.get(&name).is_some_and(|known| **known == service) => {}
-            Some(service) => drop(shown.insert_mut(name, Arc::new(service))),
+            Some(service) => shown.insert_mut(name, Arc::new(service)),
             None => drop(shown.remove_mut(&name)),
         }
     }

@@ -25,11 +25,15 @@ pub(super) enum Change {
     Nothing,
     /// Any object may be another one.
     All,
-    One {
-        name: ObjectName,
-        before: Option<Item>,
-        after: Option<Item>,
-    },
+    One(Box<One>),
+}
+
+/// One object as it was and as it is.
+#[derive(Debug)]
+pub(super) struct One {
+    pub(super) name: ObjectName,
+    pub(super) before: Option<Item>,
+    pub(super) after: Option<Item>,
 }
 
 #[derive(Debug, Default)]
@@ -99,11 +103,11 @@ impl Table {
         if before == item {
             return Change::Nothing;
         }
-        Change::One {
+        Change::One(Box::new(One {
             name: key,
             before,
             after: item,
-        }
+        }))
     }
 
     pub(super) fn item(&self, name: &ObjectName) -> Option<&Item> {
