@@ -53,6 +53,7 @@ fn kill_under(hook: &str) {
     leaks.learn(rig.daemon.pid()).expect("it runs");
     assert!(leaks.learned() > 0, "it held nothing");
 
+    let starts = crate::no_other_starts();
     let killed = Instant::now();
     rig.daemon.kill9().expect("it runs");
     prober.wait_pass(killed, PATIENCE).expect("probes pass again");
@@ -66,6 +67,7 @@ fn kill_under(hook: &str) {
         assert_eq!(devices, 0, "{left:?}");
     }
     rig.restart();
+    drop(starts);
     let swept = leaks.wait_clean(GONE).expect("the machine can be looked at");
     assert_eq!(swept, Vec::<String>::new());
     cut(&rig);

@@ -8,6 +8,7 @@ mod observers;
 mod programs;
 mod said;
 
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use sabot_testkit::features::may_lack;
@@ -18,8 +19,17 @@ const REFUSAL: Duration = Duration::from_secs(20);
 /// Before the reason why no program can be loaded.
 const NO_PROGRAMS: &str = "this kernel lets sabotd load no programs: ";
 
+/// Held for reading by a test that starts a daemon: a start sweeps what any daemon has left on the machine.
+static STARTS: RwLock<()> = RwLock::new(());
+
+/// Nobody else starts a daemon while this is held.
+fn no_other_starts() -> RwLockWriteGuard<'static, ()> {
+    STARTS.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A lab with a daemon. `None` on a machine that is known to be too old for any: there the daemon has ended and said why.
 fn rig(pods: usize, flags: &[&str]) -> Option<Rig> {
+    let _start = STARTS.read().unwrap_or_else(PoisonError::into_inner);
     if !may_lack("bpf") {
         return Some(Rig::with_flags(pods, flags));
     }

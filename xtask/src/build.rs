@@ -1,11 +1,11 @@
 //! `cargo xtask build`: the eBPF objects, then the daemon and the client.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use sabot_ebpf_build::Objects;
 
-use crate::process;
+use crate::{process, ui};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -20,6 +20,21 @@ pub(crate) struct Binaries {
     pub(crate) sabot: PathBuf,
 }
 
+impl Binaries {
+    /// Those that are in a folder.
+    ///
+    /// # Errors
+    ///
+    /// Names the one that isn't there.
+    fn in_folder(folder: &Path) -> Result<Self> {
+        let [sabotd, sabot] = ["sabotd", "sabot"].map(|name| folder.join(name));
+        for program in [&sabotd, &sabot] {
+            ensure!(program.is_file(), "there is no {}", program.display());
+        }
+        Ok(Self { sabotd, sabot })
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let binaries = build(arguments.release)?;
     eprintln!(
@@ -28,6 +43,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         binaries.sabot.display()
     );
     Ok(())
+}
+
+/// Those in a folder, or else what a build makes.
+///
+/// # Errors
+///
+/// They aren't in the folder, or can't be built.
+pub(crate) fn find_or_build(folder: Option<&Path>, release: bool) -> Result<Binaries> {
+    if let Some(folder) = folder {
+        return Binaries::in_folder(folder);
+    }
+    ui::heading("build: eBPF objects, sabotd, sabot");
+    build(release)
 }
 
 /// Builds everything that runs.
@@ -43,9 +71,5 @@ pub(crate) fn build(release: bool) -> Result<Binaries> {
         cargo.arg("--release");
     }
     process::run(&mut cargo)?;
-    let folder = process::target_dir()?.join(if release { "release" } else { "debug" });
-    Ok(Binaries {
-        sabotd: folder.join("sabotd"),
-        sabot: folder.join("sabot"),
-    })
+    Binaries::in_folder(&process::target_dir()?.join(if release { "release" } else { "debug" }))
 }

@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 ///
 /// The build fails, a file isn't there, or the archive can't be written.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let binaries = binaries(arguments.binaries.as_deref())?;
+    let binaries = build::find_or_build(arguments.binaries.as_deref(), true)?;
     let output = match &arguments.output {
         Some(path) => path.clone(),
         None => process::target_dir()?.join("sabot-image.tar"),
@@ -48,17 +48,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         output.display()
     );
     Ok(())
-}
-
-/// The binaries in a folder, or else those of a release build.
-pub(crate) fn binaries(folder: Option<&Path>) -> Result<Binaries> {
-    match folder {
-        Some(folder) => Ok(Binaries {
-            sabotd: folder.join("sabotd"),
-            sabot: folder.join("sabot"),
-        }),
-        None => build::build(true),
-    }
 }
 
 pub(crate) fn write(binaries: &Binaries, name: &str, output: &Path) -> Result<Written> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use sabot_deploy::package::{self, Content};
 
-use crate::{image, process};
+use crate::{build, process};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 ///
 /// The build fails, a file isn't there, or a package can't be written.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let binaries = image::binaries(arguments.binaries.as_deref())?;
+    let binaries = build::find_or_build(arguments.binaries.as_deref(), true)?;
     let output = match &arguments.output {
         Some(folder) => folder.clone(),
         None => process::target_dir()?,

@@ -9,6 +9,8 @@ mod report;
 mod scene;
 mod stage;
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use sabot_testkit::DaemonOptions;
@@ -27,6 +29,9 @@ pub(crate) struct Arguments {
     /// What the pods are.
     #[arg(long, value_enum, default_value_t = Pods::Netns)]
     pods: Pods,
+    /// Use `sabotd` and `sabot` of this folder instead of building them.
+    #[arg(long, value_name = "FOLDER")]
+    binaries: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,8 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "the demo makes network namespaces and loads eBPF programs, which needs root"
     );
     setup::ensure(Purpose::Demo)?;
-    ui::heading("build: eBPF objects, sabotd, sabot");
-    let binaries = build::build(false)?;
+    let binaries = build::find_or_build(arguments.binaries.as_deref(), false)?;
     interrupt::catch()?;
     let mut report = Report::default();
     let options = DaemonOptions::new(binaries.sabotd, binaries.sabot);

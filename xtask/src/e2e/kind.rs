@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::Arguments;
 use crate::ui::{self, Step};
-use crate::{image, process};
+use crate::{build, image, process};
 
 const NAME: &str = "sabot-e2e";
 /// Two nodes, so that something can be on the other one.
@@ -42,7 +42,7 @@ impl Kind {
             keep: arguments.keep,
         };
         let archive = kind.folder.path().join("sabot.tar");
-        let binaries = image::binaries(arguments.binaries.as_deref())?;
+        let binaries = build::find_or_build(arguments.binaries.as_deref(), true)?;
         let name = match &arguments.image {
             Some(name) => name.clone(),
             None => sabot_deploy::image::default_name(),

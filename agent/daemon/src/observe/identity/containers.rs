@@ -5,6 +5,7 @@
 //! only a way to the path, and what is found there must be the same cgroup.
 
 mod groups;
+mod searches;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use self::groups::{Groups, unified_root};
+use self::searches::{Missing, Searches};
 use crate::observe::ring::OwnedTask;
 use crate::targets::{RuntimeContainer, RuntimeContainers};
 
@@ -51,9 +53,10 @@ pub struct Containers {
 struct Shared {
     known: Mutex<Known>,
     groups: Mutex<Groups>,
+    searches: Mutex<Searches>,
     pods: Pods,
     unresolved: AtomicU64,
-    /// Somebody met a cgroup or a container that isn't known.
+    /// Somebody met a cgroup or a container that isn't known, and may be found.
     missed: Notify,
 }
 
@@ -113,6 +116,7 @@ pub fn start(
     let shared = Arc::new(Shared {
         known: Mutex::default(),
         groups: Mutex::new(Groups::new(unified_root())),
+        searches: Mutex::default(),
         pods,
         unresolved: AtomicU64::new(0),
         missed: Notify::new(),
@@ -156,6 +160,7 @@ impl Shared {
         let root = lock(&self.groups).root();
         let found = root.map(groups::read_all).unwrap_or_default();
         lock(&self.groups).replace(found);
+        lock(&self.searches).looked(Instant::now());
     }
 
     fn named(&self, id: &str) -> Option<Arc<Container>> {
@@ -183,9 +188,11 @@ impl Shared {
         Some(container)
     }
 
-    fn miss(&self) {
+    fn miss(&self, missing: Missing) {
         self.unresolved.fetch_add(1, Ordering::Relaxed);
-        self.missed.notify_one();
+        if lock(&self.searches).meet(missing, Instant::now()) {
+            self.missed.notify_one();
+        }
     }
 }
 
@@ -196,12 +203,12 @@ impl Containers {
         let shared = self.shared.as_ref().filter(|_| cgroup != 0)?;
         let ids = lock(&shared.groups).container_ids(cgroup, process);
         let Some(ids) = ids else {
-            shared.miss();
+            shared.miss(Missing::Cgroup(cgroup));
             return None;
         };
         let found = ids.iter().find_map(|id| shared.named(id));
-        if found.is_none() && !ids.is_empty() {
-            shared.miss();
+        if let (None, Some(innermost)) = (&found, ids.first()) {
+            shared.miss(Missing::Container(innermost.clone()));
         }
         found
     }
