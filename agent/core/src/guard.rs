@@ -8,6 +8,7 @@ mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use self::shares::{Owners, Room};
 use crate::model::{ClusterPod, Fault, LabelSelector, Percent, Pod, World};
@@ -167,11 +168,16 @@ impl Guards {
 
     /// Fills in the pods that may not have a fault, whatever faults there are.
     fn protect(&self, world: &mut World) {
-        let here = world.pods.iter();
-        let here = here.filter_map(|(sandbox, pod)| Some((sandbox.clone(), self.protection(&pod.into())?)));
-        let elsewhere = world.cluster.pods.iter();
-        let elsewhere = elsewhere.filter_map(|(uid, pod)| Some((uid.clone(), self.protection(&pod.into())?)));
-        (world.guarded, world.guarded_elsewhere) = (here.collect(), elsewhere.collect());
+        let protections = self.protections();
+        let protected = world.pods.iter().filter_map(|(sandbox, pod)| {
+            let guarded = protections.of(&pod.into())?;
+            Some((sandbox.clone(), guarded))
+        });
+        world.guarded = protected.collect();
+        world.guarded_elsewhere.clear();
+        if *world.protections != protections {
+            world.protections = Arc::new(protections);
+        }
         if self.limit_workloads() {
             workloads::withhold(world, self.workload_share);
         }
@@ -241,8 +247,33 @@ impl Guards {
         Ok(())
     }
 
-    fn protection(&self, pod: &Described<'_>) -> Option<Guarded> {
-        if self.protected_namespaces.contains(pod.namespace) {
+    /// Those that are about the pods themselves.
+    pub fn protections(&self) -> Protections {
+        Protections {
+            namespaces: self.protected_namespaces.clone(),
+            opt_in: self.opt_in.clone(),
+            whole_workloads: self.limit_workloads(),
+        }
+    }
+}
+
+/// Which pods may not have faults, whatever other pods have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Protections {
+    namespaces: BTreeSet<String>,
+    opt_in: Option<LabelSelector>,
+    /// It matters how many pods the targets' workloads have, wherever they are.
+    pub whole_workloads: bool,
+}
+
+impl Protections {
+    /// Whether a pod of another node may have faults.
+    pub fn spare(&self, pod: &ClusterPod) -> bool {
+        self.of(&pod.into()).is_some()
+    }
+
+    fn of(&self, pod: &Described<'_>) -> Option<Guarded> {
+        if self.namespaces.contains(pod.namespace) {
             return Some(protected_namespace(pod.namespace));
         }
         let name = || format!("{}/{}", pod.namespace, pod.name);

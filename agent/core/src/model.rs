@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
-use crate::guard::Guarded;
+use crate::guard::{Guarded, Protections};
 
 pub use self::cluster::*;
 pub use crate::action::*;
@@ -390,6 +391,32 @@ pub struct World {
     pub cluster: Cluster,
     /// Pods that may not have a fault now, by sandbox id; what [`crate::guard::Guards::apply`] says.
     pub guarded: BTreeMap<String, Guarded>,
-    /// Pods of other nodes that a protection keeps from having faults, by uid.
+    /// What keeps pods of other nodes from having faults, whatever others have.
+    pub protections: Arc<Protections>,
+    /// Pods of other nodes that others of their workload keep from having faults, by uid.
     pub guarded_elsewhere: BTreeMap<String, Guarded>,
+}
+
+impl World {
+    /// Everything is the same beside the cluster, which may be large, and what the guards say.
+    pub fn is_same_here(&self, other: &Self) -> bool {
+        let Self {
+            pods,
+            namespaces,
+            interfaces,
+            node_addresses,
+            names,
+            node,
+            cluster: _,
+            guarded: _,
+            protections: _,
+            guarded_elsewhere: _,
+        } = self;
+        *pods == other.pods
+            && *namespaces == other.namespaces
+            && *interfaces == other.interfaces
+            && *node_addresses == other.node_addresses
+            && *names == other.names
+            && *node == other.node
+    }
 }

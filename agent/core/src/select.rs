@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::{ClusterPod, LabelRequirement, LabelSelector, Pick, PickShare, Pod, PodSelector, World};
 
@@ -38,11 +39,9 @@ impl PodSelector {
 
     /// The matching pods of other nodes, as far as the cluster's API told of them; those that no node has yet are left out.
     pub fn elsewhere<'a>(&'a self, world: &'a World) -> impl Iterator<Item = &'a ClusterPod> {
-        world
-            .cluster
-            .pods
-            .values()
-            .filter(|pod| !pod.node.is_empty() && self.names(&pod.namespace, &pod.name, &pod.labels))
+        let known = world.cluster.pods.get(self).into_iter();
+        let known = known.flat_map(|pods| pods.values().map(Arc::as_ref));
+        known.filter(|pod| !pod.node.is_empty())
     }
 
     /// The addresses of all matching pods, of this node and of others.

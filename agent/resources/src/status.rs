@@ -45,6 +45,10 @@ pub struct Summary {
 pub struct NodeStatus {
     /// The node's name.
     pub node: String,
+    /// The uid of the resource that this is about. What was on its way while the resource was deleted may come to another
+    /// one of the same name, of which it says nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
     /// Where the fault stands on this node.
     pub phase: Phase,
     /// Why a refused fault is refused, in a word, as `Invalid`, `NameTaken` or `Guarded`.

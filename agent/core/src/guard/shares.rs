@@ -27,9 +27,10 @@ impl<'a> Owners<'a> {
         owners
     }
 
-    /// The pods on which the fault is in force.
+    /// The pods on which the fault is in force, or is about to be.
     pub(super) fn in_force(&self, resolution: &Resolution) -> BTreeSet<&'a str> {
-        let netns = resolution.targets.iter().map(|target| target.device.key.netns);
+        let targets = resolution.targets.iter().chain(&resolution.held);
+        let netns = targets.map(|target| target.device.key.netns);
         netns
             .filter_map(|netns| self.by_netns.get(&netns).copied())
             .collect()

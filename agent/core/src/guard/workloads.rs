@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::shares::allowed;
 use super::{Guard, Guarded};
-use crate::model::{Fault, ObjectName, Percent, Pick, PickShare, TargetSelector, Workload, World};
+use crate::model::{
+    ClusterPod, Fault, ObjectName, Percent, Pick, PickShare, TargetSelector, Workload, World,
+};
 use crate::select;
 
 /// Any number will do, as long as all daemons take the same.
@@ -53,14 +55,15 @@ pub(super) fn withhold(world: &mut World, share: Percent) {
 
 fn members(world: &World) -> Vec<Member<'_>> {
     let here: BTreeSet<&str> = world.pods.values().map(|pod| pod.uid.as_str()).collect();
-    let others = world.cluster.pods.values();
+    let others = world.cluster.all_pods();
     let others = others.filter(|pod| !pod.host_network && !here.contains(pod.uid.as_str()));
-    let others = others.map(|pod| Member {
+    let others: BTreeMap<&str, &ClusterPod> = others.map(|pod| (pod.uid.as_str(), pod)).collect();
+    let others = others.into_values().map(|pod| Member {
         sandbox: None,
         uid: &pod.uid,
         namespace: &pod.namespace,
         workload: &pod.workload,
-        is_protected: world.guarded_elsewhere.contains_key(&pod.uid),
+        is_protected: world.protections.spare(pod),
     });
     let own = world.pods.values().filter(|pod| !pod.host_network);
     let own = own.map(|pod| Member {
@@ -132,7 +135,9 @@ pub(super) fn exceeded<'a>(fault: &Fault, world: &'a World) -> Option<&'a Guarde
         TargetSelector::Pods { selector, pick: None } => {
             let here = world.pods.values().filter(|pod| selector.matches(pod));
             let here = here.filter_map(|pod| of_pod(&pod.sandbox)).next();
-            here.or_else(|| selector.elsewhere(world).find_map(|pod| of_other(&pod.uid)))
+            let names = |pod: &&ClusterPod| selector.names(&pod.namespace, &pod.name, &pod.labels);
+            let mut others = world.cluster.all_pods().filter(names);
+            here.or_else(|| others.find_map(|pod| of_other(&pod.uid)))
         }
         TargetSelector::Service { name, pick: None } => {
             let service = world.cluster.services.get(name)?;
@@ -143,7 +148,7 @@ pub(super) fn exceeded<'a>(fault: &Fault, world: &'a World) -> Option<&'a Guarde
                 .values()
                 .filter(|pod| backends.contains(&pod.object_name()));
             let here = here.filter_map(|pod| of_pod(&pod.sandbox)).next();
-            let others = world.cluster.pods.values();
+            let others = world.cluster.all_pods();
             let mut others = others.filter(|pod| backends.contains(&pod.object_name()));
             here.or_else(|| others.find_map(|pod| of_other(&pod.uid)))
         }

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::{Pod, PodSelector};
+use rpds::RedBlackTreeMapSync;
+
+use super::{Peer, Pod, PodSelector, TargetSelector};
 
 /// A namespaced object of the cluster, of a kind that the context says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -145,15 +148,103 @@ pub struct EndpointPort {
     pub port: Option<u16>,
 }
 
+/// Where the cluster's API stands, as far as it matters to what a fault means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ApiServer {
+    /// There is none: what this node knows is all that there is.
+    #[default]
+    Absent,
+    /// What isn't known yet will be.
+    Answers,
+    Away,
+}
+
+/// Pods by uid. A copy takes no time, and shares with the original what neither changes.
+pub type PodSet = RedBlackTreeMapSync<String, Arc<ClusterPod>>;
+
+/// Services by name; copied as [`PodSet`] is.
+pub type ServiceSet = RedBlackTreeMapSync<ObjectName, Arc<Service>>;
+
 /// What the cluster's API says of the things that desired faults name; nothing else of the cluster is kept.
+///
+/// Its parts are shared with the copies that were made before something changed, so that neither a copy nor a look at what
+/// has changed takes longer in a larger cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
-    /// Pods of other nodes that wanted selectors match, by uid.
-    pub pods: BTreeMap<String, ClusterPod>,
-    /// Those that are wanted by name, and those of wanted namespaces. One that is wanted and isn't here doesn't exist.
-    pub services: BTreeMap<ObjectName, Service>,
+    pub server: ApiServer,
+    /// Pods of other nodes, by the wanted selector that means them.
+    pub pods: BTreeMap<PodSelector, Arc<PodSet>>,
+    /// Those that are wanted by name, and those of wanted namespaces.
+    pub services: ServiceSet,
     /// Addresses of the nodes that are wanted, by name.
-    pub nodes: BTreeMap<String, BTreeSet<IpAddr>>,
+    pub nodes: Arc<BTreeMap<String, BTreeSet<IpAddr>>>,
+    /// What was read at least once: what of it isn't here doesn't exist.
+    pub known: Arc<ClusterWanted>,
+    /// That, and what the API server doesn't let anybody read: none of it comes by waiting.
+    pub answered: Arc<ClusterWanted>,
+}
+
+impl Cluster {
+    /// Pods of other nodes; one comes as often as there are wanted selectors that mean it.
+    pub fn all_pods(&self) -> impl Iterator<Item = &ClusterPod> {
+        let sets = self.pods.values();
+        sets.flat_map(|pods| pods.values().map(Arc::as_ref))
+    }
+
+    /// Some of that hasn't been read yet, from an API server that there is.
+    pub fn lacks(&self, wanted: &ClusterWanted) -> bool {
+        self.server != ApiServer::Absent && !self.known.contains(wanted)
+    }
+
+    /// Some of that will be read soon, as far as can be told.
+    pub fn will_tell(&self, wanted: &ClusterWanted) -> bool {
+        self.server == ApiServer::Answers && !self.answered.contains(wanted)
+    }
+
+    /// The Services that are there, gone or different now.
+    pub fn moved_services(&self, before: &Self) -> BTreeSet<ObjectName> {
+        let stands = |set: &ServiceSet, name: &ObjectName, service: &Arc<Service>| {
+            set.get(name).is_some_and(|other| Arc::ptr_eq(service, other))
+        };
+        let new = self.services.iter();
+        let new = new.filter(|(name, service)| !stands(&before.services, name, service));
+        let gone = before.services.keys();
+        let gone = gone.filter(|name| !self.services.contains_key(*name));
+        new.map(|(name, _)| name).chain(gone).cloned().collect()
+    }
+
+    /// No pod of another node is different.
+    pub fn has_same_pods(&self, before: &Self) -> bool {
+        let mut pairs = self.pods.iter().zip(&before.pods);
+        self.pods.len() == before.pods.len()
+            && pairs.all(|((one, pods), (other, others))| one == other && Arc::ptr_eq(pods, others))
+    }
+
+    /// Nothing of what is wanted is different; `moved` are the Services that are.
+    pub fn is_same_for(&self, wanted: &ClusterWanted, before: &Self, moved: &BTreeSet<ObjectName>) -> bool {
+        if wanted.is_empty() {
+            return true;
+        }
+        let same_pods = |selector: &PodSelector| match (self.pods.get(selector), before.pods.get(selector)) {
+            (Some(pods), Some(others)) => Arc::ptr_eq(pods, others),
+            (None, None) => true,
+            _ => false,
+        };
+        let is_named = |name: &ObjectName| {
+            wanted.services.contains(name) || wanted.service_namespaces.contains(&name.namespace)
+        };
+        // Some of the Services may have ports on every node.
+        let has_services = !(wanted.services.is_empty() && wanted.service_namespaces.is_empty());
+        let same_nodes = Arc::ptr_eq(&self.nodes, &before.nodes)
+            || !has_services
+                && (wanted.nodes.iter()).all(|name| self.nodes.get(name) == before.nodes.get(name));
+        self.server == before.server
+            && self.known.contains(wanted) == before.known.contains(wanted)
+            && self.answered.contains(wanted) == before.answered.contains(wanted)
+            && wanted.pods.iter().all(same_pods)
+            && !moved.iter().any(is_named)
+            && same_nodes
+    }
 }
 
 /// What of the cluster desired faults name.
@@ -170,6 +261,49 @@ pub struct ClusterWanted {
 }
 
 impl ClusterWanted {
+    /// What says which pods of this node a target means, and which of those may have faults, where that depends on the
+    /// `whole_workloads` that they belong to.
+    pub fn of_target(target: &TargetSelector, whole_workloads: bool) -> Self {
+        let mut wanted = Self::default();
+        if whole_workloads && let Some(namespace) = target.namespace() {
+            wanted.pods.push(PodSelector::all_of(namespace));
+        }
+        match target {
+            // The other nodes' pods are ranked as well.
+            TargetSelector::Pods {
+                selector,
+                pick: Some(_),
+            } => wanted.pods.push(selector.clone()),
+            TargetSelector::Service { name, .. } => drop(wanted.services.insert(name.clone())),
+            TargetSelector::Pods { pick: None, .. }
+            | TargetSelector::Netns(_)
+            | TargetSelector::Interface(_)
+            | TargetSelector::Node(_) => {}
+        }
+        wanted.pods.sort_unstable();
+        wanted.pods.dedup();
+        wanted
+    }
+
+    /// What peers mean in the cluster.
+    pub fn of_peers(peers: &[Peer]) -> Self {
+        let mut wanted = Self::default();
+        for peer in peers {
+            match peer {
+                Peer::Address(_) | Peer::Cidr { .. } | Peer::Host(_) => {}
+                Peer::Pods(selector) => {
+                    wanted.pods.push(selector.clone());
+                    wanted.service_namespaces.insert(selector.namespace.clone());
+                }
+                Peer::Service { name, .. } => drop(wanted.services.insert(name.clone())),
+                Peer::Node(name) => drop(wanted.nodes.insert(name.clone())),
+            }
+        }
+        wanted.pods.sort_unstable();
+        wanted.pods.dedup();
+        wanted
+    }
+
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -185,6 +319,7 @@ impl ClusterWanted {
         all
     }
 
+    /// Takes in what the other one wants; the order of pods is [`Self::all`]'s to make.
     fn take_in(&mut self, other: &Self) {
         let Self {
             pods,
@@ -210,9 +345,10 @@ impl ClusterWanted {
         } = other;
         pods.iter()
             .all(|selector| self.pods.binary_search(selector).is_ok())
-            && services.is_subset(&self.services)
+            && services
+                .iter()
+                .all(|name| self.services.contains(name) || self.service_namespaces.contains(&name.namespace))
             && service_namespaces.is_subset(&self.service_namespaces)
-            && nodes.is_subset(&self.nodes)
-            && (self.all_nodes || !all_nodes)
+            && (self.all_nodes || !all_nodes && nodes.is_subset(&self.nodes))
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{BootTime, Fault, FaultName, World};
+use crate::model::{BootTime, Fault, FaultName};
 use crate::plan::{Observed, Policy, Slot, TargetId};
-use crate::resolve::{equipment, resolve};
+use crate::resolve::{Resolution, equipment};
 
 use super::{Draft, Placed, PlacedFaults};
 
@@ -13,9 +13,9 @@ use super::{Draft, Placed, PlacedFaults};
 pub(super) fn slots<'a>(
     draft: &mut Draft,
     live: &[&'a Arc<Fault>],
-    world: &World,
     observed: &Observed,
     policy: &Policy,
+    mut resolve: impl FnMut(&Arc<Fault>) -> Arc<Resolution>,
 ) -> PlacedFaults<'a> {
     let owners: BTreeMap<&FaultName, Slot> = (observed.rules.iter())
         .filter(|(_, rule)| !rule.cleared)
@@ -34,7 +34,7 @@ pub(super) fn slots<'a>(
         let value = Placed {
             fault,
             need: equipment(fault),
-            resolution: resolve(fault, world),
+            resolution: resolve(fault),
         };
         placed.insert(slot, value);
     }

@@ -41,8 +41,8 @@ pub fn plan(
     Planner::default().plan(faults, world, observed, policy, now)
 }
 
-/// Remembers the entries of peer lists from plan to plan; apart from the time it takes, a plan doesn't depend on the ones
-/// before it, as long as it is told when the world is another one.
+/// Remembers what faults mean from plan to plan; apart from the time it takes, a plan doesn't depend on the ones before it,
+/// as long as it is told when the world is another one.
 #[derive(Debug, Default)]
 pub struct Planner {
     memory: BTreeMap<FaultName, Remembered>,
@@ -52,13 +52,62 @@ pub struct Planner {
 struct Remembered {
     /// Holding the fault keeps its address from being used again, so that the same address means the same fault.
     fault: Arc<Fault>,
-    entries: Arc<BTreeSet<PeerEntry>>,
+    resolution: Option<Arc<Resolution>>,
+    entries: Option<Arc<BTreeSet<PeerEntry>>>,
+}
+
+impl Remembered {
+    /// The world is another one: what moving peers meant is forgotten.
+    fn forget(&mut self) {
+        self.resolution = None;
+        if self.fault.has_moving_peers() {
+            self.entries = None;
+        }
+    }
 }
 
 impl Planner {
-    /// The next plan is made for another world: what moving peers meant is forgotten.
+    /// The next plan is made for another world.
     pub fn world_changed(&mut self) {
-        self.memory.retain(|_, known| !known.fault.has_moving_peers());
+        self.memory.values_mut().for_each(Remembered::forget);
+    }
+
+    /// The next plan is made for a world in which one fault may mean something else, and no other fault does.
+    pub fn fault_moved(&mut self, fault: &FaultName) {
+        if let Some(known) = self.memory.get_mut(fault) {
+            known.forget();
+        }
+    }
+
+    /// What the fault means in the world, which is the one of the next plan.
+    pub fn resolution(&mut self, fault: &Arc<Fault>, world: &World) -> Arc<Resolution> {
+        let known = self.remember(fault).resolution.get_or_insert_with(|| {
+            let resolution = resolve::resolve(fault, world);
+            Arc::new(resolution)
+        });
+        Arc::clone(known)
+    }
+
+    /// The addresses that its peers mean, in the same world.
+    pub fn entries(&mut self, fault: &Arc<Fault>, world: &World) -> Arc<BTreeSet<PeerEntry>> {
+        let known = self.remember(fault).entries.get_or_insert_with(|| {
+            let entries = resolve::peer_entries(fault, world);
+            Arc::new(entries)
+        });
+        Arc::clone(known)
+    }
+
+    fn remember(&mut self, fault: &Arc<Fault>) -> &mut Remembered {
+        let blank = || Remembered {
+            fault: Arc::clone(fault),
+            resolution: None,
+            entries: None,
+        };
+        let known = self.memory.entry(fault.name.clone()).or_insert_with(blank);
+        if !Arc::ptr_eq(&known.fault, fault) {
+            *known = blank();
+        }
+        known
     }
 
     /// The operations that bring `observed` closer to what `faults` mean in `world`. Faults past their expiry aren't
@@ -79,7 +128,9 @@ impl Planner {
             draft.alarm.set(fault.starts_at);
             draft.alarm.set(fault.expires_at);
         }
-        let placed = allocate::slots(&mut draft, &live, world, observed, policy);
+        let placed = allocate::slots(&mut draft, &live, observed, policy, |fault| {
+            self.resolution(fault, world)
+        });
         let desired = targets::Desired::new(&placed, world, policy);
         let held = targets::edits_to_hold(&placed, &desired, observed, now);
         let effective = rules::plan(&mut draft, &placed, &held, observed, |fault| {
@@ -90,26 +141,13 @@ impl Planner {
         targets::plan_equipment(&mut draft, &desired, &lists, observed, policy, &placed);
         draft.into_plan()
     }
-
-    fn entries(&mut self, fault: &Arc<Fault>, world: &World) -> Arc<BTreeSet<PeerEntry>> {
-        if let Some(known) = self.memory.get(&fault.name) {
-            return Arc::clone(&known.entries);
-        }
-        let entries = Arc::new(resolve::peer_entries(fault, world));
-        let remembered = Remembered {
-            fault: Arc::clone(fault),
-            entries: Arc::clone(&entries),
-        };
-        self.memory.insert(fault.name.clone(), remembered);
-        entries
-    }
 }
 
 /// A live fault that has a slot.
 struct Placed<'a> {
     fault: &'a Arc<Fault>,
     need: Equipment,
-    resolution: Resolution,
+    resolution: Arc<Resolution>,
 }
 
 /// Live faults by slot.

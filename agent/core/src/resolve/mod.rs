@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use crate::guard::{Guard, Guarded};
 use crate::model::{
-    Action, ClusterPod, Direction, Fault, ObjectName, Pick, Pod, PodSelector, TargetDevice, TargetKey,
-    TargetSelector, World,
+    Action, ApiServer, ClusterPod, ClusterWanted, Direction, Fault, ObjectName, Peer, Pick, Pod, PodSelector,
+    TargetDevice, TargetKey, TargetSelector, World,
 };
 use crate::plan::{Equipment, RuleBody};
 use crate::select;
@@ -55,9 +55,33 @@ pub struct RefusedTarget {
 pub struct Resolution {
     /// Each device once.
     pub targets: Vec<ResolvedTarget>,
+    /// Those that it has as soon as its peers are known.
+    pub held: Vec<ResolvedTarget>,
     pub refused: Vec<RefusedTarget>,
-    /// What is awaited: nothing matches yet, or something that matches isn't ready.
+    /// What is awaited: nothing matches yet, or something that matches isn't ready or isn't known.
     pub pending: Option<String>,
+    pub presence: Presence,
+}
+
+/// How much a fault has to do with this node; what it names of the cluster has to be known for that much of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Presence {
+    /// Nothing here can be its target.
+    #[default]
+    Elsewhere,
+    /// There are pods here of which the cluster says whether they are its targets.
+    Candidate,
+    /// It has targets here.
+    Here,
+}
+
+impl Presence {
+    /// What of the cluster a fault of these has to be told.
+    pub fn wanted(self, target: &TargetSelector, peers: &[Peer], whole_workloads: bool) -> ClusterWanted {
+        let target = (self >= Self::Candidate).then(|| ClusterWanted::of_target(target, whole_workloads));
+        let peers = (self >= Self::Here).then(|| ClusterWanted::of_peers(peers));
+        ClusterWanted::all(target.iter().chain(&peers))
+    }
 }
 
 /// What a target must have for a fault.
@@ -102,7 +126,10 @@ pub fn decides_per_wire_packet(rule: &RuleBody) -> bool {
 
 /// The devices that the fault means, those that can't have it, and what is awaited.
 ///
-/// A pod on the node's network is refused and is no candidate of a pick.
+/// A pod on the node's network is refused and is no candidate of a pick. As long as the cluster's API hasn't told what the
+/// fault names of it, the fault has no targets: peers that aren't known would be none, and a pick among some of the pods
+/// would be another one than that of the other nodes. Where it won't tell, because it is away or forbids it, the fault does
+/// what it can with the peers that are known.
 pub fn resolve(fault: &Fault, world: &World) -> Resolution {
     let mut finder = Finder {
         fault,
@@ -127,6 +154,7 @@ pub fn resolve(fault: &Fault, world: &World) -> Resolution {
         TargetSelector::Service { name, pick } => finder.service(world, name, pick.as_ref()),
         TargetSelector::Node(name) => finder.node(world, name),
     }
+    finder.await_peers(world);
     finder.found
 }
 
@@ -147,11 +175,20 @@ impl<'a> Finder<'a> {
         if on_node.is_empty() && candidates.is_empty() {
             self.await_for(nothing_matches(selector));
         }
+        if !candidates.is_empty() {
+            self.present(Presence::Candidate);
+            if self.lacks_rivals(world) {
+                candidates.clear();
+            }
+        }
         candidates.retain(|pod| !self.is_guarded(world, pod, Guard::is_protection));
         if let Some(pick) = pick {
             // Every node ranks the pods of all nodes, so that all of them pick the same ones.
-            let may_have_it =
-                |pod: &&ClusterPod| !pod.host_network && !world.guarded_elsewhere.contains_key(&pod.uid);
+            let may_have_it = |pod: &&ClusterPod| {
+                let is_guarded =
+                    world.protections.spare(pod) || world.guarded_elsewhere.contains_key(&pod.uid);
+                !(pod.host_network || is_guarded)
+            };
             let elsewhere = selector.elsewhere(world).filter(may_have_it);
             let uids = candidates.iter().map(|pod| pod.uid.as_str());
             let taken = select::taken(uids.chain(elsewhere.map(|pod| pod.uid.as_str())), pick);
@@ -164,10 +201,22 @@ impl<'a> Finder<'a> {
     /// The backends that are pods of this node. A pick ranks the protected ones too, and leaves them out of what it takes: a
     /// Service doesn't tell which those of other nodes are.
     fn service(&mut self, world: &'a World, name: &ObjectName, pick: Option<&Pick>) {
+        let is_near = |pod: &Pod| pod.namespace == name.namespace;
+        if !world.pods.values().any(is_near) {
+            let namespace = &name.namespace;
+            self.await_for(format!(
+                "the Service {name} has no backend on this node, which has no pod of namespace {namespace}"
+            ));
+            return;
+        }
+        self.present(Presence::Candidate);
         let Some(service) = world.cluster.services.get(name) else {
             self.await_for(format!("the Service {name} isn't known"));
             return;
         };
+        if self.lacks_rivals(world) {
+            return;
+        }
         let backends: BTreeSet<&ObjectName> = service
             .backends()
             .filter_map(|endpoint| endpoint.pod.as_ref())
@@ -237,6 +286,7 @@ impl<'a> Finder<'a> {
                 continue;
             }
             if pod.devices.is_empty() {
+                self.present(Presence::Here);
                 self.await_for(format!(
                     "the pod {}/{} has no device yet",
                     pod.namespace, pod.name
@@ -283,11 +333,49 @@ impl<'a> Finder<'a> {
         self.found.pending = Some(what);
     }
 
+    fn await_cluster(&mut self, world: &World, wanted: &ClusterWanted, what: &str) {
+        self.await_for(match world.cluster.server {
+            ApiServer::Away => format!("{what} aren't known, and the cluster's API server doesn't answer"),
+            ApiServer::Answers if !world.cluster.will_tell(wanted) => {
+                format!("{what} aren't known, and the cluster's API server doesn't tell them")
+            }
+            ApiServer::Absent | ApiServer::Answers => format!("{what} aren't known yet"),
+        });
+    }
+
+    /// Whether some of the other nodes' pods aren't known that say which ones of this node may be targets; that is noted then.
+    fn lacks_rivals(&mut self, world: &World) -> bool {
+        let whole = world.protections.whole_workloads;
+        let wanted = ClusterWanted::of_target(&self.fault.target, whole);
+        let lacks = world.cluster.lacks(&wanted);
+        if lacks {
+            let what = "the pods of other nodes that are counted or ranked too";
+            self.await_cluster(world, &wanted, what);
+        }
+        lacks
+    }
+
+    fn await_peers(&mut self, world: &World) {
+        let wanted = ClusterWanted::of_peers(&self.fault.peers);
+        if self.found.targets.is_empty() || !world.cluster.lacks(&wanted) {
+            return;
+        }
+        if world.cluster.will_tell(&wanted) || peer_entries(self.fault, world).is_empty() {
+            self.found.held = std::mem::take(&mut self.found.targets);
+            self.await_cluster(world, &wanted, "its peers in the cluster");
+        }
+    }
+
+    fn present(&mut self, presence: Presence) {
+        self.found.presence = self.found.presence.max(presence);
+    }
+
     fn add(&mut self, device: &'a TargetDevice, pod: Option<&Pod>) {
         if !self.seen.insert(&device.key) {
             return;
         }
         let pod = pod.map(PodRef::from);
+        self.present(Presence::Here);
         if device.mac_header || !(self.needed.line || self.needed.segmenter) {
             let device = device.clone();
             self.found.targets.push(ResolvedTarget { device, pod });

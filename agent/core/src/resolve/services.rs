@@ -89,8 +89,19 @@ pub fn covered_services<'a>(
     world: &'a World,
 ) -> impl Iterator<Item = (&'a ObjectName, &'a Service, Coverage)> {
     let pods = pod_addresses(fault, world);
+    let namespaces: BTreeSet<String> = fault
+        .peers
+        .iter()
+        .filter_map(|peer| match peer {
+            Peer::Pods(selector) => Some(selector.namespace.clone()),
+            _ => None,
+        })
+        .collect();
     let known = (!pods.is_empty()).then_some(&world.cluster.services);
-    known.into_iter().flatten().filter_map(move |(name, service)| {
+    // A Service's pods are of its own namespace. What is known of others is known for the sake of other faults.
+    let known = known.into_iter().flatten();
+    let near = known.filter(move |(name, _)| namespaces.contains(&name.namespace));
+    near.filter_map(move |(name, service)| {
         let mut of_peers = service
             .backends()
             .flat_map(|endpoint| &endpoint.addresses)
@@ -101,7 +112,7 @@ pub fn covered_services<'a>(
             (false, true) => return None,
             (_, false) => Coverage::Some,
         };
-        Some((name, service, coverage))
+        Some((name, &**service, coverage))
     })
 }
 

@@ -1,14 +1,15 @@
 //! Pods, worlds and faults to test with.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sabot_core::delay::Distribution;
 use sabot_core::model::{
-    Action, BootTime, Corrupt, CorruptKind, Delay, Direction, Duplicate, Endpoint, EndpointPort, Fault,
-    FaultName, Handshake, LabelRequirement, LabelSelector, Loss, LossModel, NetnsId, PacketFilter, Peer,
-    Percent, Pod, PodSelector, QueueBound, REORDER_PATIENCE, RateLimit, RejectCode, Reorder, ResetTo,
-    Service, ServicePort, TargetDevice, TargetIdentity, TargetKey, TargetSelector, World,
+    Action, BootTime, Cluster, ClusterPod, Corrupt, CorruptKind, Delay, Direction, Duplicate, Endpoint,
+    EndpointPort, Fault, FaultName, Handshake, LabelRequirement, LabelSelector, Loss, LossModel, NetnsId,
+    PacketFilter, Peer, Percent, Pod, PodSelector, QueueBound, REORDER_PATIENCE, RateLimit, RejectCode,
+    Reorder, ResetTo, Service, ServicePort, TargetDevice, TargetIdentity, TargetKey, TargetSelector, World,
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -55,6 +56,12 @@ pub(crate) fn world(pods: impl IntoIterator<Item = Pod>) -> World {
         pods: pods.into_iter().map(|pod| (pod.sandbox.clone(), pod)).collect(),
         ..World::default()
     }
+}
+
+/// A pod of another node, told of because of this selector.
+pub(crate) fn add_remote(cluster: &mut Cluster, selector: PodSelector, pod: ClusterPod) {
+    let pods = Arc::make_mut(cluster.pods.entry(selector).or_default());
+    pods.insert_mut(pod.uid.clone(), Arc::new(pod));
 }
 
 /// A Service that leads from a port of an address to the same port of its backends, of which it has none yet.

@@ -1,13 +1,14 @@
 //! Guards: what they refuse, and that nothing they guard against is ever resolved.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sabot_core::guard::{Guard, Guards, PROTECTED, parse_labels};
 use sabot_core::model::{
-    BootTime, ClusterPod, Fault, LabelSelector, ObjectName, Pick, PickShare, Pod, PodSelector, Service,
-    TargetSelector, World,
+    BootTime, ClusterPod, Fault, LabelSelector, ObjectName, Pick, PickShare, Pod, PodSelector, PodSet,
+    Service, TargetSelector, World,
 };
 use sabot_core::resolve;
 
@@ -116,7 +117,7 @@ fn a_service_is_guarded_by_its_namespace_and_by_its_backends() {
         namespace: "shop".to_owned(),
         name: "front".to_owned(),
     };
-    world.cluster.services.insert(name, service);
+    world.cluster.services.insert_mut(name, Arc::new(service));
     let both = guarded(&guards, world.clone(), &[]);
     assert_eq!(guards.check(&on_service("shop"), &both, []), Ok(()));
     let found = resolve(&on_service("shop"), &both);
@@ -159,12 +160,17 @@ fn protected_pods_of_other_nodes_are_no_candidates_of_a_pick() {
             host_network: false,
             workload: Default::default(),
         };
-        (pod.uid.clone(), pod)
+        (pod.uid.clone(), Arc::new(pod))
     };
     // With all others protected the one pod of this node is taken; with none protected it has to be lucky.
     for (protected, taken) in [("true", 1), ("false", 0)] {
         let mut world = world([pod(1, "web", 1)]);
-        world.cluster.pods = (2..=60).map(|index| elsewhere(index, protected)).collect();
+        let pods: PodSet = (2..=60).map(|index| elsewhere(index, protected)).collect();
+        let selector = match &cut.target {
+            TargetSelector::Pods { selector, .. } => selector.clone(),
+            other => panic!("{other:?}"),
+        };
+        world.cluster.pods = [(selector, Arc::new(pods))].into();
         let world = guarded(&guards, world, &[]);
         assert_eq!(resolve(&cut, &world).targets.len(), taken, "{protected}");
     }

@@ -1,5 +1,6 @@
 //! Tests of the crate's rules from outside: one binary, one module for each of its modules.
 
+mod cluster;
 mod fixtures;
 mod guard;
 mod manifest;

@@ -1,5 +1,7 @@
 //! Services as targets and as peers, pods of other nodes, and nodes.
 
+use std::sync::Arc;
+
 use sabot_core::model::{
     BootTime, ClusterPod, Endpoint, EndpointPort, Fault, ObjectName, Peer, Pick, PickShare, Pod, PortRef,
     Service, ServicePort, TargetSelector, World,
@@ -7,18 +9,18 @@ use sabot_core::model::{
 use sabot_core::resolve::{Coverage, covered_services};
 use sabot_core::{peer_entries, resolve};
 
-use crate::fixtures::{backend, cidr, device, fault, front, labelled, pod, world};
+use crate::fixtures::{add_remote, backend, cidr, device, fault, front, labelled, pod, world};
 
 const NOW: BootTime = BootTime(0);
 
-fn named(name: &str) -> ObjectName {
+pub(crate) fn named(name: &str) -> ObjectName {
     ObjectName {
         namespace: "shop".to_owned(),
         name: name.to_owned(),
     }
 }
 
-fn with_peers(peers: Vec<Peer>) -> Fault {
+pub(crate) fn with_peers(peers: Vec<Peer>) -> Fault {
     Fault {
         peers,
         ..fault("cut", NOW)
@@ -57,11 +59,20 @@ fn fronted(service: Service, pods: &[Pod]) -> World {
     let endpoints = pods.iter().map(|pod| backend(pod, 8080)).collect();
     let mut world = world(pods.iter().cloned());
     let service = Service { endpoints, ..service };
-    world.cluster.services.insert(named("front"), service);
+    world
+        .cluster
+        .services
+        .insert_mut(named("front"), Arc::new(service));
     world
 }
 
-fn remote(index: u8, app: &str, node: &str) -> ClusterPod {
+/// The Service `front`, to be changed.
+fn front_of(world: &mut World) -> &mut Service {
+    let service = world.cluster.services.get_mut(&named("front"));
+    Arc::make_mut(service.expect("it is there"))
+}
+
+pub(crate) fn remote(index: u8, app: &str, node: &str) -> ClusterPod {
     let pod = pod(index, app, 9);
     ClusterPod {
         namespace: pod.namespace,
@@ -99,11 +110,7 @@ fn one_port_of_a_service_is_that_port_everywhere() {
         node_port: Some(30053),
     });
     let mut world = fronted(service, &[pod(1, "web", 1)]);
-    let service = world
-        .cluster
-        .services
-        .get_mut(&named("front"))
-        .expect("it is there");
+    let service = front_of(&mut world);
     service.endpoints[0].ports.push(EndpointPort {
         name: "dns".to_owned(),
         protocol: 17,
@@ -122,7 +129,7 @@ fn one_port_of_a_service_is_that_port_everywhere() {
     let nodes = [("a", "192.0.2.1"), ("b", "192.0.2.2")];
     for (name, address) in nodes {
         let addresses = [address.parse().expect("an address")].into();
-        world.cluster.nodes.insert(name.to_owned(), addresses);
+        Arc::make_mut(&mut world.cluster.nodes).insert(name.to_owned(), addresses);
     }
     let at = |port| entries(&with_peers(vec![service_peer(Some(port))]), &world);
     let with_nodes = at(PortRef::Number(53));
@@ -173,19 +180,11 @@ fn headless_services_and_whole_protocols() {
     let mut world = fronted(headless, &[pod(1, "web", 1)]);
     let cut = with_peers(vec![service_peer(None)]);
     assert_eq!(entries(&cut, &world), ["10.1.1.1 6:8080"]);
-    let service = world
-        .cluster
-        .services
-        .get_mut(&named("front"))
-        .expect("it is there");
+    let service = front_of(&mut world);
     service.endpoints[0].ports[0].port = None;
     assert_eq!(entries(&cut, &world), ["10.1.1.1 6:*"]);
     // Without ports it is a name for its pods.
-    let service = world
-        .cluster
-        .services
-        .get_mut(&named("front"))
-        .expect("it is there");
+    let service = front_of(&mut world);
     service.ports.clear();
     service.endpoints[0].ports.clear();
     assert_eq!(entries(&cut, &world), ["10.1.1.1"]);
@@ -204,12 +203,9 @@ fn a_service_adds_to_other_peers_and_takes_nothing_away() {
 #[test]
 fn pods_of_other_nodes_are_peers_too() {
     let mut world = world([pod(1, "web", 1), pod(2, "db", 1)]);
-    for (index, node) in [(3, "b"), (4, "")] {
-        let pod = remote(index, "db", node);
-        world.cluster.pods.insert(pod.uid.clone(), pod);
+    for (index, app, node) in [(3, "db", "b"), (4, "db", ""), (5, "web", "b")] {
+        add_remote(&mut world.cluster, labelled(app), remote(index, app, node));
     }
-    let other = remote(5, "web", "b");
-    world.cluster.pods.insert(other.uid.clone(), other);
     let cut = with_peers(vec![Peer::Pods(labelled("db"))]);
     assert_eq!(
         entries(&cut, &world),
@@ -226,14 +222,17 @@ fn pods_are_reached_through_the_services_that_lead_to_nobody_else() {
         endpoints: vec![backend(&db, 5432)],
         ..front("10.96.0.2", 5432)
     };
-    world.cluster.services.insert(named("db"), of_db);
+    world.cluster.services.insert_mut(named("db"), Arc::new(of_db));
     let of_nobody = front("10.96.0.3", 80);
-    world.cluster.services.insert(named("empty"), of_nobody);
+    world
+        .cluster
+        .services
+        .insert_mut(named("empty"), Arc::new(of_nobody));
     let of_web = Service {
         endpoints: vec![backend(&web, 80)],
         ..front("10.96.0.4", 80)
     };
-    world.cluster.services.insert(named("web"), of_web);
+    world.cluster.services.insert_mut(named("web"), Arc::new(of_web));
     let cut = with_peers(vec![Peer::Pods(labelled("db"))]);
     assert_eq!(entries(&cut, &world), ["10.1.1.2", "10.96.0.2 6:5432"]);
     let covered: Vec<_> = covered_services(&cut, &world)
@@ -249,10 +248,7 @@ fn pods_are_reached_through_the_services_that_lead_to_nobody_else() {
 fn nodes_are_their_addresses() {
     let mut world = World::default();
     let addresses = ["192.0.2.7", "2001:db8::7"].map(|text| text.parse().expect("an address"));
-    world
-        .cluster
-        .nodes
-        .insert("worker-1".to_owned(), addresses.into());
+    Arc::make_mut(&mut world.cluster.nodes).insert("worker-1".to_owned(), addresses.into());
     let cut = |name: &str| with_peers(vec![Peer::Node(name.to_owned())]);
     assert_eq!(entries(&cut("worker-1"), &world), ["192.0.2.7", "2001:db8::7"]);
     assert_eq!(entries(&cut("worker-2"), &world), [""; 0]);
@@ -281,11 +277,7 @@ fn a_target_service_is_its_backends_of_this_node() {
     let third = pods[2].clone();
     world.pods.insert(third.sandbox.clone(), third);
     // A backend on another node is none of ours.
-    let service = world
-        .cluster
-        .services
-        .get_mut(&named("front"))
-        .expect("it is there");
+    let service = front_of(&mut world);
     let elsewhere: Vec<Pod> = (4..=9).map(|index| pod(index, "web", 9)).collect();
     service
         .endpoints
@@ -304,18 +296,19 @@ fn a_target_service_is_its_backends_of_this_node() {
     let fault = on_service(Some(pick));
     assert_eq!(meant(&fault, &world).len() + meant(&fault, &there).len(), 4);
 
-    let service = world
-        .cluster
-        .services
-        .get_mut(&named("front"))
-        .expect("it is there");
-    service.endpoints.clear();
+    front_of(&mut world).endpoints.clear();
     let pending = resolve(&on_service(None), &world)
         .pending
         .expect("nobody is there");
     assert_eq!(pending, "the Service shop/front has no backend on this node");
-    let pending = resolve(&on_service(None), &World::default()).pending;
+    world.cluster.services = Default::default();
+    let pending = resolve(&on_service(None), &world).pending;
     assert_eq!(pending.expect("unknown"), "the Service shop/front isn't known");
+    let pending = resolve(&on_service(None), &World::default()).pending;
+    assert_eq!(
+        pending.expect("nobody is there"),
+        "the Service shop/front has no backend on this node, which has no pod of namespace shop"
+    );
 }
 
 #[test]
@@ -331,7 +324,7 @@ fn every_node_picks_the_same_pods_of_the_cluster() {
         let mut view = world(own.clone().map(|index| pod(index, "web", 1)));
         for index in (0..12).filter(|index| !own.contains(index)) {
             let pod = remote(index, "web", "elsewhere");
-            view.cluster.pods.insert(pod.uid.clone(), pod);
+            add_remote(&mut view.cluster, labelled("web"), pod);
         }
         view
     };

@@ -1,6 +1,7 @@
 //! The share of a workload's pods that may have faults, as several nodes see it that don't talk to each other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use sabot_core::model::{
 };
 use sabot_core::resolve;
 
-use crate::fixtures::{backend, fault, front, percent, pod};
+use crate::fixtures::{add_remote, backend, fault, front, percent, pod};
 
 fn half() -> Guards {
     Guards {
@@ -47,7 +48,7 @@ fn seen_by(guards: &Guards, pods: &[Pod], is_here: impl Fn(usize) -> bool) -> Wo
         if is_here(index) {
             world.pods.insert(pod.sandbox.clone(), pod.clone());
         } else {
-            world.cluster.pods.insert(pod.uid.clone(), elsewhere(pod));
+            add_remote(&mut world.cluster, PodSelector::all_of("shop"), elsewhere(pod));
         }
     }
     guards.apply(&mut world, [], &BTreeSet::new());
@@ -158,7 +159,7 @@ fn a_services_backends_are_counted_wherever_they_are() {
             namespace: "shop".to_owned(),
             name: "front".to_owned(),
         };
-        world.cluster.services.insert(name.clone(), service);
+        world.cluster.services.insert_mut(name.clone(), Arc::new(service));
         let mut cut = on_web(None);
         cut.target = TargetSelector::Service { name, pick: None };
         let refused = guards.check(&cut, &world, []).expect_err("it is too much");

@@ -126,14 +126,14 @@ mod tests {
             node_addresses: [address("192.0.2.1"), address("127.0.0.1")].into(),
             ..World::default()
         };
-        world.cluster.services.insert(name.clone(), service);
+        world.cluster.services.insert_mut(name.clone(), Arc::new(service));
         // As the kernel's table keeps them.
         let classes = |world: &World| peers(world).into_iter().collect::<BTreeMap<_, _>>();
         let host = |text| PeerPrefix::host(address(text));
         let expected = [(host("10.96.0.10"), PEER_SERVICE), (host("192.0.2.1"), PEER_NODE)];
         assert_eq!(classes(&world), expected.into());
         // Nobody asks the cluster for it any more.
-        world.cluster.services.remove(&name);
+        world.cluster.services.remove_mut(&name);
         assert_eq!(classes(&world), [(host("192.0.2.1"), PEER_NODE)].into());
     }
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use sabot_core::model::{Fault, FaultName, TargetSelector};
 use sabot_core::plan::ObservedRule;
+use sabot_core::resolve::Presence;
 use sabot_core::spec::{FaultSpec, Metadata};
-use sabot_core::{Instants, ValidFault, validate};
+use sabot_core::{Instants, ValidFault, resolve, validate};
 
 use super::handle::{Command, EngineError, FaultView, LedgerEntry, Origin, Phase, Preview, Reply, Violation};
 use super::reconciler::Engine;
@@ -22,10 +23,10 @@ const LOOK_LINGER: Duration = Duration::from_secs(5);
 impl Engine {
     /// `looked`: what was looked at since the command came.
     pub(super) fn command(&mut self, command: Command, looked: Option<Sight>) {
-        let is_fresh = looked.is_some();
-        if let Some(sight) = looked {
-            self.places.looked(&sight);
-            self.places.linger(sight, self.datapath.now().after(LOOK_LINGER));
+        if let Some(sight) = &looked {
+            self.places.looked(sight);
+            self.places
+                .linger(sight.clone(), self.datapath.now().after(LOOK_LINGER));
             self.catch_up();
         }
         match command {
@@ -43,7 +44,7 @@ impl Engine {
                     origin,
                     since,
                 };
-                self.apply(request, wait, reply, is_fresh);
+                self.apply(request, wait, reply, looked.as_ref());
             }
             Command::Preview {
                 metadata,
@@ -51,15 +52,21 @@ impl Engine {
                 reply,
             } => match self.check(&metadata, &spec) {
                 Err(error) => drop(reply.send(Err(error))),
-                Ok(fault) if !is_fresh && !self.is_known(&fault) => {
-                    let command = Command::Preview {
-                        metadata,
-                        spec,
-                        reply,
-                    };
-                    self.look(&fault, command);
-                }
-                Ok(fault) => drop(reply.send(Ok(self.preview(fault)))),
+                // Its peers are of interest also where it has no target.
+                Ok(fault) => match self.unseen(&fault, Presence::Here, looked.as_ref()) {
+                    Some(sight) => {
+                        let command = Command::Preview {
+                            metadata,
+                            spec,
+                            reply,
+                        };
+                        self.look(sight, command);
+                    }
+                    None => {
+                        let admissible = self.admissible(&fault);
+                        drop(reply.send(admissible.map(|()| self.preview(fault))));
+                    }
+                },
             },
             Command::Delete { name, origin, reply } => self.delete(&name, &origin, reply),
             Command::DeleteAll { namespace, reply } => self.delete_all(namespace.as_deref(), reply),
@@ -67,28 +74,31 @@ impl Engine {
         }
     }
 
-    /// `is_fresh`: its targets and peers were looked at since it came.
-    fn apply(&mut self, request: Request, wait: Duration, reply: Reply<FaultView>, is_fresh: bool) {
-        match self.check(&request.metadata, &request.spec) {
-            Err(error) => drop(reply.send(Err(error))),
-            Ok(fault) if !is_fresh && !self.is_known(&fault) => {
-                let command = Command::Apply {
-                    metadata: request.metadata,
-                    spec: Box::new(request.spec),
-                    origin: request.origin,
-                    since: request.since,
-                    wait,
-                    reply,
-                };
-                self.look(&fault, command);
+    /// `looked`: what was looked at since the command came.
+    fn apply(&mut self, request: Request, wait: Duration, reply: Reply<FaultView>, looked: Option<&Sight>) {
+        let fault = match self.check(&request.metadata, &request.spec) {
+            Ok(fault) => fault,
+            // A caller that has gone needs no answer, here and below.
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        if let Some(sight) = self.unseen(&fault, self.presence(&fault), looked) {
+            let command = Command::Apply {
+                metadata: request.metadata,
+                spec: Box::new(request.spec),
+                origin: request.origin,
+                since: request.since,
+                wait,
+                reply,
+            };
+            return self.look(sight, command);
+        }
+        let accepted = self.admissible(&fault).and_then(|()| self.accept(fault, request));
+        match accepted {
+            Ok(name) => {
+                let run = self.store.active[&name].run;
+                self.waiters.await_applied(name, run, wait, reply);
             }
-            Ok(fault) => match self.accept(fault, request) {
-                Ok(name) => {
-                    let run = self.store.active[&name].run;
-                    self.waiters.await_applied(name, run, wait, reply);
-                }
-                Err(error) => drop(reply.send(Err(error))),
-            },
+            Err(error) => drop(reply.send(Err(error))),
         }
     }
 
@@ -103,12 +113,38 @@ impl Engine {
         })?;
         let fixed = self.fix(fault.clone(), &Request::default());
         needs::check(&self.features, &fixed)?;
-        self.guard(&fixed)?;
         Ok(fault)
     }
 
+    /// Whether the guards let it in, as far as what it names is known by now.
+    fn admissible(&self, fault: &ValidFault) -> Result<(), EngineError> {
+        self.guard(&self.fix(fault.clone(), &Request::default()))
+    }
+
+    /// What the fault has to do with this node, as far as that is known before anything was looked at for it.
+    fn presence(&self, fault: &ValidFault) -> Presence {
+        match &fault.target {
+            TargetSelector::Pods { .. } | TargetSelector::Service { .. } => {
+                let fixed = self.fix(fault.clone(), &Request::default());
+                resolve(&fixed, &self.world).presence
+            }
+            TargetSelector::Node(name) if *name != self.world.node.name => Presence::Elsewhere,
+            // Whoever names them here has them here.
+            TargetSelector::Node(_) | TargetSelector::Netns(_) | TargetSelector::Interface(_) => {
+                Presence::Here
+            }
+        }
+    }
+
+    /// What has to be looked at before the fault can be told on, where it has this much to do with this node; `looked` was.
+    fn unseen(&self, fault: &ValidFault, presence: Presence, looked: Option<&Sight>) -> Option<Sight> {
+        let sight = Sight::of(&fault.target, &fault.peers, presence, &self.world);
+        let is_seen = looked.is_some_and(|looked| looked.covers(&sight)) || self.is_known(fault, &sight);
+        (!is_seen).then_some(sight)
+    }
+
     /// Whether the world has what the fault names, as far as that has to be looked for.
-    fn is_known(&self, fault: &ValidFault) -> bool {
+    fn is_known(&self, fault: &ValidFault, sight: &Sight) -> bool {
         let target = match &fault.target {
             TargetSelector::Pods { .. } | TargetSelector::Service { .. } => true,
             TargetSelector::Node(name) => {
@@ -121,19 +157,14 @@ impl Engine {
                 .is_some_and(|devices| self.source.is_current(path, devices)),
             TargetSelector::Interface(name) => self.world.interfaces.contains_key(name),
         };
-        target
-            && self
-                .places
-                .is_told(&self.places.sight_of(&fault.target, &fault.peers))
+        target && self.places.is_told(sight) && !self.world.cluster.lacks(sight.cluster())
     }
 
     /// Has the world looked at, and comes back to the command then; other commands go on meanwhile.
-    fn look(&mut self, fault: &ValidFault, command: Command) {
+    fn look(&mut self, sight: Sight, command: Command) {
         let now = self.datapath.now();
-        let sight = self.places.sight_of(&fault.target, &fault.peers);
         let namespaces = self.places.look(&sight);
-        let faults = self.desired.values().map(Arc::as_ref);
-        let wanted = self.places.wanted(faults, &self.world, now);
+        let wanted = self.wanted(now);
         self.places.tell(&wanted);
         let looking = self.source.refresh(wanted, namespaces);
         let resume = self.resume.clone();
@@ -200,7 +231,7 @@ impl Engine {
             active.fault = Arc::new(fault);
             active.request = request;
             active.announced = None;
-            active.resolve(&self.update);
+            active.resolve(&self.update, &mut self.planner);
         }
     }
 
@@ -221,7 +252,7 @@ impl Engine {
         if let Some(former) = self.store.ended.remove(&name) {
             self.book.discard(former.run);
         }
-        let active = Active::new(run, fault, request, &self.update);
+        let active = Active::new(run, fault, request, &self.update, &mut self.planner);
         self.store.active.insert(name, active);
         Ok(())
     }

@@ -38,7 +38,7 @@ impl ControlPlane {
             .flat_map(|&address| self.ports.iter().map(move |&port| SocketAddr::new(address, port)));
         let service = world.cluster.services.get(&Self::service());
         own.chain(self.servers.borrow().iter().copied())
-            .chain(service.into_iter().flat_map(service_ends))
+            .chain(service.into_iter().flat_map(|service| service_ends(service)))
             .collect()
     }
 }

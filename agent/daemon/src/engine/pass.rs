@@ -12,6 +12,7 @@ use super::store::Active;
 use super::view;
 use super::workers::{Done, execute};
 use crate::observe::event::{Event, EventKind, FaultEvent};
+use crate::targets::Wanted;
 
 /// Plans in one pass: each but the last found something to do that the one before it could not know of.
 const MAX_PLANS: usize = 16;
@@ -55,10 +56,10 @@ impl Engine {
     pub(super) fn end(&mut self, name: &FaultName, phase: Phase) -> Option<FaultView> {
         let now = self.datapath.now();
         self.desired.remove(name);
+        let sight = self.store.active.get(name).map(|active| active.sight.clone());
         let view = self.store.end(name, phase, now, self.options.keep_ended)?.clone();
-        let sight = self.places.sight(&view.fault);
-        self.places
-            .linger(sight, now.after(self.options.policy.keep_warm));
+        let until = now.after(self.options.policy.keep_warm);
+        self.places.linger(sight.unwrap_or_default(), until);
         let change = if phase == Phase::Expired {
             "expired"
         } else {
@@ -212,11 +213,17 @@ impl Engine {
     }
 
     fn tell_places(&mut self, now: BootTime) {
-        let faults = self.desired.values().map(Arc::as_ref);
-        let wanted = self.places.wanted(faults, &self.world, now);
+        let wanted = self.wanted(now);
         if self.places.tell(&wanted) {
             self.source.want(wanted);
         }
+    }
+
+    /// Everything that the source is to look at now.
+    pub(super) fn wanted(&mut self, now: BootTime) -> Wanted {
+        let faults = self.store.active.values();
+        let faults = faults.map(|active| (&*active.fault, &active.sight));
+        self.places.wanted(faults, now)
     }
 
     fn publish(&mut self) {

@@ -167,7 +167,6 @@ impl Engine {
             features: parts.features,
             events: parts.events,
             on_reconcile: parts.on_reconcile,
-            places: Places::new(&options.guards),
             options,
             commands,
             resumed,
@@ -190,6 +189,7 @@ impl Engine {
             node: NodeTables::default(),
             control_plane: parts.control_plane,
             waiters: Waiters::default(),
+            places: Places::default(),
             plan_at: None,
             dirty: false,
         };

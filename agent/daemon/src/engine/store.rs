@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 use sabot_core::model::{BootTime, Fault, FaultName, Peer, TargetSelector, World};
 use sabot_core::plan::Slot;
 use sabot_core::spec::{FaultSpec, Metadata};
-use sabot_core::{Resolution, peer_entries, resolve};
+use sabot_core::{Planner, Resolution};
 
 use super::book::Run;
 use super::handle::{FaultView, Origin, Phase, TargetView};
+use super::wanted::Sight;
 use crate::targets::WorldUpdate;
 
 /// Ended faults that stay listed at most.
@@ -55,9 +56,11 @@ pub(super) struct Active {
     pub(super) fault: Arc<Fault>,
     pub(super) request: Request,
     pub(super) resolution: Resolution,
+    /// What has to be looked at for it.
+    pub(super) sight: Sight,
     /// Why it isn't in force everywhere, when a table is full.
     pub(super) exhausted: Option<String>,
-    /// It names peers, and none of them exists now.
+    /// It has targets and names peers, and none of them exists now.
     pub(super) peerless: bool,
     /// The names among its peers, and the addresses that are known of each.
     pub(super) names: BTreeMap<String, BTreeSet<IpAddr>>,
@@ -72,12 +75,19 @@ pub(super) struct Active {
 }
 
 impl Active {
-    pub(super) fn new(run: Run, fault: Fault, request: Request, update: &WorldUpdate) -> Self {
+    pub(super) fn new(
+        run: Run,
+        fault: Fault,
+        request: Request,
+        update: &WorldUpdate,
+        planner: &mut Planner,
+    ) -> Self {
         let mut active = Self {
             run,
             fault: Arc::new(fault),
             request,
             resolution: Resolution::default(),
+            sight: Sight::default(),
             exhausted: None,
             peerless: false,
             names: BTreeMap::new(),
@@ -88,7 +98,7 @@ impl Active {
             targets: Vec::new(),
             injected: None,
         };
-        active.resolve(update);
+        active.resolve(update, planner);
         active
     }
 
@@ -112,15 +122,17 @@ impl Active {
     }
 
     /// Looks up again what the fault means.
-    pub(super) fn resolve(&mut self, update: &WorldUpdate) {
-        self.resolution = resolve(&self.fault, &update.world);
-        self.resolution.pending = self
-            .resolution
-            .pending
-            .take()
-            .map(|reason| explained(&self.fault.target, reason, update));
-        self.peerless = !self.fault.peers.is_empty() && peer_entries(&self.fault, &update.world).is_empty();
-        self.names = names(&self.fault, &update.world);
+    pub(super) fn resolve(&mut self, update: &WorldUpdate, planner: &mut Planner) {
+        let (fault, world) = (&self.fault, &update.world);
+        self.resolution = Resolution::clone(&planner.resolution(fault, world));
+        let pending = self.resolution.pending.take();
+        self.resolution.pending = pending.map(|reason| explained(&fault.target, reason, update));
+        self.peerless = !(fault.peers.is_empty() || self.resolution.targets.is_empty())
+            && planner.entries(fault, world).is_empty();
+        self.names = names(fault, world);
+        let presence = self.resolution.presence;
+        let sight = Sight::of(&fault.target, &fault.peers, presence, world);
+        self.sight = sight.in_world(fault, world);
     }
 
     pub(super) fn view(&self, ended: Option<SystemTime>) -> FaultView {

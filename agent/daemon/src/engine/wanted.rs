@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use sabot_core::guard::Guards;
-use sabot_core::model::{BootTime, ClusterWanted, Fault, Peer, PodSelector, Service, TargetSelector, World};
-use sabot_core::resolve::{Coverage, covered_services};
+use sabot_core::model::{BootTime, ClusterWanted, Fault, Peer, TargetSelector, World};
+use sabot_core::resolve::{Coverage, Presence, covered_services};
 
 use super::node::ControlPlane;
 use crate::targets::Wanted;
@@ -21,34 +20,44 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    /// `whole_workloads`: it matters how many pods the targets' workloads have, wherever they are.
-    fn of(target: &TargetSelector, peers: &[Peer], whole_workloads: bool) -> Self {
-        let mut sight = Self::default();
-        if whole_workloads && let Some(namespace) = target.namespace() {
-            sight.cluster.pods.push(PodSelector::all_of(namespace));
-        }
+    /// What a fault of so much presence on this node names.
+    pub(super) fn of(target: &TargetSelector, peers: &[Peer], presence: Presence, world: &World) -> Self {
+        let mut sight = Self {
+            cluster: presence.wanted(target, peers, world.protections.whole_workloads),
+            ..Self::default()
+        };
         match target {
-            TargetSelector::Pods { pick: None, .. } => {}
-            // The other nodes' pods are ranked as well.
-            TargetSelector::Pods { selector, .. } => sight.cluster.pods.push(selector.clone()),
+            TargetSelector::Pods { .. } | TargetSelector::Service { .. } => {}
             TargetSelector::Netns(path) => sight.netns = Some(path.clone()),
             TargetSelector::Interface(name) => sight.interface = Some(name.clone()),
-            TargetSelector::Service { name, .. } => drop(sight.cluster.services.insert(name.clone())),
-            TargetSelector::Node(_) => sight.node = true,
-        }
-        for peer in peers {
-            match peer {
-                Peer::Address(_) | Peer::Cidr { .. } | Peer::Host(_) => {}
-                Peer::Pods(selector) => {
-                    sight.cluster.pods.push(selector.clone());
-                    let namespaces = &mut sight.cluster.service_namespaces;
-                    namespaces.insert(selector.namespace.clone());
-                }
-                Peer::Service { name, .. } => drop(sight.cluster.services.insert(name.clone())),
-                Peer::Node(name) => drop(sight.cluster.nodes.insert(name.clone())),
-            }
+            TargetSelector::Node(name) => sight.node = *name == world.node.name,
         }
         sight
+    }
+
+    /// The same in a world in which some of its peers may be reached through ports of the nodes.
+    pub(super) fn in_world(mut self, fault: &Fault, world: &World) -> Self {
+        self.cluster.all_nodes = !self.cluster.is_empty() && has_node_ports(fault, world);
+        self
+    }
+
+    /// What of the cluster is in sight.
+    pub(super) fn cluster(&self) -> &ClusterWanted {
+        &self.cluster
+    }
+
+    /// Who has looked at this has looked at the other one.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let Self {
+            netns,
+            interface,
+            node,
+            cluster,
+        } = other;
+        (netns.is_none() || *netns == self.netns)
+            && (interface.is_none() || *interface == self.interface)
+            && (!node || self.node)
+            && self.cluster.contains(cluster)
     }
 
     fn is_empty(&self) -> bool {
@@ -59,8 +68,6 @@ impl Sight {
 /// What active faults name, and what is kept in sight for a while, so that the next fault on it finds it known and warm.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// Which pods may have faults depends on all pods of their workloads.
-    whole_workloads: bool,
     lingering: BTreeMap<Sight, BootTime>,
     /// Being looked at for a command, by how many of them.
     looking: BTreeMap<Sight, u32>,
@@ -69,22 +76,6 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(guards: &Guards) -> Self {
-        Self {
-            whole_workloads: guards.limit_workloads(),
-            ..Self::default()
-        }
-    }
-
-    /// What has to be in sight for a fault.
-    pub(super) fn sight(&self, fault: &Fault) -> Sight {
-        self.sight_of(&fault.target, &fault.peers)
-    }
-
-    pub(super) fn sight_of(&self, target: &TargetSelector, peers: &[Peer]) -> Sight {
-        Sight::of(target, peers, self.whole_workloads)
-    }
-
     /// Keeps it in sight until then.
     pub(super) fn linger(&mut self, sight: Sight, until: BootTime) {
         if !sight.is_empty() {
@@ -114,24 +105,21 @@ impl Places {
         sight.cluster.is_empty() || self.told.cluster.contains(&sight.cluster)
     }
 
-    /// Everything to look at now, with what the given faults name.
+    /// Everything to look at now, with what the given faults name: each one as much of it as concerns this node.
     pub(super) fn wanted<'a>(
         &mut self,
-        faults: impl Iterator<Item = &'a Fault>,
-        world: &World,
+        faults: impl Iterator<Item = (&'a Fault, &'a Sight)>,
         now: BootTime,
     ) -> Wanted {
         self.lingering.retain(|_, until| *until > now);
         let mut wanted = Wanted::default();
         let mut named = BTreeSet::new();
-        for fault in faults {
-            let mut sight = self.sight(fault);
-            sight.cluster.all_nodes = has_node_ports(fault, world);
+        for (fault, sight) in faults {
             named.insert(sight);
             wanted.names.extend(fault.peers.iter().filter_map(name).cloned());
         }
         let kept = self.lingering.keys().chain(self.looking.keys());
-        let all: BTreeSet<&Sight> = named.iter().chain(kept).collect();
+        let all: BTreeSet<&Sight> = named.into_iter().chain(kept).collect();
         for sight in &all {
             wanted.netns_paths.extend(sight.netns.iter().cloned());
             wanted.interfaces.extend(sight.interface.iter().cloned());
@@ -163,7 +151,7 @@ impl Places {
 fn has_node_ports(fault: &Fault, world: &World) -> bool {
     let services = &world.cluster.services;
     let named = fault.peers.iter().any(|peer| match peer {
-        Peer::Service { name, .. } => services.get(name).is_some_and(Service::has_node_ports),
+        Peer::Service { name, .. } => services.get(name).is_some_and(|service| service.has_node_ports()),
         _ => false,
     });
     let mut covered = covered_services(fault, world);

@@ -32,12 +32,14 @@ const SAME_INSTANT: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// This node's name.
+    node: String,
     pub(super) resource: Resource,
     /// What the engine was given last.
     pub(super) applied: Option<FaultSpec>,
     /// Since when the duration counts, as far as this daemon knows by itself.
     pub(super) since: Option<SystemTime>,
-    /// When the fault was first in force here.
+    /// When the fault was first in force here; as it was written, once it was.
     pub(super) injected: Option<SystemTime>,
     /// It is in place here and begins as soon as that is written: now.
     pub(super) begins: Option<SystemTime>,
@@ -73,7 +75,8 @@ impl Entry {
     pub(super) fn new(resource: Resource, node: &str) -> Self {
         // What was written before a restart has been told, too.
         let told = resource.part(node).map(|part| part.phase);
-        Self {
+        let mut entry = Self {
+            node: node.to_owned(),
             resource,
             applied: None,
             since: None,
@@ -84,7 +87,9 @@ impl Entry {
             told,
             part: None,
             pacing: Pacing::default(),
-        }
+        };
+        entry.recall();
+        entry
     }
 
     /// A later state of the same resource.
@@ -97,6 +102,15 @@ impl Entry {
             self.packets = None;
         }
         self.resource = resource;
+        self.recall();
+    }
+
+    /// What was written of the begin stays, even if the part is lost to a late one of a former resource.
+    fn recall(&mut self) {
+        let part = self.resource.part(&self.node);
+        if let Some(at) = part.and_then(|part| part.injected_at) {
+            self.injected = Some(at.time());
+        }
     }
 
     /// Takes over what the engine says of the time.

@@ -3,8 +3,9 @@
 //! The way of a resource: [`watch`] brings it, [`decide`] says what it means for this node now, the [`reconciler`] gives it
 //! to the engine or takes it back, [`part`] says how it stands here, and [`write`] tells the API server, each node its own
 //! entry. A fault begins with a write: the engine puts it in place, the begin is written, and only what the API server has
-//! taken comes into force. A daemon that is killed at any moment thus never forgets that a fault's time has begun. Nothing but the resource and the engine is asked, again and again, so that a restart of either side, a missed
-//! event and a resource that was edited meanwhile are the same case.
+//! taken comes into force. A daemon that is killed at any moment thus never forgets that a fault's time has begun. Nothing
+//! but the resource and the engine is asked, again and again, so that a restart of either side, a missed event and a resource
+//! that was edited meanwhile are the same case.
 
 mod account;
 mod decide;

@@ -1,5 +1,6 @@
 //! A resource as the API server has it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use kube::ResourceExt;
@@ -73,7 +74,10 @@ pub(super) struct Resource {
     pub(super) manager: Option<String>,
     /// The action's field in the spec.
     pub(super) action: Option<String>,
+    /// With those parts only that are about this resource.
     pub(super) status: FaultStatus,
+    /// The nodes whose parts are about a former one of its name.
+    pub(super) strays: BTreeSet<String>,
 }
 
 impl Resource {
@@ -82,17 +86,23 @@ impl Resource {
         let spec = part("spec");
         let actions = spec.get("action").and_then(Value::as_object);
         let action = actions.and_then(|fields| fields.keys().next().cloned());
+        let uid = object.uid().unwrap_or_default();
+        // A status that a later version of the daemon wrote is one of which nothing is known.
+        let mut status: FaultStatus = serde_json::from_value(part("status")).unwrap_or_default();
+        let is_stray = |part: &mut NodeStatus| !part.uid.is_empty() && part.uid != uid;
+        let strays = status.nodes.extract_if(.., is_stray);
+        let strays = strays.map(|part| part.node).collect();
         Self {
             key: Key::of(kind, object),
-            uid: object.uid().unwrap_or_default(),
+            uid,
             version: object.resource_version().and_then(|version| version.parse().ok()),
             generation: object.metadata.generation,
             manager: manager(object),
             leaving: object.metadata.deletion_timestamp.is_some(),
             spec: serde_json::from_value(spec).map_err(|error| error.to_string()),
             action,
-            // A status that a later version of the daemon wrote is one of which nothing is known.
-            status: serde_json::from_value(part("status")).unwrap_or_default(),
+            status,
+            strays,
         }
     }
 

@@ -43,6 +43,7 @@ impl Refusal {
 fn blank(node: &str, resource: &Resource, phase: Phase) -> NodeStatus {
     NodeStatus {
         node: node.to_owned(),
+        uid: resource.uid.clone(),
         phase,
         reason: None,
         message: String::new(),

@@ -267,13 +267,15 @@ impl Reconciler {
         }
     }
 
-    /// Nothing is said by a node that has nothing to do with the fault, and never had.
+    /// Nothing is said by a node that has nothing to do with the fault, and never had; but what it said of a former one is
+    /// set right.
     fn held_part(&self, entry: &Entry, view: Option<&FaultView>) -> Option<NodeStatus> {
         let resource = &entry.resource;
         if let Some((refusal, _)) = &entry.refusal {
             return Some(part::refused(&self.node, resource, refusal));
         }
-        let is_ours = |view: &&FaultView| !view.targets.is_empty() || resource.part(&self.node).is_some();
+        let has_said = resource.part(&self.node).is_some() || resource.strays.contains(&self.node);
+        let is_ours = |view: &&FaultView| !view.targets.is_empty() || has_said;
         let view = view.filter(is_ours)?;
         Some(part::held(&self.node, resource, view, entry.known()))
     }

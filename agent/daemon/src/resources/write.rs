@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Write {
     pub(super) key: Key,
-    /// Of the resource that is meant. A server ignores it here: that another one has the name by now is seen by its answer.
+    /// Of the resource that is meant. A server ignores it here, and writes to another one that has the name by now: that the
+    /// part isn't about that one is seen by the part's own uid.
     pub(super) uid: String,
     pub(super) part: NodeStatus,
     /// The sum, where this node writes that too.

@@ -9,12 +9,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{BootTime, TargetDevice};
+use sabot_core::model::{ApiServer, BootTime, PodSet, TargetDevice};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use self::compose::{compose, is_same_beside_cluster};
+use self::compose::{compose, is_same_beside_cluster, server};
 use super::cri::CriState;
 use super::interface::{self, NodeNetwork};
 use super::kube::{self, Connection, KubeState, KubeWorld};
@@ -48,14 +48,15 @@ pub(super) fn start(
     let names = Names::default();
     let addresses = names.watch();
     let kube_state = cluster.status().watch();
-    let initial = compose(
+    let mut initial = compose(
         &node_name,
         &cri.borrow(),
         &Local::default(),
         &Addresses::new(),
-        &BTreeMap::new(),
+        &PodSet::default(),
         &kube_state.borrow(),
     );
+    initial.world.cluster.server = server(&initial.kubernetes, ApiServer::default(), false);
     let (updates, receiver) = watch::channel(Arc::new(initial));
     let (wanted_sender, wanted) = watch::channel(Wanted::default());
     let kube = kube::start(cluster, wanted.clone());
@@ -225,10 +226,15 @@ impl Task {
             &kube.own,
             &self.kube_state.borrow_and_update(),
         );
+        let told_all = kube.knows(&self.wanted.borrow().cluster);
         self.updates.send_if_modified(|current| {
-            let changed = !is_told || !is_same_beside_cluster(current, &update);
+            let server = server(&update.kubernetes, current.world.cluster.server, told_all);
+            let changed = !is_told
+                || server != current.world.cluster.server
+                || !is_same_beside_cluster(current, &update);
             if changed {
                 update.world.cluster = kube.cluster.clone();
+                update.world.cluster.server = server;
                 *current = Arc::new(update);
             }
             changed

@@ -130,7 +130,7 @@ impl Rig {
     pub(crate) fn tell(&self, cluster: &Cluster, fronts: &[&Front]) {
         let services = fronts
             .iter()
-            .map(|front| (named(front.name), service(cluster, front)));
+            .map(|front| (named(front.name), Arc::new(service(cluster, front))));
         let known = KnownCluster {
             services: services.collect(),
             ..KnownCluster::default()

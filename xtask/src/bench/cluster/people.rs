@@ -16,6 +16,8 @@ pub(super) const PODS_PER_NODE: usize = 30;
 pub(super) const PEERS: usize = 60;
 /// Of all pods, as many change in a second as this goes into them.
 const ONE_CHANGES_IN: usize = 1000;
+/// The name of a peer that comes and goes.
+const LATE: &str = "latecomer";
 /// Changes come as often as this.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -72,6 +74,20 @@ impl Inhabited {
                 "conditions": [{"type": "Ready", "status": "True"}],
             },
         })
+    }
+
+    /// A peer of the first fault, with this address.
+    pub(super) fn add_peer(&self, address: Ipv4Addr, change: usize) {
+        let mut pod = self.pod(0, change);
+        pod["metadata"]["name"] = json!(LATE);
+        pod["metadata"]["uid"] = json!(format!("uid-{LATE}"));
+        pod["status"]["podIP"] = json!(address.to_string());
+        pod["status"]["podIPs"] = json!([{"ip": address.to_string()}]);
+        self.cluster.apply(pod);
+    }
+
+    pub(super) fn remove_peer(&self) {
+        self.cluster.delete("pods", &namespace_of(0), LATE);
     }
 
     /// Lives for a while: pods all over the cluster change, among them peers in their share; returns how many did.

@@ -1,6 +1,7 @@
 //! Whatever happens in whatever order: the kernel ends up holding what is desired, and nothing else.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -304,8 +305,10 @@ impl Story {
             Event::Service { backends, port } => {
                 let services = &mut self.simulation.world.cluster.services;
                 match backends {
-                    Some(backends) => drop(services.insert(service_name(), service(&backends, port))),
-                    None => drop(services.remove(&service_name())),
+                    Some(backends) => {
+                        services.insert_mut(service_name(), Arc::new(service(&backends, port)));
+                    }
+                    None => drop(services.remove_mut(&service_name())),
                 }
             }
         }

@@ -1,4 +1,5 @@
 mod apply;
+mod concern;
 mod ending;
 mod failures;
 mod guards;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sabot_core::model::{
@@ -53,7 +54,8 @@ fn service(endpoints: Vec<Endpoint>) -> Service {
 
 fn tell(rig: &Rig, name: &str, service: Service) {
     rig.world.change(|update| {
-        update.world.cluster.services.insert(named(name), service);
+        let services = &mut update.world.cluster.services;
+        services.insert_mut(named(name), Arc::new(service));
     });
 }
 
@@ -104,7 +106,7 @@ async fn a_service_is_asked_for_and_followed() {
     pass(Duration::from_millis(10)).await;
     assert!(rig.world.wanted().cluster.all_nodes);
     rig.world.change(|update| {
-        let nodes = &mut update.world.cluster.nodes;
+        let nodes = Arc::make_mut(&mut update.world.cluster.nodes);
         nodes.insert("worker-1".to_owned(), [address("192.0.2.1")].into());
     });
     pass(Duration::from_millis(10)).await;
@@ -178,10 +180,13 @@ async fn pods_of_other_nodes_and_nodes_are_asked_for() {
             workload: Default::default(),
         };
         let cluster = &mut update.world.cluster;
-        cluster.pods.insert(pod.uid.clone(), pod);
-        cluster
-            .nodes
-            .insert("worker-7".to_owned(), [address("192.0.2.7")].into());
+        let pods = wanted.pods.iter().find(|selector| selector.namespace == "bank");
+        let pods = cluster
+            .pods
+            .entry(pods.expect("it is wanted").clone())
+            .or_default();
+        Arc::make_mut(pods).insert_mut(pod.uid.clone(), Arc::new(pod));
+        Arc::make_mut(&mut cluster.nodes).insert("worker-7".to_owned(), [address("192.0.2.7")].into());
     });
     pass(Duration::from_millis(10)).await;
     assert_eq!(peers(&rig), ["10.2.0.1", "192.0.2.7"]);

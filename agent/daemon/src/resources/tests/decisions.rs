@@ -77,6 +77,26 @@ fn time_counts_from_the_earliest_injection() {
 }
 
 #[test]
+fn what_was_written_of_a_former_resource_says_nothing() {
+    let with_uid = |uid: &'static str| {
+        move |value: &mut Value| {
+            injected(&[-200, -100])(value);
+            value["status"]["nodes"][0]["uid"] = json!(uid);
+            value["status"]["nodes"][1]["uid"] = json!("1");
+        }
+    };
+    for (uid, begin) in [("1", -200), ("the former's", -100)] {
+        let Decision::Hold { since, .. } = own(with_uid(uid)) else {
+            panic!("it isn't held")
+        };
+        assert_eq!(since, Some(at(begin)), "{uid}");
+    }
+    let resource = resource(Kind::NetworkFault, with_uid("the former's"));
+    assert_eq!(resource.part("node-0"), None);
+    assert_eq!(resource.strays, ["node-0".to_owned()].into());
+}
+
+#[test]
 fn a_start_is_the_same_instant_for_every_node() {
     let start = |offset: i64| move |value: &mut Value| value["spec"]["startsAt"] = text(at(offset));
     // Far ahead, also farther than the daemon lets faults start.

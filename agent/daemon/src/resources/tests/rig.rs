@@ -16,7 +16,7 @@ use crate::resources::{Parts, start};
 use crate::targets::kube::{KubeState, Lacks};
 use sabot_core::model::FaultName;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A node's daemon without a kernel.

@@ -2,10 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use sabot_testkit::kube::FakeCluster;
+use sabot_testkit::kube::{Effect, FakeCluster, Rule, Verb};
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
-use super::rig::{Node, condition, cut, node_part, status, until, until_phase};
+use super::rig::{Node, PATIENCE, condition, cut, node_part, status, until, until_phase};
 use crate::engine::handle::Phase;
+use crate::resources::watch::{self, Seen};
+use crate::targets::kube::{Backoff, Connection, KubeConfig};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_starts_again_resumes_what_is_left() {
@@ -15,7 +19,7 @@ async fn a_daemon_that_starts_again_resumes_what_is_left() {
     let before = until_phase(&cluster, "cut", "Injected").await;
     let end = node.fault("shop", "cut").expect("the fault").fault.expires;
     node.kill().await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(2)).await;
 
     let node = Node::with_web(&cluster, "node-a").await;
     until("the fault again", || {
@@ -98,4 +102,88 @@ async fn without_a_server_faults_keep_their_ends() {
     cluster.come_back();
     until_phase(&cluster, "cut", "Expired").await;
     node.kill().await;
+}
+
+/// The times of the resource that has the name now, once its part says that it is in force.
+async fn times(cluster: &FakeCluster, nodes: [&Node; 2]) -> [Value; 2] {
+    until("both parts", || {
+        let resource = cluster.get("networkfaults", "shop", "cut").expect("it is there");
+        let part = |name| node_part(&resource["status"], name);
+        let own = part("node-a");
+        own["phase"] == "Injected"
+            && own["uid"] == resource["metadata"]["uid"]
+            && part("node-b")["uid"] == own["uid"]
+    })
+    .await;
+    let expires = nodes.map(|node| node.fault("shop", "cut").expect("the fault").fault.expires);
+    assert_eq!(expires[0], expires[1], "all nodes end it at the same instant");
+    ["injectedAt", "expiresAt"].map(|field| node_part(&status(cluster, "cut"), "node-a")[field].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_comes_late_says_nothing_of_the_next_one_of_the_name() {
+    let cluster = FakeCluster::start();
+    let nodes = [
+        Node::with_web(&cluster, "node-a").await,
+        Node::with_web(&cluster, "node-b").await,
+    ];
+    // The begin's writes, one of each node.
+    let late = Rule::new(Effect::Delay(Duration::from_secs(3)));
+    cluster.script(late.verb(Verb::Patch).resource("networkfaults").times(2));
+    cluster.apply(cut("cut", "10m"));
+    let asked = || {
+        cluster
+            .requests()
+            .iter()
+            .filter(|r| r.verb == Verb::Patch)
+            .count()
+    };
+    until("both writes are under way", || asked() == 2).await;
+    sleep(Duration::from_millis(500)).await;
+    assert!(cluster.delete("networkfaults", "shop", "cut"));
+    cluster.apply(cut("cut", "10m"));
+    let before = times(&cluster, [&nodes[0], &nodes[1]]).await;
+    assert!(before[0].is_string(), "{before:?}");
+
+    let others = || {
+        cluster
+            .requests()
+            .iter()
+            .any(|r| r.verb == Verb::Patch && r.code == 0)
+    };
+    until("the late writes have come", || !others()).await;
+    // Time for what follows from them.
+    sleep(Duration::from_millis(1500)).await;
+    assert_eq!(times(&cluster, [&nodes[0], &nodes[1]]).await, before);
+    for node in nodes {
+        node.kill().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_is_never_answered_is_asked_for_again() {
+    let cluster = FakeCluster::start();
+    let silent = Rule::new(Effect::Hang).verb(Verb::List);
+    cluster.script(silent.resource("networkfaults").times(1));
+    let config = KubeConfig::find(Some(&cluster.kubeconfig()))
+        .await
+        .expect("a configuration");
+    let backoff = Backoff {
+        first: Duration::from_millis(20),
+        longest: Duration::from_millis(100),
+    };
+    let limit = Duration::from_millis(300);
+    let connection = Connection::with_times(config, "node-a", backoff, limit).expect("a client");
+    let handle = connection.handle().expect("a server");
+    cluster.apply(cut("cut", "1m"));
+    let mut seen = watch::start(&handle.client, &handle.state, &handle.lacks);
+    let find = async {
+        while let Some(seen) = seen.recv().await {
+            if matches!(seen, Seen::Is(resource) if resource.key.name == "cut") {
+                return;
+            }
+        }
+        panic!("nobody tells any more");
+    };
+    timeout(PATIENCE, find).await.expect("it is found in the end");
 }

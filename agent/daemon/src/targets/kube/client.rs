@@ -14,9 +14,11 @@ use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::time::{Instant, timeout_at};
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 
 use super::gate::Gate;
+use super::limit::{Limited, TooLate};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// A connection whose other end has gone without a word is found out after some 30 s.
@@ -96,7 +98,13 @@ pub fn reason(error: &kube::Error) -> String {
 }
 
 /// A client without retries of its own: who asks knows better when to ask again.
-pub(super) fn client(config: &Config, gate: Arc<Gate>, requests: Requests) -> Result<Client, KubeError> {
+/// Every answer is there within `limit`; of a watch, its begin.
+pub(super) fn client(
+    config: &Config,
+    gate: Arc<Gate>,
+    requests: Requests,
+    limit: Duration,
+) -> Result<Client, KubeError> {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
@@ -109,7 +117,11 @@ pub(super) fn client(config: &Config, gate: Arc<Gate>, requests: Requests) -> Re
     let inner: hyper_util::client::legacy::Client<_, Body> =
         hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
-        .layer(Watching { gate, requests })
+        .layer(Watching {
+            gate,
+            requests,
+            limit,
+        })
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
@@ -136,10 +148,12 @@ impl Requests {
     }
 }
 
-/// Counts requests, and notes what the server says about when to come back.
+/// Counts requests, notes what the server says about when to come back, and waits no longer than the limit.
+#[derive(Clone)]
 struct Watching {
     gate: Arc<Gate>,
     requests: Requests,
+    limit: Duration,
 }
 
 impl<S> Layer<S> for Watching {
@@ -148,38 +162,44 @@ impl<S> Layer<S> for Watching {
     fn layer(&self, inner: S) -> Watched<S> {
         Watched {
             inner,
-            gate: self.gate.clone(),
-            requests: self.requests.clone(),
+            watching: self.clone(),
         }
     }
 }
 
 struct Watched<S> {
     inner: S,
-    gate: Arc<Gate>,
-    requests: Requests,
+    watching: Watching,
 }
 
 impl<S, B> Service<Request<Body>> for Watched<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
-    S::Error: Send,
+    S::Error: Into<BoxError>,
 {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+    type Response = Response<Limited<B>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (verb, resource) = kind(request.method(), request.uri().path(), request.uri().query());
-        let (gate, requests) = (self.gate.clone(), self.requests.clone());
+        let Watching {
+            gate,
+            requests,
+            limit,
+        } = self.watching.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await;
+            let end = Instant::now() + limit;
+            let answer = match timeout_at(end, answer).await {
+                Ok(answer) => answer.map_err(Into::into),
+                Err(_) => Err(TooLate(limit).into()),
+            };
             let code = match &answer {
                 Ok(response) => {
                     if let Some(time) = patience(response) {
@@ -190,7 +210,8 @@ where
                 Err(_) => "none".to_owned(),
             };
             requests.count(verb, resource, code);
-            answer
+            let end = (verb != "watch").then_some(end);
+            answer.map(|answer| answer.map(|body| Limited::new(body, end, limit)))
         })
     }
 }
@@ -245,9 +266,77 @@ fn kind(method: &Method, path: &str, query: Option<&str>) -> (&'static str, &'st
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
+    use std::convert::Infallible;
+    use std::time::Duration;
 
-    use super::kind;
+    use futures::FutureExt;
+    use http::{Method, Request, Response};
+    use http_body::{Body as _, Frame};
+    use kube::client::Body;
+    use tokio::time::{Instant, sleep};
+    use tower::{BoxError, Layer, Service, service_fn};
+
+    use super::{Gate, Limited, Requests, TooLate, Watching, kind};
+    use crate::targets::kube::BACKOFF;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// A body of which nothing ever comes.
+    struct Silent;
+
+    impl http_body::Body for Silent {
+        type Data = &'static [u8];
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<Frame<Self::Data>, Infallible>>> {
+            std::task::Poll::Pending
+        }
+    }
+
+    /// Asks a server that answers after `head`, and sends nothing then.
+    async fn ask(head: Duration, uri: &str) -> Result<Response<Limited<Silent>>, BoxError> {
+        let server = service_fn(move |_: Request<Body>| {
+            Box::pin(async move {
+                sleep(head).await;
+                Ok::<_, Infallible>(Response::new(Silent))
+            })
+        });
+        let watching = Watching {
+            gate: Gate::new(BACKOFF).into(),
+            requests: Requests::default(),
+            limit: LIMIT,
+        };
+        let request = Request::get(uri).body(Body::empty()).expect("a request");
+        watching.layer(server).call(request).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_answer_is_waited_for_for_ever() {
+        let is_late = |error: BoxError| error.downcast_ref() == Some(&TooLate(LIMIT));
+        for uri in ["/api/v1/pods", "/api/v1/pods?watch=true"] {
+            let start = Instant::now();
+            let error = ask(2 * LIMIT, uri).await.err().expect("it is late");
+            assert!(is_late(error) && start.elapsed() == LIMIT, "{uri}");
+        }
+
+        // The head comes in time. A list has to be there as a whole; nothing may happen for long that a watch could tell.
+        let head = LIMIT - Duration::from_secs(1);
+        let start = Instant::now();
+        let mut list = ask(head, "/api/v1/pods").await.expect("its head");
+        let error = next(list.body_mut()).await.expect("an end").err();
+        assert!(error.is_some_and(is_late) && start.elapsed() == LIMIT);
+        let mut watch = ask(head, "/api/v1/pods?watch=true").await.expect("its head");
+        sleep(20 * LIMIT).await;
+        assert!(next(watch.body_mut()).now_or_never().is_none());
+    }
+
+    async fn next(body: &mut Limited<Silent>) -> Option<Result<Frame<&'static [u8]>, BoxError>> {
+        let mut body = std::pin::Pin::new(body);
+        std::future::poll_fn(move |context| body.as_mut().poll_frame(context)).await
+    }
 
     #[test]
     fn requests_by_verb_and_resource() {

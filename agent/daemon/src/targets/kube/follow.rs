@@ -12,7 +12,7 @@ use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};
 use kube::core::Request;
 use kube::{Client, Error};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client::reason;
 use super::gate::{Backoff, Gate, Unreachable};
@@ -27,8 +27,6 @@ const PAGE: u32 = 500;
 const WATCH_SECONDS: Range<u32> = 240..290;
 /// After its time an end that isn't told of is taken for granted.
 const GRACE: Duration = Duration::from_secs(10);
-/// For a page of a list, and for a watch to begin.
-const ANSWER: Duration = Duration::from_secs(30);
 /// A watch that lasted as long, or told of something, has worked.
 const LASTING: Duration = Duration::from_secs(5);
 
@@ -68,13 +66,11 @@ impl Drop for OpenWatch {
 impl Api {
     async fn pass(&self) {
         let ask = || async {
-            let version = timeout(ANSWER, self.client.apiserver_version()).await;
-            match version {
-                Ok(Ok(version)) => Ok(version.git_version),
+            match self.client.apiserver_version().await {
+                Ok(version) => Ok(version.git_version),
                 // Who may not ask for the version may ask for other things.
-                Ok(Err(Error::Api(status))) if status.code == 403 => Ok(UNKNOWN_VERSION.to_owned()),
-                Ok(Err(error)) => Err(Unreachable(reason(&error))),
-                Err(_) => Err(Unreachable(format!("it didn't answer within {ANSWER:?}"))),
+                Err(Error::Api(status)) if status.code == 403 => Ok(UNKNOWN_VERSION.to_owned()),
+                Err(error) => Err(Unreachable(reason(&error))),
             }
         };
         self.gate.pass(ask).await;
@@ -213,8 +209,7 @@ impl<K: Kind> Follower<K> {
         let mut entries = Vec::new();
         loop {
             let request = self.request.list(&params).map_err(Error::BuildRequest)?;
-            let page = timeout(ANSWER, self.api.client.request::<Page<K>>(request)).await;
-            let page = page.map_err(|_| Ended::Unreachable(format!("no list within {ANSWER:?}")))??;
+            let page = self.api.client.request::<Page<K>>(request).await?;
             entries.extend(page.items.into_iter().flatten().map(Entry::of));
             self.version = page
                 .metadata
@@ -245,8 +240,7 @@ impl<K: Kind> Follower<K> {
             send_initial_events: false,
         };
         let request = self.request.watch(&params, from).map_err(Error::BuildRequest)?;
-        let events = timeout(ANSWER, self.api.client.request_events::<K>(request)).await;
-        let events = events.map_err(|_| Ended::Unreachable(format!("no watch within {ANSWER:?}")))??;
+        let events = self.api.client.request_events::<K>(request).await?;
         self.api.gate.succeeded();
         if self.lack.is_not() {
             tracing::info!(part = %self.scope, "a part of the cluster can be followed again");

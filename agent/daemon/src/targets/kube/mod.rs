@@ -8,8 +8,10 @@ mod client;
 mod follow;
 mod gate;
 mod lacks;
+mod limit;
 mod objects;
 mod scopes;
+mod shown;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use sabot_core::model::{Cluster, ClusterPod, ClusterWanted, ObjectName, Service};
+use sabot_core::model::{Cluster, ClusterPod, ClusterWanted, PodSet};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -31,9 +33,11 @@ pub use self::lacks::{Lack, Lacks, UNKNOWN_VERSION, too_old};
 use self::client::client;
 use self::follow::{Api, OpenWatches, follow};
 use self::gate::Gate;
+use self::limit::ANSWER;
 use self::objects::Item;
 use self::scopes::{Resource, Scope};
-use self::table::{News, Table};
+use self::shown::Shown;
+use self::table::{Change, News, Table};
 use super::Wanted;
 use super::cri::AbortOnDrop;
 
@@ -117,17 +121,23 @@ impl Connection {
     ///
     /// The configuration's certificates or keys can't be used.
     pub fn new(config: KubeConfig, node: &str) -> Result<Self, KubeError> {
-        Self::with_backoff(config, node, BACKOFF)
+        Self::with_times(config, node, BACKOFF, ANSWER)
     }
 
-    fn with_backoff(config: KubeConfig, node: &str, backoff: Backoff) -> Result<Self, KubeError> {
+    /// `limit`: how long an answer may take.
+    pub(crate) fn with_times(
+        config: KubeConfig,
+        node: &str,
+        backoff: Backoff,
+        limit: Duration,
+    ) -> Result<Self, KubeError> {
         let config = match config {
             KubeConfig::At(config) => config,
             KubeConfig::Absent(reason) => return Ok(Self::absent(reason)),
         };
         let gate = Arc::new(Gate::new(backoff));
         let requests = Requests::default();
-        let client = client(&config, gate.clone(), requests.clone())?;
+        let client = client(&config, gate.clone(), requests.clone(), limit)?;
         let watches = OpenWatches::default();
         let lacks = Lacks::default();
         Ok(Self {
@@ -172,23 +182,18 @@ impl Connection {
     }
 }
 
-/// What is known of the cluster.
+/// What is known of the cluster; a copy takes no time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct KubeWorld {
-    /// Pods of this node, by uid.
-    pub(super) own: BTreeMap<String, ClusterPod>,
+    /// Pods of this node.
+    pub(super) own: Arc<PodSet>,
     pub(super) cluster: Cluster,
-    /// What was listed, or can't be.
-    answered: BTreeSet<Scope>,
 }
 
 impl KubeWorld {
     /// Everything that is wanted was looked for: nothing more comes by waiting.
     pub(super) fn knows(&self, wanted: &ClusterWanted) -> bool {
-        let all_nodes = self.answered.contains(&Scope::nodes());
-        let is_answered =
-            |scope: &Scope| self.answered.contains(scope) || all_nodes && scope.resource == Resource::Nodes;
-        Scope::wanted(wanted).iter().all(is_answered)
+        self.cluster.answered.contains(wanted)
     }
 }
 
@@ -207,6 +212,7 @@ pub(super) fn start(
             sender,
             wanted: ClusterWanted::default(),
             following: BTreeMap::new(),
+            shown: Shown::default(),
             spawned: 0,
             due: None,
             took: Duration::ZERO,
@@ -221,6 +227,8 @@ struct Following {
     /// Tells news of this follower from those of an earlier one of the same scope.
     id: u64,
     table: Table,
+    /// Of a scope of pods: those that the world shows.
+    pods: Arc<PodSet>,
     _task: AbortOnDrop,
 }
 
@@ -231,6 +239,7 @@ struct Source {
     sender: mpsc::Sender<(u64, News)>,
     wanted: ClusterWanted,
     following: BTreeMap<Scope, Following>,
+    shown: Shown,
     /// Followers so far.
     spawned: u64,
     /// When the world is to be put together anew.
@@ -271,92 +280,108 @@ impl Source {
 
     /// Follows what is wanted now, and forgets everything else.
     fn want(&mut self, wanted: ClusterWanted) {
-        let mut scopes: BTreeSet<Scope> = Scope::wanted(&wanted);
-        scopes.insert(self.own.clone());
         self.wanted = wanted;
-        self.following.retain(|scope, _| scopes.contains(scope));
-        for scope in scopes {
-            if !self.following.contains_key(&scope) {
+        let scopes = self.scopes();
+        for scope in &scopes {
+            if !self.following.contains_key(scope) {
                 self.spawned += 1;
                 let task = follow(self.api.clone(), scope.clone(), self.spawned, self.sender.clone());
                 let following = Following {
                     id: self.spawned,
                     table: Table::default(),
+                    pods: Arc::default(),
                     _task: AbortOnDrop(tokio::spawn(task).abort_handle()),
                 };
-                self.following.insert(scope, following);
+                self.following.insert(scope.clone(), following);
             }
         }
+        self.leave(&scopes);
+        self.shown.all_moved();
         self.due = Some(Instant::now());
     }
 
+    fn scopes(&self) -> BTreeSet<Scope> {
+        let mut scopes: BTreeSet<Scope> = Scope::wanted(&self.wanted);
+        scopes.insert(self.own.clone());
+        scopes
+    }
+
+    /// Leaves what isn't among these scopes, but for what stands in until its successor was read: all Services of a namespace
+    /// take over from one of them, say, and the other way round.
+    fn leave(&mut self, scopes: &BTreeSet<Scope>) {
+        let is_read = |scope: &Scope| self.following.get(scope).is_some_and(|f| f.table.is_known);
+        let unread: Vec<&Scope> = scopes.iter().filter(|scope| !is_read(scope)).collect();
+        let stands_in = |scope: &Scope| unread.iter().any(|unread| unread.may_follow(scope));
+        let leaving = self.following.keys();
+        let leaving = leaving.filter(|scope| !scopes.contains(scope) && !stands_in(scope));
+        for scope in leaving.cloned().collect::<Vec<_>>() {
+            self.following.remove(&scope);
+        }
+    }
+
     fn learn(&mut self, id: u64, news: News) {
-        let mut following = self.following.values_mut();
-        let Some(following) = following.find(|following| following.id == id) else {
+        let mut following = self.following.iter_mut();
+        let Some((scope, following)) = following.find(|(_, following)| following.id == id) else {
             return;
         };
-        if following.table.learn(news) && self.due.is_none() {
+        let change = following.table.learn(news);
+        if matches!(change, Change::Nothing) {
+            return;
+        }
+        if scope.resource == Resource::Pods {
+            let own = *scope == self.own;
+            following.show_pods(&change, |pod| own || pod.node != self.node);
+        } else {
+            self.shown.moved(scope.resource, &change);
+        }
+        if matches!(change, Change::All) {
+            let scopes = self.scopes();
+            self.leave(&scopes);
+        }
+        if self.due.is_none() {
             let pause = (self.took * 9).clamp(TOGETHER, TOGETHER_AT_MOST);
             self.due = Some(Instant::now() + pause);
         }
     }
 
-    fn table(&self, scope: &Scope) -> Option<&Table> {
-        let table = &self.following.get(scope)?.table;
-        table.is_known.then_some(table)
-    }
-
-    fn world(&self) -> KubeWorld {
-        let mut world = KubeWorld::default();
-        let answered = self.following.iter().filter(|(_, f)| f.table.is_answered());
-        for (scope, following) in answered {
-            world.answered.insert(scope.clone());
-            for (name, item) in following.table.items() {
-                match item {
-                    Item::Pod(pod) if *scope == self.own => {
-                        world.own.insert(pod.uid.clone(), pod.clone());
-                    }
-                    Item::Pod(pod) if pod.node != self.node => {
-                        world.cluster.pods.insert(pod.uid.clone(), pod.clone());
-                    }
-                    Item::Node(addresses) => {
-                        world.cluster.nodes.insert(name.name.clone(), addresses.clone());
-                    }
-                    Item::Pod(_) | Item::Service(_) | Item::Endpoints(..) => {}
-                }
-            }
+    /// Puts together what has changed, and shares the rest with the world before.
+    fn world(&mut self) -> KubeWorld {
+        let cluster = self.shown.update(&self.wanted, &self.following);
+        let own = self.following.get(&self.own);
+        KubeWorld {
+            own: own.map(|own| Arc::clone(&own.pods)).unwrap_or_default(),
+            cluster,
         }
-        self.add_services(&mut world.cluster);
-        world
     }
+}
 
-    /// Services with all their endpoints; none of a namespace or a name of which one or the other isn't known.
-    fn add_services(&self, cluster: &mut Cluster) {
-        let wanted = &self.wanted;
-        let whole = |namespace: &String| (Scope::services_in(namespace), Scope::endpoints_in(namespace));
-        let one = |name: &ObjectName| (Scope::service(name), Scope::endpoints(name));
-        let scopes = wanted.service_namespaces.iter().map(whole);
-        for (services, slices) in scopes.chain(wanted.services.iter().map(one)) {
-            let (Some(services), Some(slices)) = (self.table(&services), self.table(&slices)) else {
-                continue;
-            };
-            let found = services.items().filter_map(|(name, item)| match item {
-                Item::Service(service) => Some((name.clone(), service.clone())),
-                Item::Pod(_) | Item::Endpoints(..) | Item::Node(_) => None,
-            });
-            let mut found: BTreeMap<ObjectName, Service> = found.collect();
-            for (slice, item) in slices.items() {
-                if let Item::Endpoints(service, endpoints) = item {
-                    let name = ObjectName {
-                        namespace: slice.namespace.clone(),
-                        name: service.clone(),
-                    };
-                    if let Some(service) = found.get_mut(&name) {
-                        service.endpoints.extend(endpoints.iter().cloned());
-                    }
+impl Following {
+    /// Brings the pods that are shown up to date; `is_shown` says which of them may be.
+    fn show_pods(&mut self, change: &Change, is_shown: impl Fn(&ClusterPod) -> bool) {
+        let shown = |item: &Item| match item {
+            Item::Pod(pod) if is_shown(pod) => Some(Arc::clone(pod)),
+            Item::Pod(_) | Item::Service(_) | Item::Endpoints(..) | Item::Node(_) => None,
+        };
+        match change {
+            Change::Nothing => {}
+            Change::All => {
+                let pods = self.table.items().filter_map(|(_, item)| shown(item));
+                self.pods = Arc::new(pods.map(|pod| (pod.uid.clone(), pod)).collect());
+            }
+            Change::One(one) => {
+                let (before, after) = (one.before.as_ref(), one.after.as_ref());
+                let (before, after) = (before.and_then(shown), after.and_then(shown));
+                if before.is_none() && after.is_none() {
+                    return;
+                }
+                let pods = Arc::make_mut(&mut self.pods);
+                if let Some(before) = before {
+                    pods.remove_mut(&before.uid);
+                }
+                if let Some(after) = after {
+                    pods.insert_mut(after.uid.clone(), after);
                 }
             }
-            cluster.services.extend(found);
         }
     }
 }

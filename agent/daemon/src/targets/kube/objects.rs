@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use sabot_core::guard::ANNOTATIONS;
@@ -71,7 +72,7 @@ impl Meta {
 /// What is kept of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    Pod(ClusterPod),
+    Pod(Arc<ClusterPod>),
     /// Without its endpoints.
     Service(Service),
     /// The endpoints of one EndpointSlice, and the Service's name.
@@ -188,7 +189,7 @@ impl Kind for PodObject {
         }
         let all = status.pod_ips.unwrap_or_default();
         let workload = metadata.workload();
-        Some(Item::Pod(ClusterPod {
+        Some(Item::Pod(Arc::new(ClusterPod {
             namespace: metadata.namespace,
             name: metadata.name,
             uid: metadata.uid,
@@ -198,7 +199,7 @@ impl Kind for PodObject {
             addresses: addresses(all.iter().map(|ip| &ip.ip).chain(&status.pod_ip)),
             host_network: spec.host_network.unwrap_or_default(),
             workload,
-        }))
+        })))
     }
 }
 

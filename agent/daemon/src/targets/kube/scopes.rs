@@ -118,6 +118,19 @@ impl Scope {
         }
     }
 
+    /// The other one may be left once this one was read: both may hold the same objects, or two halves of the same one. A
+    /// Service's slices are none without the Service.
+    pub(super) fn may_follow(&self, other: &Self) -> bool {
+        let both = match self.resource {
+            Resource::Pods => false,
+            Resource::Nodes => other.resource == Resource::Nodes,
+            Resource::Services | Resource::EndpointSlices => {
+                matches!(other.resource, Resource::Services | Resource::EndpointSlices)
+            }
+        };
+        both && self.namespace == other.namespace
+    }
+
     /// Everything that is to be followed for what is wanted.
     pub(super) fn wanted(wanted: &ClusterWanted) -> BTreeSet<Self> {
         let mut scopes: BTreeSet<_> = wanted.pods.iter().map(Self::pods).collect();

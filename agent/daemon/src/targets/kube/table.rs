@@ -19,6 +19,23 @@ pub(super) enum News {
     Refused,
 }
 
+/// What news have changed.
+#[derive(Debug)]
+pub(super) enum Change {
+    Nothing,
+    /// Any object may be another one.
+    All,
+    One(Box<One>),
+}
+
+/// One object as it was and as it is.
+#[derive(Debug)]
+pub(super) struct One {
+    pub(super) name: ObjectName,
+    pub(super) before: Option<Item>,
+    pub(super) after: Option<Item>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// It was listed once.
@@ -29,18 +46,31 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Takes news in; whether that changed anything. What is older than what is known changes nothing.
-    pub(super) fn learn(&mut self, news: News) -> bool {
+    /// Takes news in. What is older than what is known changes nothing.
+    pub(super) fn learn(&mut self, news: News) -> Change {
         let was_refused = std::mem::replace(&mut self.is_refused, matches!(news, News::Refused));
         match news {
-            News::Refused => !was_refused,
+            News::Refused if was_refused => Change::Nothing,
+            News::Refused => Change::All,
             News::Listed(entries) => {
-                let present = |entry: Entry| Some((entry.key, (entry.version, entry.item?)));
-                let objects: BTreeMap<_, _> = entries.into_iter().filter_map(present).collect();
-                let same = self.is_known && self.objects == objects;
-                (self.is_known, self.objects) = (true, objects);
+                let mut known = std::mem::take(&mut self.objects);
+                let mut changes = !self.is_known || was_refused;
+                for Entry { key, version, item } in entries {
+                    let Some(item) = item else { continue };
+                    // What is the same stays the same in memory too.
+                    let item = match known.remove(&key) {
+                        Some((_, before)) if before == item => before,
+                        _ => {
+                            changes = true;
+                            item
+                        }
+                    };
+                    self.objects.insert(key, (version, item));
+                }
+                changes |= !known.is_empty();
+                self.is_known = true;
                 self.deleted.clear();
-                !same || was_refused
+                if changes { Change::All } else { Change::Nothing }
             }
             News::Changed(entry) => self.change(*entry),
         }
@@ -51,28 +81,37 @@ impl Table {
         self.is_known || self.is_refused
     }
 
-    fn change(&mut self, entry: Entry) -> bool {
+    fn change(&mut self, entry: Entry) -> Change {
         let Entry { key, version, item } = entry;
         let known = self.objects.get(&key).map(|(version, _)| *version);
         let deleted = self.deleted.iter().rfind(|(name, _)| *name == key);
         let newest = known.or(deleted.map(|(_, version)| *version));
         if newest.is_some_and(|newest| !version.is_newer_than(newest)) {
-            return false;
+            return Change::Nothing;
         }
-        match item {
-            Some(item) => {
-                let before = self.objects.insert(key, (version, item.clone()));
-                before.is_none_or(|(_, before)| before != item)
-            }
+        let before = match &item {
+            Some(item) => self.objects.insert(key.clone(), (version, item.clone())),
             None => {
-                let before = self.objects.remove(&key);
-                self.deleted.push_back((key, version));
+                self.deleted.push_back((key.clone(), version));
                 if self.deleted.len() > REMEMBERED {
                     self.deleted.pop_front();
                 }
-                before.is_some()
+                self.objects.remove(&key)
             }
+        };
+        let before = before.map(|(_, before)| before);
+        if before == item {
+            return Change::Nothing;
         }
+        Change::One(Box::new(One {
+            name: key,
+            before,
+            after: item,
+        }))
+    }
+
+    pub(super) fn item(&self, name: &ObjectName) -> Option<&Item> {
+        self.objects.get(name).map(|(_, item)| item)
     }
 
     /// In the order of their names.

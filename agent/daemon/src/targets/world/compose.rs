@@ -1,8 +1,9 @@
 //! One world out of what its sources say.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use sabot_core::model::{Cluster, ClusterPod, OwnNode, Pod, World};
+use sabot_core::model::{ApiServer, Cluster, OwnNode, Pod, PodSet, World};
 
 use super::Local;
 use crate::targets::WorldUpdate;
@@ -19,29 +20,24 @@ pub(super) fn is_same_beside_cluster(one: &WorldUpdate, other: &WorldUpdate) -> 
         netns_failures,
         interface_failures,
     } = one;
-    let World {
-        pods,
-        namespaces,
-        interfaces,
-        node_addresses,
-        names,
-        node,
-        cluster: _,
-        guarded,
-        guarded_elsewhere,
-    } = world;
-    *pods == other.world.pods
-        && *namespaces == other.world.namespaces
-        && *interfaces == other.world.interfaces
-        && *node_addresses == other.world.node_addresses
-        && *names == other.world.names
-        && *node == other.world.node
-        && *guarded == other.world.guarded
-        && *guarded_elsewhere == other.world.guarded_elsewhere
+    world.is_same_here(&other.world)
         && *runtime == other.runtime
         && *kubernetes == other.kubernetes
         && *netns_failures == other.netns_failures
         && *interface_failures == other.interface_failures
+}
+
+/// How much the API server may be relied on to tell what isn't known yet.
+///
+/// One that was away counts as away until it has told all that is wanted. Otherwise a fault that did what it could without
+/// would stop for as long as the lists take, and once more with every answer of a server that is overloaded.
+pub(super) fn server(state: &KubeState, before: ApiServer, has_told_all: bool) -> ApiServer {
+    match state {
+        KubeState::Absent(_) => ApiServer::Absent,
+        KubeState::Ready { .. } if before == ApiServer::Away && !has_told_all => ApiServer::Away,
+        KubeState::Connecting | KubeState::Ready { .. } => ApiServer::Answers,
+        KubeState::Down(_) => ApiServer::Away,
+    }
 }
 
 /// Everything but the cluster.
@@ -50,7 +46,7 @@ pub(super) fn compose(
     cri: &CriState,
     local: &Local,
     addresses: &Addresses,
-    own: &BTreeMap<String, ClusterPod>,
+    own: &PodSet,
     kubernetes: &KubeState,
 ) -> WorldUpdate {
     let (namespaces, netns_failures) = split(&local.namespaces);
@@ -72,6 +68,7 @@ pub(super) fn compose(
             },
             cluster: Cluster::default(),
             guarded: BTreeMap::new(),
+            protections: Arc::default(),
             guarded_elsewhere: BTreeMap::new(),
         },
         runtime: cri.runtime.clone(),
@@ -111,7 +108,7 @@ fn with_addresses(pod: &Pod, local: &Local) -> Pod {
 
 /// Labels and annotations may change while a pod lives: what the API server says is newer than what the sandbox was made
 /// with.
-fn with_metadata(mut pod: Pod, own: &BTreeMap<String, ClusterPod>) -> Pod {
+fn with_metadata(mut pod: Pod, own: &PodSet) -> Pod {
     if let Some(known) = own.get(&pod.uid) {
         pod.labels.clone_from(&known.labels);
         pod.annotations.clone_from(&known.annotations);

@@ -6,7 +6,7 @@ use sabot_testkit::kube::{FakeCluster, Order, Verb};
 
 use tokio::time::sleep;
 
-use super::{NODE, Rig, pod, wanting};
+use super::{NODE, Rig, elsewhere, pod, wanting};
 use crate::targets::kube::KubeState;
 
 /// A source that knows `w1`, with its two watches open.
@@ -55,7 +55,7 @@ async fn a_bookmark_spares_a_quiet_watch_the_next_list() {
     rig.cluster.apply(pod("w2", "web", "node-b", "10.0.1.2"));
     rig.cluster.apply(pod("here", "db", NODE, "10.0.0.1"));
     rig.until_pods(&["w1", "w2"]).await;
-    rig.until("ours is known", |world| world.own.len() == 1).await;
+    rig.until("ours is known", |world| world.own.size() == 1).await;
     for number in 0..10 {
         rig.cluster
             .apply(pod("d2", &format!("db{number}"), "node-c", "10.0.3.2"));
@@ -126,7 +126,11 @@ async fn what_is_told_twice_or_late_changes_nothing() {
     rig.cluster.repeat_events("pods");
     rig.cluster.apply(pod("w3", "web", "node-b", "10.0.1.3"));
     rig.until_pods(&["w1", "w3"]).await;
-    let address = |rig: &Rig| rig.world().cluster.pods["uid-w1"].addresses.clone();
+    let address = |rig: &Rig| {
+        let world = rig.world();
+        let mut pods = elsewhere(&world).filter(|pod| pod.name == "w1");
+        pods.next().expect("it is there").addresses.clone()
+    };
     assert_eq!(address(&rig), ["10.0.1.8".parse().unwrap()].into());
 
     // The newest first: an older state, and the life of a pod that is dead already.

@@ -10,12 +10,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{ClusterWanted, LabelRequirement, LabelSelector, ObjectName, PodSelector};
+use sabot_core::model::{
+    ClusterPod, ClusterWanted, LabelRequirement, LabelSelector, ObjectName, PodSelector,
+};
 use sabot_testkit::kube::{FakeCluster, Recorded, Verb};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::limit::ANSWER;
 use super::{Backoff, Connection, KubeConfig, KubeState, KubeStatus, KubeWorld, start};
 use crate::targets::Wanted;
 
@@ -44,7 +47,7 @@ impl Rig {
         let config = KubeConfig::find(Some(&cluster.kubeconfig()))
             .await
             .expect("a kubeconfig");
-        let connection = Connection::with_backoff(config, NODE, backoff).expect("a client");
+        let connection = Connection::with_times(config, NODE, backoff, ANSWER).expect("a client");
         let status = connection.status();
         let wanted = watch::Sender::new(Wanted {
             cluster: wanted,
@@ -79,7 +82,7 @@ impl Rig {
     async fn until_pods(&mut self, names: &[&str]) {
         let expected: BTreeSet<&str> = names.iter().copied().collect();
         self.until(&format!("{names:?}"), |world| {
-            let known = world.cluster.pods.values().map(|pod| pod.name.as_str());
+            let known = elsewhere(world).map(|pod| pod.name.as_str());
             known.collect::<BTreeSet<_>>() == expected
         })
         .await;
@@ -101,6 +104,12 @@ impl Rig {
         requests.retain(|request| request.verb == verb && request.resource == plural);
         requests
     }
+}
+
+/// The pods of other nodes.
+fn elsewhere(world: &KubeWorld) -> impl Iterator<Item = &ClusterPod> {
+    let sets = world.cluster.pods.values();
+    sets.flat_map(|pods| pods.values().map(Arc::as_ref))
 }
 
 async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {

@@ -163,6 +163,8 @@ async fn what_a_server_does_not_have_is_named_and_not_waited_for() {
     let mut rig = Rig::with(cluster, wanted.clone(), BACKOFF).await;
     rig.until("nothing is left to wait for", |world| world.knows(&wanted))
         .await;
+    let known = rig.world().cluster.known.clone();
+    assert!(known.contains(&wanting("web")) && !known.contains(&wanted));
     let lacks = || rig.status.lacks().all();
     let all = lacks();
     let slices = "endpointslices of shop (kubernetes.io/service-name=web)";
@@ -189,7 +191,7 @@ async fn a_slow_server_and_answers_that_break_off() {
     let mut rig = Rig::with(cluster, wanting("web"), BACKOFF).await;
     rig.until_pods(&["w1"]).await;
     rig.cluster.apply(pod("here", "web", NODE, "10.0.0.1"));
-    rig.until("ours is known", |world| world.own.len() == 1).await;
+    rig.until("ours is known", |world| world.own.size() == 1).await;
     rig.cluster.cut_watches("pods");
     rig.cluster.apply(pod("w2", "web", "node-b", "10.0.1.2"));
     rig.until_pods(&["w1", "w2"]).await;

@@ -1,12 +1,14 @@
 //! What is followed, and what becomes of it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use sabot_core::model::{ClusterWanted, Endpoint, EndpointPort, PodSelector, ServicePort, Workload};
-use sabot_testkit::kube::Verb;
+use sabot_testkit::kube::{Effect, Rule, Verb};
 use serde_json::{Value, json};
 
-use super::{NODE, Rig, labelled, pod, shop, wanting};
+use super::{NODE, Rig, elsewhere, labelled, pod, shop, wanting};
 use crate::targets::kube::{Connection, KubeConfig, KubeState, KubeWorld, start};
 
 fn ip(text: &str) -> IpAddr {
@@ -48,7 +50,7 @@ async fn the_nodes_own_pods_are_known_without_being_wanted() {
         })
         .await;
     assert_eq!(world.own["uid-here"].annotations["sabot.dev/protected"], "true");
-    assert_eq!((world.own.len(), world.cluster.pods.len()), (1, 0));
+    assert_eq!((world.own.size(), world.cluster.pods.len()), (1, 0));
     let mut finished = pod("here", "api", NODE, "10.0.0.1");
     finished["status"]["phase"] = json!("Succeeded");
     rig.cluster.apply(finished);
@@ -259,7 +261,7 @@ async fn all_services_of_a_namespace() {
     let world = rig
         .until("both are known", |world| {
             let services = &world.cluster.services;
-            services.len() == 2 && services.values().all(|s| s.endpoints.len() == 1)
+            services.size() == 2 && services.values().all(|s| s.endpoints.len() == 1)
         })
         .await;
     let db = &world.cluster.services[&shop("db")];
@@ -307,6 +309,86 @@ async fn nodes_by_name_and_all_of_them() {
 }
 
 #[tokio::test]
+async fn nothing_is_forgotten_when_more_is_wanted_or_less() {
+    let one = ClusterWanted {
+        services: [shop("web")].into(),
+        nodes: ["node-b".to_owned()].into(),
+        ..ClusterWanted::default()
+    };
+    let all = ClusterWanted {
+        service_namespaces: ["shop".to_owned()].into(),
+        all_nodes: true,
+        ..one.clone()
+    };
+    let mut rig = Rig::new(one.clone()).await;
+    rig.cluster
+        .apply(service("web", json!({"ports": [{"port": 80}]})));
+    rig.cluster.apply(service("db", json!({"ports": [{"port": 80}]})));
+    rig.cluster
+        .apply(slice("web", "web", json!([{"addresses": ["10.0.1.1"]}])));
+    for name in ["node-a", "node-b"] {
+        let status = json!({"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]});
+        rig.cluster.apply(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status,
+        }));
+    }
+    let is_there = |world: &KubeWorld| {
+        let web = world.cluster.services.get(&shop("web"));
+        web.is_some_and(|web| web.endpoints.len() == 1) && world.cluster.nodes.contains_key("node-b")
+    };
+    rig.until("one of each is known", is_there).await;
+    // Slow enough that each step shows.
+    rig.cluster
+        .script(Rule::new(Effect::Delay(Duration::from_millis(100))).verb(Verb::List));
+    // And the one half of a Service comes later than the other.
+    let later = Rule::new(Effect::Delay(Duration::from_millis(200)));
+    rig.cluster
+        .script(later.verb(Verb::List).resource("endpointslices"));
+    for (wanted, services) in [(&all, 2), (&one, 1)] {
+        rig.want(wanted.clone());
+        rig.until("what is wanted is known, and never less", |world| {
+            assert!(is_there(world), "{world:#?}");
+            world.cluster.known.contains(wanted) && world.cluster.services.size() == services
+        })
+        .await;
+        rig.until_watches("services", 1).await;
+        rig.until_watches("nodes", 1).await;
+    }
+}
+
+#[tokio::test]
+async fn what_has_not_changed_is_shared_with_the_world_before() {
+    let wanted = ClusterWanted {
+        pods: vec![labelled("db"), labelled("web")],
+        service_namespaces: ["shop".to_owned()].into(),
+        ..ClusterWanted::default()
+    };
+    let mut rig = Rig::new(wanted).await;
+    for name in ["web", "db"] {
+        rig.cluster.apply(pod(name, name, "node-b", "10.0.1.1"));
+        rig.cluster.apply(service(name, json!({"ports": [{"port": 80}]})));
+    }
+    let before = rig
+        .until("all is known", |world| {
+            elsewhere(world).count() == 2 && world.cluster.services.size() == 2
+        })
+        .await;
+    rig.cluster.apply(pod("web", "web", "node-b", "10.0.1.2"));
+    rig.cluster
+        .apply(slice("web", "web", json!([{"addresses": ["10.0.1.2"]}])));
+    let after = rig
+        .until("both changes are known", |world| {
+            let moved = world.cluster.moved_services(&before.cluster);
+            let web = labelled("web");
+            moved == [shop("web")].into() && world.cluster.pods[&web] != before.cluster.pods[&web]
+        })
+        .await;
+    let pods = |world: &KubeWorld| Arc::clone(&world.cluster.pods[&labelled("db")]);
+    assert!(Arc::ptr_eq(&pods(&before), &pods(&after)));
+    assert!(Arc::ptr_eq(&before.cluster.nodes, &after.cluster.nodes));
+}
+
+#[tokio::test]
 async fn long_lists_are_read_in_pages() {
     let mut rig = Rig::new(ClusterWanted::default()).await;
     let names: Vec<String> = (0..1201).map(|n| format!("w{n:04}")).collect();
@@ -315,7 +397,7 @@ async fn long_lists_are_read_in_pages() {
     }
     rig.want(wanting("web"));
     rig.until("all pods are known", |world| {
-        world.cluster.pods.len() == names.len()
+        elsewhere(world).count() == names.len()
     })
     .await;
     let lists = |rig: &Rig| {
@@ -328,7 +410,7 @@ async fn long_lists_are_read_in_pages() {
     rig.cluster.hold_events("pods");
     rig.cluster.delete("pods", "shop", "w0600");
     rig.cluster.expire_watches("pods");
-    rig.until("one is gone", |world| world.cluster.pods.len() == names.len() - 1)
+    rig.until("one is gone", |world| elsewhere(world).count() == names.len() - 1)
         .await;
     assert_eq!(lists(&rig), 1 + 3, "its storage is read in pages");
 }
@@ -397,7 +479,7 @@ async fn a_pod_is_one_of_what_controls_it() {
         rig.cluster.apply(pod);
     }
     let world = rig
-        .until("all are known", |world| world.own.len() == cases.len())
+        .until("all are known", |world| world.own.size() == cases.len())
         .await;
     for (name, _, workload) in cases {
         assert_eq!(world.own[&format!("uid-{name}")].workload, workload, "{name}");

@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
+use sabot_core::model::ApiServer;
 use sabot_testkit::cri::fake::{Events, FakeRuntime, FakeSandbox, socket_in};
 use sabot_testkit::kube::{Effect, FakeCluster, Rule, Verb};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{BACKOFF, NODE, PATIENCE, pod, wanting};
+use super::{BACKOFF, NODE, PATIENCE, labelled, pod, wanting};
+use crate::targets::kube::limit::ANSWER;
 use crate::targets::kube::{Connection, KubeConfig, KubeState};
 use crate::targets::test_netns::TestNetns;
 use crate::targets::{RuntimeEndpoint, TargetsConfig, TargetsHandle, Wanted, WorldUpdate, start_in};
 
 async fn targets(cluster: &FakeCluster, runtime_endpoint: RuntimeEndpoint) -> TargetsHandle {
     let config = KubeConfig::find(Some(&cluster.kubeconfig())).await.unwrap();
-    let connection = Connection::with_backoff(config, NODE, BACKOFF).unwrap();
+    let connection = Connection::with_times(config, NODE, BACKOFF, ANSWER).unwrap();
     let settings = TargetsConfig {
         runtime_endpoint,
         inspect_interval: Duration::from_secs(3600),
@@ -44,7 +46,7 @@ async fn a_command_waits_for_what_it_wants_of_the_cluster() {
         ..Wanted::default()
     };
     let update = targets.refresh(wanted.clone(), Default::default()).await;
-    assert_eq!(update.world.cluster.pods["uid-w1"].name, "w1");
+    assert_eq!(update.world.cluster.pods[&labelled("web")]["uid-w1"].name, "w1");
     // Nothing is asked again for what is known.
     super::until("both watches are open", async || cluster.watches("pods") == 2).await;
     let before = cluster.requests().len();
@@ -53,6 +55,38 @@ async fn a_command_waits_for_what_it_wants_of_the_cluster() {
     let update = targets.refresh(Wanted::default(), Default::default()).await;
     assert_eq!(update.kubernetes, targets.current().kubernetes);
     until(&targets, "nothing is wanted", |u| u.world.cluster.pods.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_was_away_counts_as_away_until_it_has_told_what_is_wanted() {
+    let mut cluster = FakeCluster::start();
+    cluster.apply(pod("w1", "web", "node-b", "10.0.1.1"));
+    let targets = targets(&cluster, RuntimeEndpoint::Disabled).await;
+    let wanted = wanting("web");
+    until(&targets, "it is ready", |u| {
+        matches!(u.kubernetes, KubeState::Ready { .. })
+    })
+    .await;
+    assert_eq!(targets.current().world.cluster.server, ApiServer::Answers);
+    cluster.go_away();
+    until(&targets, "it is down", |u| {
+        matches!(u.kubernetes, KubeState::Down(_))
+    })
+    .await;
+    targets.want(Wanted {
+        cluster: wanted.clone(),
+        ..Wanted::default()
+    });
+    // Slow enough that it is ready for a while before it has told.
+    cluster.script(Rule::new(Effect::Delay(Duration::from_millis(300))).verb(Verb::List));
+    cluster.come_back();
+    until(&targets, "it has told", |u| {
+        let cluster = &u.world.cluster;
+        let has_told = cluster.known.contains(&wanted);
+        assert_eq!(cluster.server == ApiServer::Answers, has_told, "{u:#?}");
+        has_told
+    })
+    .await;
 }
 
 #[tokio::test]
