@@ -37,12 +37,11 @@ pub struct Comm([u64; COMM_LENGTH / 8]);
 impl Comm {
     #[inline(always)]
     pub fn current() -> Option<Self> {
-        let mut comm = MaybeUninit::<Self>::uninit();
-        // SAFETY: the helper fills in all the bytes, whose number it is told, or fails.
-        unsafe {
-            let result = bpf_get_current_comm(comm.as_mut_ptr().cast(), COMM_LENGTH as u32);
-            (result == 0).then(|| comm.assume_init())
-        }
+        // Kernels such as 6.1 write nothing behind the name's end, and what was there would be part of the name.
+        let mut comm = Self([0; COMM_LENGTH / 8]);
+        // SAFETY: the helper writes no more bytes than it is told.
+        let result = unsafe { bpf_get_current_comm((&raw mut comm).cast(), COMM_LENGTH as u32) };
+        (result == 0).then_some(comm)
     }
 
     #[inline(always)]
