@@ -120,7 +120,7 @@ fn judge(report: &mut Report, small: &Measured, large: &Measured) {
     report.at_most(
         "memory that 50 faults here take, 5,000 nodes",
         faults,
-        24.0,
+        40.0,
         "MiB",
     );
     let name = "memory that 50 faults of other nodes take, 5,000 nodes";
