@@ -77,22 +77,10 @@ impl Engine {
 
     /// The faults that may mean something else since the last update; `None`: all of them.
     fn concerned(&self, update: &WorldUpdate) -> Option<BTreeSet<FaultName>> {
-        let WorldUpdate {
-            world,
-            runtime,
-            kubernetes,
-            netns_failures,
-            interface_failures,
-        } = update;
-        let is_same = world.is_same_here(&self.world)
-            && *runtime == self.update.runtime
-            && *kubernetes == self.update.kubernetes
-            && *netns_failures == self.update.netns_failures
-            && *interface_failures == self.update.interface_failures;
-        if !is_same {
+        if !update.is_same_beside_cluster(&self.update) {
             return None;
         }
-        let (now, before) = (&world.cluster, &self.world.cluster);
+        let (now, before) = (&update.world.cluster, &self.world.cluster);
         let moved = now.moved_services(before);
         let whole = self.world.protections.whole_workloads;
         let is_concerned = |active: &&Active| {

@@ -89,6 +89,24 @@ pub struct WorldUpdate {
     pub interface_failures: BTreeMap<String, String>,
 }
 
+impl WorldUpdate {
+    /// The cluster may hold tens of thousands of pods: it is neither copied nor compared for every little thing.
+    pub fn is_same_beside_cluster(&self, other: &Self) -> bool {
+        let Self {
+            world,
+            runtime,
+            kubernetes,
+            netns_failures,
+            interface_failures,
+        } = self;
+        world.is_same_here(&other.world)
+            && *runtime == other.runtime
+            && *kubernetes == other.kubernetes
+            && *netns_failures == other.netns_failures
+            && *interface_failures == other.interface_failures
+    }
+}
+
 /// A cheap clone for each user. The watch ends with the last of them.
 #[derive(Clone, Debug)]
 pub struct TargetsHandle {

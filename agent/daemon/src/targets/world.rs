@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use self::compose::{compose, is_same_beside_cluster, server};
+use self::compose::{compose, server};
 use super::cri::CriState;
 use super::interface::{self, NodeNetwork};
 use super::kube::{self, Connection, KubeState, KubeWorld};
@@ -231,7 +231,7 @@ impl Task {
             let server = server(&update.kubernetes, current.world.cluster.server, told_all);
             let changed = !is_told
                 || server != current.world.cluster.server
-                || !is_same_beside_cluster(current, &update);
+                || !current.is_same_beside_cluster(&update);
             if changed {
                 update.world.cluster = kube.cluster.clone();
                 update.world.cluster.server = server;

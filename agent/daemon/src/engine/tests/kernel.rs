@@ -73,13 +73,17 @@ impl FakeKernel {
             packets,
             bytes: packets * 100,
         };
+        self.count(slot, target, |ledger| {
+            ledger.matched += tally;
+            ledger.dropped += tally;
+        });
+    }
+
+    /// Counts as the programs would.
+    pub(crate) fn count(&self, slot: Slot, target: TargetId, change: impl FnOnce(&mut Ledger)) {
         let mut state = self.state();
-        let counters = state
-            .counters
-            .get_mut(&(slot, target))
-            .expect("counters for a slot in force");
-        counters.matched += tally;
-        counters.dropped += tally;
+        let ledger = state.counters.get_mut(&(slot, target));
+        change(ledger.expect("counters for a slot in force"));
     }
 
     /// The devices on which a slot is in force.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rig::{Rig, fault_name, pass, pod};
-use crate::engine::handle::{EngineError, Ledger, LedgerDirection, Tally};
+use crate::engine::handle::{EngineError, LedgerDirection, Tally};
 
 const PARTITION: &str = "{duration: 5m, target: {pods: {namespace: shop, selector: {matchLabels: {app: web}}}}, \
                          action: {partition: {}}}";
@@ -82,23 +82,17 @@ async fn counters_of_a_delay_stay_until_the_line_has_flushed() {
         packets: 1,
         bytes: 100,
     };
-    {
-        let mut state = rig.kernel.state();
-        let counters = state.counters.get_mut(&(slot, target)).expect("counters");
-        counters.matched += one;
-        counters.held += one;
-    }
+    rig.kernel.count(slot, target, |ledger| {
+        ledger.matched += one;
+        ledger.held += one;
+    });
     rig.handle.delete(fault_name("slow")).await.expect("deleted");
     pass(Duration::from_secs(2)).await;
-    {
-        let mut state = rig.kernel.state();
-        let counters = state
-            .counters
-            .get_mut(&(slot, target))
-            .expect("a packet is still held");
-        counters.held = Tally::default();
-        counters.released += one;
-    }
+    // They are there still, since a packet is held.
+    rig.kernel.count(slot, target, |ledger| {
+        ledger.held = Tally::default();
+        ledger.released += one;
+    });
     pass(Duration::from_secs(1)).await;
     assert!(rig.kernel.state().counters.is_empty());
     let entries = rig.ledgers("slow").await;
@@ -136,12 +130,10 @@ async fn a_packet_that_is_held_for_ever_doesnt_keep_the_counters_for_ever() {
     rig.world.add_pod(pod("web", "web", 1));
     let slot = rig.inject("slow", DELAY).await;
     let target = rig.target("eth1");
-    {
-        let mut state = rig.kernel.state();
-        let counters = state.counters.get_mut(&(slot, target)).expect("counters");
-        counters.matched.packets = 1;
-        counters.held.packets = 1;
-    }
+    rig.kernel.count(slot, target, |ledger| {
+        ledger.matched.packets = 1;
+        ledger.held.packets = 1;
+    });
     rig.handle.delete(fault_name("slow")).await.expect("deleted");
     pass(Duration::from_secs(10)).await;
     assert!(rig.kernel.state().counters.is_empty());
@@ -156,13 +148,11 @@ async fn a_pod_that_goes_takes_along_what_is_held_for_it() {
     rig.world.add_pod(pod("web", "web", 1));
     let slot = rig.inject("slow", DELAY).await;
     let target = rig.target("eth1");
-    {
-        let mut state = rig.kernel.state();
-        let counters = state.counters.get_mut(&(slot, target)).expect("counters");
-        counters.matched.packets = 3;
-        counters.released.packets = 1;
-        counters.held.packets = 2;
-    }
+    rig.kernel.count(slot, target, |ledger| {
+        ledger.matched.packets = 3;
+        ledger.released.packets = 1;
+        ledger.held.packets = 2;
+    });
     rig.world.remove_pod("sandbox-1");
     pass(Duration::from_secs(10)).await;
     let entries = rig.ledgers("slow").await;
@@ -176,15 +166,13 @@ async fn counters_stay_while_a_packet_waits_in_a_devices_queue() {
     rig.world.add_pod(pod("web", "web", 1));
     let slot = rig.inject("cut", PARTITION).await;
     let target = rig.target("eth1");
-    let counters = |change: &dyn Fn(&mut Ledger)| {
-        let mut state = rig.kernel.state();
-        change(state.counters.get_mut(&(slot, target)).expect("counters"));
-    };
-    counters(&|ledger| ledger.matched.packets = 2);
+    rig.kernel
+        .count(slot, target, |ledger| ledger.matched.packets = 2);
     rig.handle.delete(fault_name("cut")).await.expect("deleted");
     pass(Duration::from_secs(2)).await;
     // Longer than packets usually take, the line reads them and answers.
-    counters(&|ledger| ledger.rejected.packets = 2);
+    rig.kernel
+        .count(slot, target, |ledger| ledger.rejected.packets = 2);
     pass(Duration::from_secs(1)).await;
     assert!(rig.kernel.state().counters.is_empty());
     let entries = rig.ledgers("cut").await;

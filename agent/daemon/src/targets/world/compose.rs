@@ -11,22 +11,6 @@ use crate::targets::cri::CriState;
 use crate::targets::kube::KubeState;
 use crate::targets::names::Addresses;
 
-/// The cluster may hold tens of thousands of pods: it is neither copied nor compared for every little thing.
-pub(super) fn is_same_beside_cluster(one: &WorldUpdate, other: &WorldUpdate) -> bool {
-    let WorldUpdate {
-        world,
-        runtime,
-        kubernetes,
-        netns_failures,
-        interface_failures,
-    } = one;
-    world.is_same_here(&other.world)
-        && *runtime == other.runtime
-        && *kubernetes == other.kubernetes
-        && *netns_failures == other.netns_failures
-        && *interface_failures == other.interface_failures
-}
-
 /// How much the API server may be relied on to tell what isn't known yet.
 ///
 /// One that was away counts as away until it has told all that is wanted. Otherwise a fault that did what it could without
