@@ -298,5 +298,7 @@ fn outcome(outcome: v1::PacketOutcome) -> &'static str {
         v1::PacketOutcome::Bypassed => "bypassed",
         v1::PacketOutcome::Delayed => "delayed",
         v1::PacketOutcome::Corrupted => "corrupted",
+        v1::PacketOutcome::Duplicated => "duplicated",
+        v1::PacketOutcome::Rejected => "rejected",
     }
 }

@@ -323,6 +323,8 @@ fn outcome(name: &str) -> v1::PacketOutcome {
         "bypassed" => v1::PacketOutcome::Bypassed,
         "delayed" => v1::PacketOutcome::Delayed,
         "corrupted" => v1::PacketOutcome::Corrupted,
+        "duplicated" => v1::PacketOutcome::Duplicated,
+        "rejected" => v1::PacketOutcome::Rejected,
         _ => v1::PacketOutcome::Unspecified,
     }
 }

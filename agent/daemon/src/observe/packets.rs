@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aya::maps::{MapData, RingBuf};
 use sabot_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, OUTCOME_BYPASSED, OUTCOME_CORRUPTED, OUTCOME_DELAYED,
-    OUTCOME_DROPPED, OUTCOME_PASSED,
+    OUTCOME_DROPPED, OUTCOME_DUPLICATED, OUTCOME_PASSED, OUTCOME_REJECTED,
 };
 use sabot_core::model::{BootTime, FaultName};
 use sabot_core::plan::{Slot, TargetId};
@@ -158,6 +158,8 @@ fn outcome(outcome: u32) -> Option<&'static str> {
         OUTCOME_BYPASSED => Some("bypassed"),
         OUTCOME_DELAYED => Some("delayed"),
         OUTCOME_CORRUPTED => Some("corrupted"),
+        OUTCOME_DUPLICATED => Some("duplicated"),
+        OUTCOME_REJECTED => Some("rejected"),
         _ => None,
     }
 }
@@ -213,6 +215,34 @@ mod tests {
         assert!(decode(&mut enricher, &event(4, 8)).is_none());
         snapshots.send(Arc::new(snapshot(2, []))).unwrap();
         assert!(decode(&mut enricher, &event(4, 9)).is_none());
+    }
+
+    #[tokio::test]
+    async fn every_outcome_that_programs_report_has_a_name() {
+        let (engine, _snapshots) = engine(snapshot(1, [fault_view("cut", Phase::Injected, 0, &[1])]));
+        let mut enricher = SnapshotEnricher::new(engine);
+        let named = (OUTCOME_PASSED..=OUTCOME_REJECTED).map(|outcome| {
+            let event = sabot_abi::PacketEvent {
+                outcome,
+                ..event(0, 1)
+            };
+            match decode(&mut enricher, &event).map(|event| event.kind) {
+                Some(EventKind::Packet(packet)) => packet.outcome,
+                other => panic!("{outcome}: {other:?}"),
+            }
+        });
+        assert_eq!(
+            named.collect::<Vec<_>>(),
+            [
+                "passed",
+                "dropped",
+                "bypassed",
+                "delayed",
+                "corrupted",
+                "duplicated",
+                "rejected"
+            ]
+        );
     }
 
     #[tokio::test]
