@@ -7,6 +7,8 @@ pub mod bridge;
 pub mod config;
 pub mod delayline;
 pub mod engine;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod guards;
 pub mod kernel;
 pub mod logging;

@@ -1,5 +1,6 @@
 //! The HTTP endpoint: metrics, health, readiness.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use axum::serve::Listener;
 
 use super::{Format, Metrics};
 
@@ -58,7 +59,7 @@ pub struct HttpState {
 ///
 /// When the listener fails for good.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Listener<Addr: Debug>,
     state: Arc<HttpState>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {

@@ -122,7 +122,8 @@ fn places(snapshot: &Snapshot) -> HashMap<(Slot, TargetId), Arc<Place>> {
     places
 }
 
-fn decode(enricher: &mut impl Enricher, event: &sabot_abi::PacketEvent) -> Option<Event> {
+/// What is told of a packet; `None` when the numbers mean nothing, or nothing any more.
+pub(crate) fn decode(enricher: &mut impl Enricher, event: &sabot_abi::PacketEvent) -> Option<Event> {
     let egress = match event.direction {
         DIRECTION_EGRESS => true,
         DIRECTION_INGRESS => false,

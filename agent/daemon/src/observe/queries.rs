@@ -4,7 +4,7 @@
 //! A query that is sent again while it is open (same server, port, id and question) is a retry of the same query; its
 //! latency is from the first sending on.
 
-mod question;
+pub(crate) mod question;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

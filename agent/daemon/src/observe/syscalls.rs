@@ -4,7 +4,7 @@
 //! A thread is watched by its name, which it has from its process unless it was given another one, or by its cgroup. A
 //! child between fork and exec still has its parent's name; an `execve` that succeeds is the call of who made it.
 
-mod details;
+pub(crate) mod details;
 mod flags;
 mod processes;
 mod watching;

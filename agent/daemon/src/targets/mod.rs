@@ -4,7 +4,7 @@
 //! [`start`] begins to watch, and [`TargetsHandle`] is what the engine sees: the [`World`] as it is now, and a way to say
 //! which namespaces and devices to look at.
 
-mod cri;
+pub(crate) mod cri;
 mod interface;
 pub mod kube;
 mod names;

@@ -8,6 +8,8 @@
 mod book;
 mod connection;
 pub mod containers;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hpack;
 mod http2;
 mod message;

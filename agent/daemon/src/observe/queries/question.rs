@@ -5,7 +5,7 @@ use sabot_abi::DNS_HEADER;
 
 /// The name, without its last dot, and the type as it is written. `question` is what stands behind a message's header.
 /// `None` when it breaks the format.
-pub(super) fn read_question(question: &[u8]) -> Option<(String, String)> {
+pub(crate) fn read_question(question: &[u8]) -> Option<(String, String)> {
     // A header that says that there is one question.
     let mut message = vec![0; DNS_HEADER];
     message[5] = 1;

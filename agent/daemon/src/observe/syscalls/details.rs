@@ -132,7 +132,7 @@ pub(super) fn table() -> Vec<(u32, SyscallDetail)> {
 }
 
 /// What was read, by name; what could not be read is left out.
-pub(super) fn decode(event: &SyscallEvent) -> Vec<Detail> {
+pub(crate) fn decode(event: &SyscallEvent) -> Vec<Detail> {
     let syscall = syscall_name(event.syscall);
     // A call that became another program has left nothing to read; its event has the program's name.
     let became = event.result == 0 && event.arguments == [0; sabot_abi::SYSCALL_ARGUMENTS];

@@ -6,6 +6,8 @@
 mod containers;
 mod endpoint;
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod sandbox;
 #[cfg(test)]
 mod tests;

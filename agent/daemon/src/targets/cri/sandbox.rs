@@ -111,6 +111,13 @@ pub(super) struct Description {
     netns_paths: Vec<PathBuf>,
 }
 
+#[cfg(fuzzing)]
+impl Description {
+    pub(super) fn into_parts(self) -> (Pod, Vec<PathBuf>) {
+        (self.pod, self.netns_paths)
+    }
+}
+
 impl TryFrom<PodSandboxStatusResponse> for Description {
     type Error = SandboxError;
 
