@@ -33,6 +33,11 @@ pub(super) enum Command {
         slot: Slot,
         reply: Reply<()>,
     },
+    /// Whether nothing waits in the line's TAP; also where there is no such line.
+    IsDrained {
+        target: TargetId,
+        reply: Reply<bool>,
+    },
     Forget {
         slot: Slot,
         target: TargetId,

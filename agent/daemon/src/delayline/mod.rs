@@ -215,6 +215,12 @@ impl DelayLine {
         self.inner.shared.registry.tallies((slot, target, egress))
     }
 
+    /// Whether every packet that was diverted to the target before this call is in the tallies, or was dropped by the TAP.
+    pub fn is_drained(&self, target: TargetId) -> bool {
+        self.ask(|reply| Command::IsDrained { target, reply })
+            .unwrap_or(true)
+    }
+
     /// Drops a slot's tallies on a target, and with the last target's its histogram.
     pub fn forget(&self, slot: Slot, target: TargetId) {
         if self

@@ -1,11 +1,12 @@
 //! Waiting: for frames, for commands, for the next deadline.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
@@ -21,6 +22,14 @@ pub(super) fn boot_time() -> u64 {
     let clock = nix::time::ClockId::CLOCK_BOOTTIME;
     let now = nix::time::clock_gettime(clock).expect("every supported kernel has CLOCK_BOOTTIME");
     Duration::from(now).as_nanos() as u64
+}
+
+/// Whether a frame can be read right now. Also `true` where that can't be known.
+pub(super) fn is_readable(tap: &OwnedFd) -> bool {
+    let mut descriptors = [PollFd::new(tap.as_fd(), PollFlags::POLLIN)];
+    let ready = poll(&mut descriptors, PollTimeout::ZERO);
+    let events = descriptors[0].revents();
+    ready.is_err() || events.is_none_or(|events| events.contains(PollFlags::POLLIN))
 }
 
 /// What has become ready.
@@ -125,5 +134,23 @@ impl Poller {
         }
         self.armed = wanted;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_can_be_read_until_it_has_been() {
+        let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        assert!(!is_readable(&reader));
+        nix::unistd::write(&writer, b"frame").expect("it is written");
+        assert!(is_readable(&reader));
+        nix::unistd::read(&reader, &mut [0; 16]).expect("it is read");
+        assert!(!is_readable(&reader));
+        // A device that is gone has nothing.
+        drop(writer);
+        assert!(!is_readable(&reader));
     }
 }

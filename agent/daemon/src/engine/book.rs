@@ -101,8 +101,7 @@ impl Book {
         for (slot, target) in due {
             // What waits in a device's queue is in no counter, and on a busy machine it waits for longer than one would think.
             // Were it counted after this, it would be in the account of the slot's next fault.
-            let is_under_way = |direction| !datapath.ledger(slot, target, direction).balances();
-            let waits = is_under_way(LedgerDirection::Egress) || is_under_way(LedgerDirection::Ingress);
+            let waits = !datapath.rests(slot, target);
             if let Some(leaving) = self
                 .pairs
                 .get_mut(&(slot, target))
@@ -129,12 +128,12 @@ impl Book {
         let Some(pair) = self.pairs.remove(&(slot, target)) else {
             return;
         };
+        let [egress, ingress] = datapath.close(slot, target).map(closed);
         let last = Kept {
             target: pair.target,
-            egress: closed(datapath.ledger(slot, target, LedgerDirection::Egress)),
-            ingress: closed(datapath.ledger(slot, target, LedgerDirection::Ingress)),
+            egress,
+            ingress,
         };
-        datapath.forget(slot, target);
         if let Some(kept) = self.kept.get_mut(&pair.run) {
             keep(kept, last);
         }

@@ -86,8 +86,11 @@ pub trait Datapath: Send + Sync + 'static {
     /// where there are none.
     fn ledger(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> Ledger;
 
-    /// Frees the counters of a slot on a target; the engine has kept their last values.
-    fn forget(&self, slot: Slot, target: TargetId);
+    /// Whether nothing of a slot that left the target is on its way any more: not held, and not in a device's queue.
+    fn rests(&self, slot: Slot, target: TargetId) -> bool;
+
+    /// Frees the counters of a slot on a target and says what they were at last, in the order of [`LedgerDirection::BOTH`].
+    fn close(&self, slot: Slot, target: TargetId) -> [Ledger; 2];
 
     /// Makes everything that is attached inert at once by closing the gate, while the slow detaching at shutdown goes on.
     fn disarm(&self);

@@ -163,6 +163,10 @@ pub enum LedgerDirection {
     Ingress,
 }
 
+impl LedgerDirection {
+    pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct LedgerEntry {
     pub fault: FaultName,

@@ -6,20 +6,30 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sabot_core::plan::{Slot, TargetId};
 
-/// An account lives from a slot's first rule or target until its last target is forgotten.
+/// An account lives for as long as its slot has a rule, or counters for a target: a rule may have no target for a while.
 #[derive(Debug, Default)]
 pub(super) struct Accounts(Mutex<BTreeMap<Slot, Account>>);
 
 #[derive(Debug, Default)]
 struct Account {
     targets: BTreeSet<TargetId>,
+    has_rule: bool,
     /// The slot's packets go to the delay line, or did before an edit.
     in_line: bool,
 }
 
 impl Accounts {
-    pub(super) fn send_to_line(&self, slot: Slot) {
-        self.lock().entry(slot).or_default().in_line = true;
+    /// The slot has a rule, by which its packets go to the delay line or don't.
+    pub(super) fn rule(&self, slot: Slot, for_line: bool) {
+        let mut accounts = self.lock();
+        let account = accounts.entry(slot).or_default();
+        account.has_rule = true;
+        account.in_line |= for_line;
+    }
+
+    /// The slot has no rule any more. Says whether the line may know of it.
+    pub(super) fn clear(&self, slot: Slot) -> bool {
+        self.change(slot, |account| account.has_rule = false)
     }
 
     pub(super) fn is_in_line(&self, slot: Slot) -> bool {
@@ -36,15 +46,23 @@ impl Accounts {
         self.lock().entry(slot).or_default().targets.insert(target);
     }
 
-    /// Says whether the line may know of the slot.
+    /// The slot has no counters for the target any more. Says whether the line may know of the slot.
     pub(super) fn remove(&self, slot: Slot, target: TargetId) -> bool {
+        self.change(slot, |account| {
+            account.targets.remove(&target);
+        })
+    }
+
+    fn change(&self, slot: Slot, change: impl FnOnce(&mut Account)) -> bool {
         let mut accounts = self.lock();
         let Entry::Occupied(mut account) = accounts.entry(slot) else {
             return false;
         };
-        account.get_mut().targets.remove(&target);
-        let in_line = account.get().in_line;
-        if account.get().targets.is_empty() {
+        change(account.get_mut());
+        let Account {
+            has_rule, in_line, ..
+        } = *account.get();
+        if !has_rule && account.get().targets.is_empty() {
             account.remove();
         }
         in_line
@@ -60,16 +78,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_ends_with_its_last_target() {
+    fn an_account_ends_with_its_rule_and_its_last_target() {
         let accounts = Accounts::default();
         for target in [1, 2] {
             accounts.add(Slot(5), TargetId(target));
         }
         accounts.add(Slot(6), TargetId(1));
         // An edit to an action of the line comes when the targets are there already.
-        accounts.send_to_line(Slot(5));
+        accounts.rule(Slot(5), true);
         assert_eq!(accounts.in_line(), [Slot(5)]);
         assert!(accounts.is_in_line(Slot(5)) && !accounts.is_in_line(Slot(6)));
+        assert!(accounts.clear(Slot(5)), "the line clears the slot");
         for target in [1, 2] {
             assert!(
                 accounts.remove(Slot(5), TargetId(target)),
@@ -77,6 +96,23 @@ mod tests {
             );
         }
         assert!(!accounts.remove(Slot(5), TargetId(2)) && !accounts.remove(Slot(6), TargetId(1)));
-        assert_eq!(accounts.in_line(), []);
+        assert!(accounts.lock().is_empty());
+    }
+
+    #[test]
+    fn a_rule_that_has_no_target_for_a_while_is_still_the_lines() {
+        let accounts = Accounts::default();
+        accounts.rule(Slot(5), true);
+        accounts.add(Slot(5), TargetId(1));
+        // Its pod goes, and another one comes.
+        assert!(accounts.remove(Slot(5), TargetId(1)));
+        assert!(accounts.is_in_line(Slot(5)));
+        accounts.add(Slot(5), TargetId(2));
+        assert!(accounts.clear(Slot(5)));
+        assert!(
+            accounts.remove(Slot(5), TargetId(2)),
+            "or its tallies are the slot's next fault's"
+        );
+        assert!(accounts.lock().is_empty());
     }
 }

@@ -3,11 +3,11 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Parseable as _};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage, Stats64,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption,
@@ -133,28 +133,6 @@ impl Rtnl {
             &[libc::ENODEV],
             self.change("a link", &RouteNetlinkMessage::DelLink(message), 0),
         )
-    }
-
-    /// What a device counts.
-    pub(super) fn link_stats(&mut self, ifindex: u32) -> Result<Stats64, RtnlError> {
-        let mut message = LinkMessage::default();
-        message.header.index = ifindex;
-        let answer = self.exchange(
-            "link statistics",
-            &RouteNetlinkMessage::GetLink(message),
-            0,
-            |payload| {
-                let message = LinkMessage::parse(payload)?;
-                Ok(message
-                    .attributes
-                    .into_iter()
-                    .find_map(|attribute| match attribute {
-                        LinkAttribute::Stats64(stats) => Some(stats),
-                        _ => None,
-                    }))
-            },
-        )?;
-        Ok(answer.items.into_iter().next().unwrap_or_default())
     }
 
     /// Makes sure that the device has a clsact qdisc.

@@ -13,7 +13,7 @@ use super::hook::{Hook, HookError, HookKind};
 use super::line::{LineDevice, LineDeviceError};
 use super::netns::{self, NetnsError};
 use super::nsfs::{NetnsFile, NsfsError};
-use super::rtnl::{Rtnl, RtnlError};
+use super::rtnl::RtnlError;
 use super::segmenter::{Segmenter, SegmenterError};
 use crate::delayline::{DelayLine, LineError};
 
@@ -86,7 +86,7 @@ impl Equipped {
         target: TargetId,
         want: Equipment,
     ) -> Result<(), EquipError> {
-        let netns = self.open_netns()?;
+        let netns = open_netns(&self.device)?;
         if want.line && self.line.is_none() {
             self.needs_mac_header("delay")?;
             let program = bench.entry(target, Door::Line)?;
@@ -154,7 +154,7 @@ impl Equipped {
         let detach = || hooks.into_iter().try_for_each(Hook::detach);
         let detached = if !needs_netns {
             detach()
-        } else if let Ok(netns) = self.open_netns() {
+        } else if let Ok(netns) = open_netns(&self.device) {
             netns::run_in(netns.as_fd(), detach)?
         } else {
             Ok(())
@@ -191,37 +191,6 @@ impl Equipped {
         }
     }
 
-    /// What the detours' devices have dropped: frames in the TAP's queue, wire packets in the segmenter. `None` when the
-    /// netns is gone, and with it everything that was under way.
-    pub(super) fn device_drops(&self) -> Option<DeviceDrops> {
-        let netns = self.open_netns().ok()?;
-        netns::run_in(netns.as_fd(), || {
-            let mut rtnl = Rtnl::open().ok()?;
-            let line = self
-                .line
-                .as_ref()
-                .map_or(Ok(0), |line| line.queue_drops(&mut rtnl))
-                .ok()?;
-            let segmenter = self
-                .segmenter
-                .as_ref()
-                .map_or(Ok(0), |segmenter| segmenter.drops(&mut rtnl))
-                .ok()?;
-            Some(DeviceDrops { line, segmenter })
-        })
-        .ok()?
-    }
-
-    fn open_netns(&self) -> Result<NetnsFile, EquipError> {
-        let netns = NetnsFile::open(&self.device.netns_path)?;
-        if netns.id() != self.device.key.netns {
-            return Err(EquipError::OtherNetns {
-                path: self.device.netns_path.display().to_string(),
-            });
-        }
-        Ok(netns)
-    }
-
     fn needs_mac_header(&self, what: &'static str) -> Result<(), EquipError> {
         if self.device.mac_header {
             return Ok(());
@@ -231,12 +200,6 @@ impl Equipped {
             what,
         })
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct DeviceDrops {
-    pub(super) line: u64,
-    pub(super) segmenter: u64,
 }
 
 impl Workbench {
@@ -249,4 +212,15 @@ impl Workbench {
     fn gate(&self) -> BorrowedFd<'_> {
         self.gate.as_fd()
     }
+}
+
+/// The device's netns, if its path still means that one.
+pub(super) fn open_netns(device: &TargetDevice) -> Result<NetnsFile, EquipError> {
+    let netns = NetnsFile::open(&device.netns_path)?;
+    if netns.id() != device.key.netns {
+        return Err(EquipError::OtherNetns {
+            path: device.netns_path.display().to_string(),
+        });
+    }
+    Ok(netns)
 }

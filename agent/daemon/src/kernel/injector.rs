@@ -15,12 +15,13 @@ use sabot_core::plan::{Equipment, PeerEntry, PeerSetId, RuleBody, Slot, TargetId
 
 use super::accounts::Accounts;
 use super::entry::Entries;
-use super::equipment::{DeviceDrops, EquipError, Equipped, Workbench};
+use super::equipment::{EquipError, Equipped, Workbench};
 use super::gate::Gate;
 use super::heartbeat::MapHeartbeat;
 use super::hook::HookKind;
 use super::line::VNET_HEADER;
 use super::loader::{FaultObject, LoadError};
+use super::losses::{DeviceDrops, Losses, UnderWay};
 use super::netns;
 use super::tables::{Counted, TableError, Tables};
 use super::watches::Watches;
@@ -69,6 +70,7 @@ pub struct Injector {
 struct Target {
     equipped: Mutex<Equipped>,
     body: Mutex<abi::Target>,
+    losses: Losses,
 }
 
 impl Injector {
@@ -174,7 +176,7 @@ impl Datapath for Injector {
     ) -> Result<(), DatapathError> {
         let entry = lock(&self.targets)
             .entry(target)
-            .or_insert_with(|| Arc::new(Target::new(device)))
+            .or_insert_with(|| Arc::new(Target::new(target, device)))
             .clone();
         let mut equipped = lock(&entry.equipped);
         let added = equipped.add(&self.bench, target, equipment);
@@ -227,8 +229,8 @@ impl Datapath for Injector {
             };
             // Before the first packet that the rule sends there.
             self.line.set_slot(slot, policy);
-            self.accounts.send_to_line(slot);
         }
+        self.accounts.rule(slot, for_line);
         self.tables.write_rule(slot, rule)?;
         if !for_line && self.accounts.is_in_line(slot) {
             self.line.expire_slot(slot, rule.expires_at);
@@ -239,7 +241,7 @@ impl Datapath for Injector {
     fn clear_rule(&self, slot: Slot) -> Result<(), DatapathError> {
         self.tables.clear_rule(slot)?;
         self.watch(slot, false)?;
-        if self.accounts.is_in_line(slot) {
+        if self.accounts.clear(slot) {
             self.line.clear_slot(slot);
         }
         Ok(())
@@ -267,23 +269,35 @@ impl Datapath for Injector {
         let egress = direction == LedgerDirection::Egress;
         let held = self.line.tallies(slot, target, egress);
         let mut ledger = ledger(&counted, &held);
-        let (in_line, in_segmenter) = under_way(&counted, &held);
-        if in_line.packets != 0 || in_segmenter.packets != 0 {
-            let drops = self
-                .target(target)
-                .and_then(|entry| lock(&entry.equipped).device_drops());
-            attribute_drops(&mut ledger, in_line, in_segmenter, drops);
+        let under_way = UnderWay::of(&counted, &held);
+        if !under_way.is_none() {
+            let drops = self.target(target).map(|entry| entry.losses.unclaimed());
+            under_way.attribute(&mut ledger, drops.unwrap_or(DeviceDrops::GONE));
         }
         ledger
     }
 
-    fn forget(&self, slot: Slot, target: TargetId) {
+    fn rests(&self, slot: Slot, target: TargetId) -> bool {
+        // What was read from the queue until now is in the ledgers that are read after this.
+        let is_drained = !self.accounts.is_in_line(slot) || self.line.is_drained(target);
+        is_drained
+            && LedgerDirection::BOTH
+                .into_iter()
+                .all(|direction| self.ledger(slot, target, direction).balances())
+    }
+
+    fn close(&self, slot: Slot, target: TargetId) -> [Ledger; 2] {
+        let last = LedgerDirection::BOTH.map(|direction| self.ledger(slot, target, direction));
+        if let Some(entry) = self.target(target) {
+            last.iter().for_each(|ledger| entry.losses.claim(ledger));
+        }
         if let Err(error) = self.tables.remove_counters(slot, target) {
             tracing::warn!(slot = slot.0, target = target.0, %error, "cannot free counters");
         }
         if self.accounts.remove(slot, target) {
             self.line.forget(slot, target);
         }
+        last
     }
 
     fn disarm(&self) {
@@ -298,12 +312,13 @@ impl Datapath for Injector {
 }
 
 impl Target {
-    fn new(device: &TargetDevice) -> Self {
+    fn new(target: TargetId, device: &TargetDevice) -> Self {
         let equipped = Equipped::new(device.clone());
         let body = Mutex::new(equipped.body(&[]));
         Self {
             equipped: Mutex::new(equipped),
             body,
+            losses: Losses::new(target, device),
         }
     }
 }
@@ -335,54 +350,6 @@ fn ledger(counted: &Counted, held: &LineTallies) -> Ledger {
         lost_write: held.lost_write,
         lost_late: held.lost_late,
         first_match: (counted.first_match != 0).then_some(BootTime(counted.first_match)),
-    }
-}
-
-/// What was sent on a detour and is neither back nor counted anywhere: in a device's queue now, or dropped by it.
-fn under_way(counted: &Counted, held: &LineTallies) -> (Tally, Tally) {
-    let mut line: Tally = counted.delayed.into();
-    for known in [
-        counted.released.into(),
-        held.held,
-        held.rejected,
-        held.dropped,
-        held.lost_bound,
-        held.lost_write,
-        held.lost_late,
-    ] {
-        line = minus(line, known);
-    }
-    (line, minus(counted.segmenting.into(), counted.segmented.into()))
-}
-
-fn minus(from: Tally, less: Tally) -> Tally {
-    Tally {
-        packets: from.packets.saturating_sub(less.packets),
-        bytes: from.bytes.saturating_sub(less.bytes),
-    }
-}
-
-/// Puts what the devices have dropped to this slot's account. They count for all slots together, and the TAP counts
-/// frames; what is still under way of this slot is the most that it can have lost.
-fn attribute_drops(ledger: &mut Ledger, in_line: Tally, in_segmenter: Tally, drops: Option<DeviceDrops>) {
-    let gone = DeviceDrops {
-        line: u64::MAX,
-        segmenter: u64::MAX,
-    };
-    let drops = drops.unwrap_or(gone);
-    if drops.line > 0 {
-        ledger.lost_queue = in_line;
-    }
-    if drops.segmenter >= in_segmenter.packets {
-        ledger.lost_segmenter = in_segmenter;
-    } else if drops.segmenter > 0 {
-        let share =
-            u128::from(in_segmenter.bytes) * u128::from(drops.segmenter) / u128::from(in_segmenter.packets);
-        let bytes = u64::try_from(share).unwrap_or(u64::MAX);
-        ledger.lost_segmenter = Tally {
-            packets: drops.segmenter,
-            bytes,
-        };
     }
 }
 

@@ -34,6 +34,10 @@ pub(super) enum LineDeviceError {
     Netns(#[from] NetnsError),
 }
 
+pub(super) fn device_name(target: TargetId) -> String {
+    format!("sabot-l{}", target.0)
+}
+
 /// A TAP that stands in the target's netns and lives as long as its descriptor.
 pub(super) struct LineDevice {
     pub(super) ifindex: u32,
@@ -48,7 +52,7 @@ impl LineDevice {
         netns: BorrowedFd<'_>,
         program: BorrowedFd<'_>,
     ) -> Result<(Self, OwnedFd), LineDeviceError> {
-        let name = format!("sabot-l{}", target.0);
+        let name = device_name(target);
         let set_up = |source| LineDeviceError::SetUp {
             name: name.clone(),
             source,
@@ -71,11 +75,6 @@ impl LineDevice {
             Ok::<u32, LineDeviceError>(link.ifindex)
         })??;
         Ok((Self { ifindex }, tap.into()))
-    }
-
-    /// Frames that found the TAP's queue full. Inside the target's netns.
-    pub(super) fn queue_drops(&self, rtnl: &mut Rtnl) -> Result<u64, RtnlError> {
-        Ok(rtnl.link_stats(self.ifindex)?.tx_dropped)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`Injector`] is the engine's door. Behind it: `loader` loads the fault object and keeps its gate; `tables` writes
 //! rules, targets and peers; `equipment` gives a target what its faults need, from `hook` (attachments), `line` (the
-//! delay line's TAP) and `segmenter`; `entry` writes the programs that lead a packet through the gate. [`trial`] runs the
+//! delay line's TAP) and `segmenter`, whose `losses` are read from the devices; `entry` writes the programs that lead a packet through the gate. [`trial`] runs the
 //! classifier on one frame without sending it.
 
 mod accounts;
@@ -21,6 +21,7 @@ mod hook;
 mod injector;
 mod line;
 mod loader;
+mod losses;
 pub mod netns;
 pub mod nsfs;
 pub mod object;

@@ -31,6 +31,11 @@ pub(super) enum SegmenterError {
     Netns(#[from] NetnsError),
 }
 
+/// Of both ends.
+pub(super) fn device_name(target: TargetId) -> String {
+    format!("sabot-s{}", target.0)
+}
+
 pub(super) struct Segmenter {
     /// In the target's netns.
     pub(super) near_ifindex: u32,
@@ -46,7 +51,7 @@ impl Segmenter {
         program: BorrowedFd<'_>,
         bounce: BorrowedFd<'_>,
     ) -> Result<Self, SegmenterError> {
-        let name = format!("sabot-s{}", target.0);
+        let name = device_name(target);
         let set_up = |source| SegmenterError::SetUp {
             name: name.clone(),
             source,
@@ -90,10 +95,5 @@ impl Segmenter {
             Rtnl::open().and_then(|mut rtnl| rtnl.delete_link(self.far_ifindex))
         })?
         .map_err(|source| SegmenterError::SetUp { name: name(), source })
-    }
-
-    /// Wire packets that died on the way: at the near end. Inside the target's netns.
-    pub(super) fn drops(&self, rtnl: &mut Rtnl) -> Result<u64, RtnlError> {
-        Ok(rtnl.link_stats(self.near_ifindex)?.tx_dropped)
     }
 }

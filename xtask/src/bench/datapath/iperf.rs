@@ -35,6 +35,15 @@ pub(in crate::bench) fn streams(from: &LabPod, to: &LabPod, count: u32, seconds:
     run(from, to, seconds, &["--parallel", &count.to_string()])
 }
 
+/// Bits per second of one TCP stream by Reno, whose answer to a loss theory knows.
+///
+/// # Errors
+///
+/// As [`stream`].
+pub(in crate::bench) fn reno(from: &LabPod, to: &LabPod, seconds: u32) -> Result<f64> {
+    run(from, to, seconds, &["--congestion", "reno"])
+}
+
 fn run(from: &LabPod, to: &LabPod, seconds: u32, options: &[&str]) -> Result<f64> {
     // A server for each run: one that serves several may be busy with the end of the last, or end with its error.
     let server = Server::start(to)?;

@@ -2,6 +2,7 @@
 
 mod answers;
 mod delays;
+mod goodput;
 mod line;
 mod losses;
 mod rates;
@@ -34,8 +35,9 @@ struct Scene<'a> {
 
 type Measure = fn(&Scene<'_>, &mut Report) -> Result<()>;
 
-const SCENES: [(&str, Measure); 6] = [
+const SCENES: [(&str, Measure); 7] = [
     ("losses", losses::measure),
+    ("goodput", goodput::measure),
     ("delays", delays::measure),
     ("rates", rates::measure),
     ("answers", answers::measure),
@@ -44,7 +46,7 @@ const SCENES: [(&str, Measure); 6] = [
 ];
 
 const DELAY: [Measure; 3] = [delays::measure, line::throughput, line::idle];
-const LOSS: [Measure; 1] = [losses::measure];
+const LOSS: [Measure; 2] = [losses::measure, goodput::measure];
 const RATE: [Measure; 2] = [rates::measure, answers::measure];
 
 pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {

@@ -6,8 +6,8 @@ use sabot_core::model::TargetIdentity;
 use sabot_core::plan::TargetId;
 
 use super::{DRAIN_FRAMES, Engine, Line, READ_FRAMES};
-use crate::delayline::LineError;
 use crate::delayline::mailbox::{Command, Reply};
+use crate::delayline::{LineError, poller};
 
 impl Engine {
     pub(super) fn execute(&mut self, command: Command) {
@@ -21,15 +21,17 @@ impl Engine {
                 let _ = reply.send(self.open(target, identity, tap));
             }
             Command::Close { target, reply } => {
-                let is_it = |line: &Option<Line>| line.as_ref().is_some_and(|line| line.target == target);
-                if let Some(index) = self.lines.iter().position(is_it) {
-                    self.begin_close(index as u32, Some(reply));
+                if let Some(index) = self.index_of(target) {
+                    self.begin_close(index, Some(reply));
                 }
             }
             Command::ClearSlot { slot, reply } => {
                 self.slots.clear(slot);
                 self.store.flush_slot(slot, self.seen_at);
                 self.clearing.push((slot, reply));
+            }
+            Command::IsDrained { target, reply } => {
+                let _ = reply.send(self.is_drained(target));
             }
             Command::Forget { slot, target, reply } => {
                 self.store.retire_groups(slot);
@@ -43,6 +45,18 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn index_of(&self, target: TargetId) -> Option<u32> {
+        let is_it = |line: &Option<Line>| line.as_ref().is_some_and(|line| line.target == target);
+        self.lines.iter().position(is_it).map(|index| index as u32)
+    }
+
+    fn is_drained(&self, target: TargetId) -> bool {
+        let line = self
+            .index_of(target)
+            .and_then(|index| self.lines[index as usize].as_ref());
+        line.is_none_or(|line| !poller::is_readable(&line.tap))
     }
 
     fn open(&mut self, target: TargetId, identity: TargetIdentity, tap: OwnedFd) -> Result<(), LineError> {

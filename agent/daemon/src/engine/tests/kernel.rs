@@ -246,7 +246,14 @@ impl Datapath for FakeKernel {
         }
     }
 
-    fn forget(&self, slot: Slot, target: TargetId) {
+    fn rests(&self, slot: Slot, target: TargetId) -> bool {
+        LedgerDirection::BOTH
+            .into_iter()
+            .all(|direction| self.ledger(slot, target, direction).balances())
+    }
+
+    fn close(&self, slot: Slot, target: TargetId) -> [Ledger; 2] {
+        let last = LedgerDirection::BOTH.map(|direction| self.ledger(slot, target, direction));
         let mut state = self.state();
         let listed = state
             .lists
@@ -258,6 +265,7 @@ impl Datapath for FakeKernel {
             format!("counters of {slot:?} on {target:?} are freed while they count")
         });
         state.counters.remove(&(slot, target));
+        last
     }
 
     fn disarm(&self) {
