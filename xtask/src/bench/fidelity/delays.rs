@@ -7,8 +7,7 @@ use sabot_core::delay::{DelayShape, Distribution};
 use sabot_testkit::statistics::{autocorrelation, ks_distance};
 use sabot_testkit::traffic::{Arrival, StampedLoad};
 
-use super::{Scene, median};
-use crate::bench::measure::Samples;
+use super::{Scene, errors, median};
 use crate::bench::measure::single;
 use crate::bench::report::{Figure, Report, Statistic};
 use crate::interrupt;
@@ -129,14 +128,7 @@ fn constant(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     let fault = scene.action("delay: {latency: 40ms}").egress().port("UDP", None);
     let (delayed, _) = scene.under(fault, || scene.send(load))?;
     step.done(&format!("{} datagrams", load.datagrams));
-    let error = |arrivals: &[Arrival], asked: Duration| {
-        let mut errors = Samples::default();
-        for arrival in arrivals {
-            errors.push(arrival.delay.abs_diff(asked + path).as_secs_f64() * 1e6);
-        }
-        errors.spread()
-    };
-    let (own, errors) = (error(&none, Duration::ZERO), error(&delayed, LATENCY));
+    let (own, errors) = (errors(&none, path), errors(&delayed, LATENCY + path));
     let section = report.section("distance from the asked delay, 10,000 packets per second");
     let errors = Figure::new("error", "us", errors)
         .against("no fault: the path's own", own)

@@ -4,6 +4,7 @@ mod answers;
 mod delays;
 mod line;
 mod losses;
+mod netem;
 mod rates;
 
 use std::thread;
@@ -16,6 +17,7 @@ use sabot_testkit::traffic::{Arrival, StampedLoad};
 use sabot_testkit::{Books, Daemon, Lab, LabPod, Spec};
 
 use super::Plan;
+use super::measure::{Samples, Spread};
 use super::report::Report;
 use super::spec;
 use crate::ui::Step;
@@ -24,7 +26,7 @@ use crate::ui::Step;
 const QUIET: Duration = Duration::from_secs(1);
 const SEED: u64 = 7;
 
-/// A target and its peer.
+/// A target, its peer, and whoever else a scene has.
 struct Scene<'a> {
     plan: &'a Plan,
     lab: Lab,
@@ -66,25 +68,35 @@ pub(super) fn rate(plan: &Plan, report: &mut Report) -> Result<()> {
     all(plan, report, &RATE)
 }
 
+/// What is asked of delays and losses, beside `tc netem` on this kernel.
+pub(super) fn netem(plan: &Plan, report: &mut Report) -> Result<()> {
+    netem::run(plan, report)
+}
+
 fn all(plan: &Plan, report: &mut Report, scenes: &[Measure]) -> Result<()> {
-    let step = Step::start("pods and sabotd");
-    let lab = Lab::new(2)?;
-    let daemon = Daemon::start(plan.options.clone().netns(lab.node()))?;
-    let client = daemon.client()?;
-    let scene = Scene {
-        plan,
-        lab,
-        daemon,
-        client,
-    };
-    step.done(&format!("ready, pid {}", scene.daemon.pid()));
+    let scene = Scene::new(plan, 2)?;
     for measure in scenes {
         measure(&scene, report)?;
     }
     Ok(())
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    fn new(plan: &'a Plan, pods: usize) -> Result<Self> {
+        let step = Step::start("pods and sabotd");
+        let lab = Lab::new(pods)?;
+        let daemon = Daemon::start(plan.options.clone().netns(lab.node()))?;
+        let client = daemon.client()?;
+        let scene = Self {
+            plan,
+            lab,
+            daemon,
+            client,
+        };
+        step.done(&format!("ready, pid {}", scene.daemon.pid()));
+        Ok(scene)
+    }
+
     fn target(&self) -> &LabPod {
         self.lab.pod(0)
     }
@@ -108,7 +120,12 @@ impl Scene<'_> {
 
     /// Sends stamped datagrams from the target to its peer.
     fn send(&self, load: StampedLoad) -> Result<Vec<Arrival>> {
-        let (from, to) = (self.target(), self.peer());
+        self.send_from(self.target(), load)
+    }
+
+    /// The same from another pod.
+    fn send_from(&self, from: &LabPod, load: StampedLoad) -> Result<Vec<Arrival>> {
+        let to = self.peer();
         load.run(from.netns(), to.netns(), to.ipv4(), QUIET)
     }
 
@@ -116,6 +133,15 @@ impl Scene<'_> {
     fn action(&self, yaml: &str) -> Spec {
         Spec::action(self.target(), yaml)
     }
+}
+
+/// How far each datagram's delay was from what it should have been, in microseconds.
+fn errors(arrivals: &[Arrival], expected: Duration) -> Spread {
+    let mut errors = Samples::default();
+    for arrival in arrivals {
+        errors.push(arrival.delay.abs_diff(expected).as_secs_f64() * 1e6);
+    }
+    errors.spread()
 }
 
 /// The middle delay of datagrams.
