@@ -3,7 +3,10 @@
 //! Each way of treating a sender has a pod of its own, so that nothing of the one is in the other's path. They take turns,
 //! and every other round goes backwards.
 
+mod apply;
 mod delays;
+mod losses;
+mod throughput;
 
 use anyhow::{Context, Result};
 use sabot_testkit::LabPod;
@@ -24,7 +27,10 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let scene = Scene::new(plan, 4)?;
     Netem::on(scene.rival(), "delay 1ms")
         .context("there is no netem here; `--vm` measures in a guest that has it")?;
-    delays::measure(&scene, report)
+    delays::measure(&scene, report)?;
+    throughput::measure(&scene, report)?;
+    losses::measure(&scene, report)?;
+    apply::measure(&scene, report)
 }
 
 impl Scene<'_> {
@@ -67,20 +73,20 @@ impl Drop for Netem<'_> {
     }
 }
 
-/// What the three senders got in one round.
-struct Round<T> {
+/// What the three senders got in one round; of ours there may be more to tell.
+struct Round<T, O = T> {
     none: T,
-    ours: T,
+    ours: O,
     theirs: T,
 }
 
 /// Measures the untouched pod, then ours and netem's, or netem's and ours in every other round.
-fn round<T>(
+fn round<T, O>(
     number: usize,
     none: impl FnOnce() -> Result<T>,
-    ours: impl FnOnce() -> Result<T>,
+    ours: impl FnOnce() -> Result<O>,
     theirs: impl FnOnce() -> Result<T>,
-) -> Result<Round<T>> {
+) -> Result<Round<T, O>> {
     interrupt::check()?;
     let none = none().context("no fault")?;
     let ours = || ours().context("ours");
