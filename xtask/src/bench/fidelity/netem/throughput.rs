@@ -23,10 +23,14 @@ struct Case {
     theirs: Samples,
     /// Ours to netem's of the same round.
     ratio: Samples,
+    /// Packets that ours lost although nobody asked for it.
+    lost: Samples,
 }
 
 impl Case {
-    fn push(&mut self, Round { none, ours, theirs }: &Round<f64>) {
+    fn push(&mut self, Round { none, ours, theirs }: &Round<f64, (f64, u64)>) {
+        let (ours, lost) = ours;
+        self.lost.push(*lost as f64);
         self.none.push(none / 1e9);
         self.ours.push(ours / 1e9);
         self.theirs.push(theirs / 1e9);
@@ -52,8 +56,8 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
                 || run(scene.untouched()),
                 || {
                     let fault = scene.action("delay: {latency: 5ms}").egress();
-                    let (bits, _) = scene.under(fault, || run(scene.target()))?;
-                    Ok(bits)
+                    let (bits, [egress, _]) = scene.under(fault, || run(scene.target()))?;
+                    Ok((bits, egress.lost().packets))
                 },
                 || {
                     let _netem = Netem::on(scene.rival(), "delay 5ms")?;
@@ -82,6 +86,7 @@ fn say(report: &mut Report, rows: &[(u32, Case)]) {
                     .more_is_better()
                     .at_least(Statistic::P50, GOAL),
                 Figure::new("no fault", "Gbit/s", case.none.spread()).more_is_better(),
+                Figure::new("lost by ours", "packets", case.lost.spread()),
             ],
         );
     }
@@ -99,7 +104,7 @@ mod tests {
         for gbits in [9.0, 4.0, 1.0] {
             case.push(&Round {
                 none: gbits * 1e9,
-                ours: gbits * 0.9e9,
+                ours: (gbits * 0.9e9, 0),
                 theirs: gbits * 1e9,
             });
         }
