@@ -22,6 +22,8 @@ use crate::spec::Spec;
 use crate::wait::{wait_for, wait_until};
 
 const LOOK: Duration = Duration::from_millis(100);
+/// The kernel takes namespaces down one after the other, also those of others.
+const TAKEN_DOWN: Duration = Duration::from_secs(60);
 /// How many threads send at once.
 const SENDERS: usize = 3;
 /// Longer than the wait for what is left of it.
@@ -103,7 +105,7 @@ impl Life {
         let gone = storm.gone;
         self.assert_calm(seen);
         for port in gone {
-            let is_gone = wait_until(PATIENCE, LOOK, || !lab.node_has(&port));
+            let is_gone = wait_until(TAKEN_DOWN, LOOK, || !lab.node_has(&port));
             assert!(
                 is_gone,
                 "something holds the namespace of a pod that is gone: {port}"

@@ -14,6 +14,8 @@ use super::pods::Pods;
 use super::report::{Figure, Report, Statistic};
 use super::spec;
 use super::usage::{Memory, cpu_time};
+use crate::build::Binaries;
+use crate::image;
 use crate::interrupt;
 use crate::ui::Step;
 
@@ -85,6 +87,17 @@ fn binaries(plan: &Plan, report: &mut Report) -> Result<()> {
         let bytes = fs::metadata(path)
             .with_context(|| format!("{} can't be looked at", path.display()))?
             .len();
+        let size = single(bytes as f64 / MEBIBYTE);
+        section.row(name, vec![Figure::new("size", "MiB", size)]);
+    }
+    let scratch = tempfile::tempdir().context("a folder for the image can't be made")?;
+    let (sabotd, sabot) = (plan.options.sabotd.clone(), plan.options.sabot.clone());
+    let binaries = Binaries { sabotd, sabot };
+    let written = image::write(&binaries, "sabot:bench", &scratch.path().join("image.tar"))?;
+    for (name, bytes) in [
+        ("image, compressed", written.archive),
+        ("image, unpacked", written.unpacked),
+    ] {
         let size = single(bytes as f64 / MEBIBYTE);
         section.row(name, vec![Figure::new("size", "MiB", size)]);
     }

@@ -59,7 +59,7 @@ impl Part {
             Self::Apply => Job::new("apply", &["ipset", "iptables", "nsenter"], apply::run),
             Self::Datapath => Job::new("datapath", &DATAPATH, datapath::run),
             Self::Delay => Job::new("delay", &["iperf3"], fidelity::delay),
-            Self::Loss => Job::new("loss", &[], fidelity::loss),
+            Self::Loss => Job::new("loss", &["iperf3"], fidelity::loss),
             Self::Rate => Job::new("rate", &[], fidelity::rate),
             Self::Observe => Job::new("observe", &OBSERVE, observe::run),
             Self::Recovery => Job::new("recovery", &RECOVERY, recovery::run),

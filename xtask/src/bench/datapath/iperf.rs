@@ -37,6 +37,19 @@ pub(in crate::bench) fn streams(from: &LabPod, to: &LabPod, count: u32, seconds:
     run(from, to, &["--time", &seconds, "--parallel", &count])
 }
 
+/// Bits per second of one TCP stream by Reno, whose answer to a loss theory knows.
+///
+/// # Errors
+///
+/// As [`stream`].
+pub(in crate::bench) fn reno(from: &LabPod, to: &LabPod, seconds: u32) -> Result<f64> {
+    run(
+        from,
+        to,
+        &["--time", &seconds.to_string(), "--congestion", "reno"],
+    )
+}
+
 /// One TCP stream of so many bytes, however long it takes.
 ///
 /// # Errors

@@ -20,7 +20,10 @@ use super::report::Report;
 use super::spec;
 use crate::ui::Step;
 
-/// Four pods that differ in nothing but what is done to them.
+/// Targets of faults beside those that are measured.
+const OTHERS: usize = 15;
+
+/// Four pods that differ in nothing but what is done to them, and others.
 struct Scene<'a> {
     plan: &'a Plan,
     lab: Lab,
@@ -30,7 +33,7 @@ struct Scene<'a> {
 
 pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let step = Step::start("pods and sabotd");
-    let lab = Lab::new(4)?;
+    let lab = Lab::new(4 + OTHERS)?;
     let daemon = Daemon::start(plan.options.clone().netns(lab.node()))?;
     let client = daemon.client()?;
     let scene = Scene {
@@ -65,6 +68,11 @@ impl Scene<'_> {
     /// The pod that nothing is ever attached to.
     fn untouched(&self) -> &LabPod {
         self.lab.pod(3)
+    }
+
+    /// Pods that send nothing.
+    fn others(&self) -> &[LabPod] {
+        &self.lab.pods()[4..]
     }
 
     /// Does something while a fault is in force, and returns how many wire packets that left the target it has matched.

@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use sabot_core::delay::{DelayShape, Distribution};
+use sabot_testkit::Spec;
 use sabot_testkit::statistics::{autocorrelation, ks_distance};
 use sabot_testkit::traffic::{Arrival, StampedLoad};
 
-use super::{Scene, errors, median};
-use crate::bench::measure::single;
+use super::{Scene, median};
+use crate::bench::measure::{Samples, Spread, single};
 use crate::bench::report::{Figure, Report, Statistic};
 use crate::interrupt;
 use crate::ui::Step;
 
 const LATENCY: Duration = Duration::from_millis(40);
+/// In milliseconds.
+const CONSTANT: [u64; 4] = [1, 10, 40, 100];
 const JITTER: Duration = Duration::from_millis(10);
 
 struct Case {
@@ -115,25 +118,40 @@ fn spread(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A constant delay at 10,000 packets per second, beside the path's own jitter.
+/// Constant delays at 10,000 packets per second, beside the path's own jitter.
 fn constant(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     let load = StampedLoad {
         datagrams: scene.plan.repetitions(50_000, 5_000) as u64,
         payload: 64,
         per_second: 10_000,
     };
-    let step = Step::start("a constant delay");
-    let none = scene.send(load)?;
-    let path = median(&none)?;
-    let fault = scene.action("delay: {latency: 40ms}").egress().port("UDP", None);
-    let (delayed, _) = scene.under(fault, || scene.send(load))?;
-    step.done(&format!("{} datagrams", load.datagrams));
-    let (own, errors) = (errors(&none, path), errors(&delayed, LATENCY + path));
+    let step = Step::start("constant delays");
+    let mut rows = Vec::new();
+    for asked in CONSTANT.map(Duration::from_millis) {
+        interrupt::check()?;
+        let none = scene.send(load)?;
+        let path = median(&none)?;
+        let fault = Spec::delay(scene.target(), asked).egress().port("UDP", None);
+        let (delayed, _) = scene.under(fault, || scene.send(load))?;
+        rows.push((asked, errors(&none, path), errors(&delayed, asked + path)));
+    }
+    step.done(&format!("{} times {} datagrams", rows.len(), load.datagrams));
     let section = report.section("distance from the asked delay, 10,000 packets per second");
-    let errors = Figure::new("error", "us", errors)
-        .against("no fault: the path's own", own)
-        .at_most(Statistic::P50, 100.0)
-        .at_most(Statistic::P99, 1_000.0);
-    section.row("delay 40 ms", vec![errors]);
+    for (asked, own, errors) in rows {
+        let errors = Figure::new("error", "us", errors)
+            .against("no fault: the path's own", own)
+            .at_most(Statistic::P50, 100.0)
+            .at_most(Statistic::P99, 1_000.0);
+        section.row(format!("delay {} ms", asked.as_millis()), vec![errors]);
+    }
     Ok(())
+}
+
+/// How far the delays of datagrams are from what is expected, in microseconds.
+pub(super) fn errors(arrivals: &[Arrival], expected: Duration) -> Spread {
+    let mut errors = Samples::default();
+    for arrival in arrivals {
+        errors.push(arrival.delay.abs_diff(expected).as_secs_f64() * 1e6);
+    }
+    errors.spread()
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod delays;
+mod goodput;
 mod line;
 mod losses;
 mod netem;
@@ -17,7 +18,6 @@ use sabot_testkit::traffic::{Arrival, StampedLoad};
 use sabot_testkit::{Books, Daemon, Lab, LabPod, Spec};
 
 use super::Plan;
-use super::measure::{Samples, Spread};
 use super::report::Report;
 use super::spec;
 use crate::ui::Step;
@@ -36,8 +36,9 @@ struct Scene<'a> {
 
 type Measure = fn(&Scene<'_>, &mut Report) -> Result<()>;
 
-const SCENES: [(&str, Measure); 6] = [
+const SCENES: [(&str, Measure); 7] = [
     ("losses", losses::measure),
+    ("goodput", goodput::measure),
     ("delays", delays::measure),
     ("rates", rates::measure),
     ("answers", answers::measure),
@@ -46,7 +47,7 @@ const SCENES: [(&str, Measure); 6] = [
 ];
 
 const DELAY: [Measure; 3] = [delays::measure, line::throughput, line::idle];
-const LOSS: [Measure; 1] = [losses::measure];
+const LOSS: [Measure; 2] = [losses::measure, goodput::measure];
 const RATE: [Measure; 2] = [rates::measure, answers::measure];
 
 pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -133,15 +134,6 @@ impl<'a> Scene<'a> {
     fn action(&self, yaml: &str) -> Spec {
         Spec::action(self.target(), yaml)
     }
-}
-
-/// How far each datagram's delay was from what it should have been, in microseconds.
-fn errors(arrivals: &[Arrival], expected: Duration) -> Spread {
-    let mut errors = Samples::default();
-    for arrival in arrivals {
-        errors.push(arrival.delay.abs_diff(expected).as_secs_f64() * 1e6);
-    }
-    errors.spread()
 }
 
 /// The middle delay of datagrams.

@@ -7,7 +7,8 @@ use sabot_testkit::LabPod;
 use sabot_testkit::traffic::{Arrival, StampedLoad};
 
 use super::{NAME, Netem, Round, round};
-use crate::bench::fidelity::{Scene, errors, median};
+use crate::bench::fidelity::delays::errors;
+use crate::bench::fidelity::{Scene, median};
 use crate::bench::measure::{Samples, Spread};
 use crate::bench::report::{Figure, Report, Statistic};
 use crate::ui::Step;
