@@ -108,8 +108,18 @@ impl<'a> Scene<'a> {
 
     /// Does something while a fault is in force; with the fault's last counters on egress and on ingress.
     fn under<T>(&self, fault: Spec, act: impl FnOnce() -> Result<T>) -> Result<(T, [Books; 2])> {
+        self.under_seeded(fault, SEED, act)
+    }
+
+    /// The same with randomness of its own, for rounds that are to be independent of each other.
+    fn under_seeded<T>(
+        &self,
+        fault: Spec,
+        seed: u64,
+        act: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, [Books; 2])> {
         const NAME: &str = "fidelity";
-        let answer = self.client.apply(NAME, fault.seed(SEED).into(), spec::PATIENCE)?;
+        let answer = self.client.apply(NAME, fault.seed(seed).into(), spec::PATIENCE)?;
         spec::ensure_injected(&answer, 1)?;
         let done = act();
         // What is still on its way is let on by the deletion, and counted.

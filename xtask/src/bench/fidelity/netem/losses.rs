@@ -109,8 +109,8 @@ fn one(scene: &Scene<'_>, asked: f64, number: usize) -> Result<Round<Wire, (Wire
         || stream(scene.untouched()),
         || {
             let fault = scene.action(&format!("drop: {{percent: {asked}}}"));
-            let (wire, [egress, _]) =
-                scene.under(fault.egress().port("TCP", None), || stream(scene.target()))?;
+            let fault = fault.egress().port("TCP", None);
+            let (wire, [egress, _]) = scene.under_seeded(fault, number as u64, || stream(scene.target()))?;
             Ok((wire, egress))
         },
         || {
