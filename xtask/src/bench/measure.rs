@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Values of one quantity, in its unit.
 #[derive(Clone, Debug, Default)]
@@ -47,13 +47,22 @@ impl Samples {
 }
 
 /// How repeated measurements are distributed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spread {
     pub(super) repetitions: usize,
+    #[serde(deserialize_with = "number")]
     pub(super) min: f64,
+    #[serde(deserialize_with = "number")]
     pub(super) p50: f64,
+    #[serde(deserialize_with = "number")]
     pub(super) p99: f64,
+    #[serde(deserialize_with = "number")]
     pub(super) max: f64,
+}
+
+/// JSON has `null` for what isn't a number.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Option::deserialize(deserializer).map(|value| value.unwrap_or(f64::NAN))
 }
 
 /// One value as a spread of its own.

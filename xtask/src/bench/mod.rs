@@ -18,6 +18,7 @@ mod rules;
 mod spec;
 mod usage;
 mod verifier;
+mod vm;
 mod witness;
 
 use std::fs;
@@ -40,6 +41,9 @@ pub(crate) struct Arguments {
     /// Of the whole report these parts only.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
     only: Vec<Part>,
+    /// Measure beside netem too, in a guest with a kernel that has it.
+    #[arg(long)]
+    vm: bool,
     /// Print one JSON document on standard output instead of the tables.
     #[arg(long, global = true)]
     json: bool,
@@ -197,7 +201,7 @@ fn jobs(arguments: &Arguments) -> Result<Vec<Job>> {
             &arguments.only
         };
         let mut once: Vec<Part> = Vec::new();
-        for part in chosen {
+        for part in chosen.iter().chain(arguments.vm.then_some(&Part::Vm)) {
             if !once.contains(part) {
                 once.push(*part);
             }
@@ -207,6 +211,10 @@ fn jobs(arguments: &Arguments) -> Result<Vec<Job>> {
     ensure!(
         arguments.only.is_empty(),
         "--only: chooses parts of the whole report and doesn't go with a sub-command"
+    );
+    ensure!(
+        !arguments.vm,
+        "--vm: adds a part to the whole report and doesn't go with a sub-command"
     );
     ensure!(
         arguments.scenes.is_empty() || matches!(bench, Bench::Fidelity | Bench::Observe),
@@ -256,8 +264,15 @@ mod tests {
         let all = names(&["--quick"]).expect("all parts");
         assert_eq!(all.len(), Part::USUAL.len());
         assert!(!all.contains(&"cluster"), "it takes half an hour");
+        assert!(!all.contains(&"vm"), "it boots a guest");
         let two = names(&["--only", "loss,apply,loss"]).expect("two parts");
         assert_eq!(two, ["loss", "apply"]);
+        let added = names(&["--only", "loss", "--vm"]).expect("two parts");
+        assert_eq!(added, ["loss", "vm"]);
+        let only = names(&["--only", "vm", "--vm", "--quick"]).expect("one part");
+        assert_eq!(only, ["vm"]);
+        let all = names(&["--vm"]).expect("one part more than usually");
+        assert_eq!((all.len(), all.last()), (Part::USUAL.len() + 1, Some(&"vm")));
         let one = names(&["fidelity", "--scene", "idle"]).expect("one part");
         assert_eq!(one, ["fidelity"]);
     }
@@ -269,6 +284,9 @@ mod tests {
             (&["--scene", "idle"], "--scene"),
             (&["apply", "--scene", "idle"], "--scene"),
             (&["--only", "loss", "apply"], "--only"),
+            (&["--vm", "fidelity"], "--vm"),
+            (&["fidelity", "--vm"], "--vm"),
+            (&["--vm", "--scene", "idle"], "--scene"),
         ] {
             let error = names(words).expect_err("it is refused");
             assert!(error.to_string().contains(said), "{words:?}: {error}");

@@ -8,7 +8,7 @@ use anyhow::{Error, Result, anyhow};
 use clap::ValueEnum;
 
 use super::report::{self, Outcome, Report};
-use super::{Plan, apply, cluster, datapath, fidelity, footprint, observe, recovery, verifier};
+use super::{Plan, apply, cluster, datapath, fidelity, footprint, observe, recovery, verifier, vm};
 use crate::{interrupt, process, ui};
 
 /// What `--only` names.
@@ -32,6 +32,10 @@ pub(super) enum Part {
     Footprint,
     /// What the verifier goes through for each program, and how long loading takes.
     Verifier,
+    /// Delays, throughput and losses beside `tc netem`, on a kernel that has it; only when it is named.
+    Netem,
+    /// The same in a guest with a kernel of Debian's, which has it; when it is named or with --vm.
+    Vm,
     /// What a node's daemon takes from large clusters; half an hour, and only when it is named.
     Cluster,
 }
@@ -61,6 +65,8 @@ impl Part {
             Self::Recovery => Job::new("recovery", &RECOVERY, recovery::run),
             Self::Footprint => Job::new("footprint", &[], footprint::run),
             Self::Verifier => Job::new("verifier", &[], verifier::run),
+            Self::Netem => Job::new("netem", &["iperf3", "nsenter", "tc"], fidelity::netem),
+            Self::Vm => Job::new("vm", &VM, vm::run),
             Self::Cluster => Job::new("cluster", &[], cluster::run),
         }
     }
@@ -75,6 +81,11 @@ const DATAPATH: [&str; 6] = [
     "iptables-restore",
 ];
 const OBSERVE: [&str; 4] = ["bpftrace", "containerd", "iperf3", "strace"];
+
+/// What a guest is made with and of.
+const VM: [&str; 8] = [
+    "busybox", "iperf3", "ldd", "nsenter", "ss", "strip", "tc", "timeout",
+];
 
 const RECOVERY: [&str; 4] = ["bpftool", "ipset", "iptables", "nsenter"];
 

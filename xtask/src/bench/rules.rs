@@ -53,7 +53,11 @@ pub(super) fn heal(pods: &[LabPod]) -> Result<()> {
 }
 
 /// One process that enters the netns and becomes the command.
-fn run(pod: &LabPod, command: &str) -> Result<()> {
+///
+/// # Errors
+///
+/// Holds what the command said.
+pub(super) fn run(pod: &LabPod, command: &str) -> Result<()> {
     let output = Command::new("nsenter")
         .arg(format!("--net={}", pod.netns().path().display()))
         .arg("--")

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::outcome::Guest;
 use super::qemu::Qemu;
 use crate::interrupt;
 use crate::ui::Step;
 
 /// From the start to the first line.
 const BOOT: Duration = Duration::from_secs(300);
-/// What a suite may take beyond its own limit.
+/// What a job may take beyond its own limit.
 const GRACE: Duration = Duration::from_secs(60);
+/// What a guest says last.
+const DONE: &str = "@done";
 const LOOK: Duration = Duration::from_millis(500);
 
 /// KVM isn't asked for, so that results don't depend on whether the machine has it. `rep movsb` is emulated byte by byte,
@@ -48,25 +49,29 @@ pub(super) struct Disk<'a> {
     pub(super) console: &'a Path,
 }
 
-/// Boots a guest and lets it run all its suites, of which none takes longer than `longest`.
+/// Boots a guest and lets it run all its jobs, of which none takes longer than `longest`. `listen` gets each line that the
+/// guest says, and returns what is worth telling whoever waits.
+///
+/// Returns why the guest didn't come to its end; `None`: it did. What it said until then is its result.
 ///
 /// # Errors
 ///
-/// qemu can't be started, or the task was interrupted. A guest that dies or hangs is no error: what it said until then is
-/// its result.
-pub(super) fn run(qemu: &Qemu, disk: &Disk<'_>, longest: Duration, title: &str) -> Result<Guest> {
-    let step = Step::start(title);
+/// qemu can't be started, or the task was interrupted.
+pub(super) fn run(
+    qemu: &Qemu,
+    disk: &Disk<'_>,
+    longest: Duration,
+    step: &Step,
+    mut listen: impl FnMut(&str) -> Option<String>,
+) -> Result<Option<String>> {
     let machine = Machine::start(&mut command(qemu, disk))?;
-    let mut guest = Guest::default();
+    let (mut is_up, mut is_done) = (false, false);
     let ended = loop {
-        let limit = if guest.release.is_none() {
-            BOOT
-        } else {
-            longest + GRACE
-        };
-        match machine.next_line(limit) {
+        match machine.next_line(if is_up { longest + GRACE } else { BOOT }) {
             Ok(Some(line)) => {
-                if let Some(news) = guest.line(&line) {
+                is_up = true;
+                is_done |= line.trim_end() == DONE;
+                if let Some(news) = listen(&line) {
                     step.note(&news);
                 }
             }
@@ -75,20 +80,20 @@ pub(super) fn run(qemu: &Qemu, disk: &Disk<'_>, longest: Duration, title: &str) 
         }
     };
     drop(machine);
-    if guest.is_done {
-        step.done(&format!("{} tests", guest.tests.len()));
-        return Ok(guest);
+    if is_done {
+        return Ok(None);
     }
-    step.failed("the guest didn't come to its end");
     interrupt::check()?;
-    let console = fs::read_to_string(disk.console).unwrap_or_default();
-    let last: Vec<&str> = console.lines().rev().take(15).collect();
-    let last: Vec<&str> = last.into_iter().rev().collect();
     let why = ended.map_or_else(|| "it ended".to_owned(), |error| error.to_string());
-    guest
-        .broken
-        .push(format!("{why}; its console's last lines:\n{}", last.join("\n")));
-    Ok(guest)
+    Ok(Some(format!("{why}; {}", last_words(disk.console))))
+}
+
+/// The last of what the kernel and the jobs' standard errors said.
+pub(super) fn last_words(console: &Path) -> String {
+    let text = fs::read_to_string(console).unwrap_or_default();
+    let last: Vec<&str> = text.lines().rev().take(15).collect();
+    let last: Vec<&str> = last.into_iter().rev().collect();
+    format!("its console's last lines:\n{}", last.join("\n"))
 }
 
 fn command(qemu: &Qemu, disk: &Disk<'_>) -> Command {

@@ -1,6 +1,7 @@
 #!/usr/bin/busybox sh
-# Process 1 of the guest: mounts, modules, then the suites one after the other. What the suites say goes to the second
-# serial port, with lines that begin with `@` between them; the kernel and everything else speak on the first one.
+# Process 1 of the guest: mounts, modules, then the jobs one after the other, each with its name, the seconds that it may
+# take, and its command. What they say goes to the second serial port, with lines that begin with `@` between them; the
+# kernel and everything else speak on the first one.
 export PATH=/usr/bin:/usr/sbin HOME=/root LC_ALL=C RUST_BACKTRACE=0 SABOT_BIN_DIR=/sabot
 /usr/bin/busybox --install -s /usr/bin 2>/dev/null
 mount -t proc proc /proc
@@ -23,14 +24,18 @@ hostname guest
 . /settings
 stty -F /dev/ttyS1 raw -echo
 exec >/dev/ttyS1
+mkfifo /tmp/errors
 echo "@kernel $(uname -r)"
-while read -r suite seconds arguments; do
-    echo "@suite $suite"
-    # shellcheck disable=SC2086 # The arguments are words.
-    timeout -s KILL "$seconds" "/sabot/tests/$suite" --test-threads=1 --show-output $arguments
+while read -r name seconds command; do
+    echo "@suite $name"
+    # Through a pipe: what draws on terminals would keep the guest busy with its serial port.
+    cat /tmp/errors >/dev/console &
+    # shellcheck disable=SC2086 # The command is words.
+    timeout -s KILL "$seconds" $command </dev/null 2>/tmp/errors
+    status=$?
     echo
-    echo "@end $suite $?"
-done </suites
+    echo "@end $name $status"
+done </jobs
 echo "@done"
 sleep 1
 poweroff -f

@@ -1,22 +1,22 @@
-//! The guest's whole system: busybox, the programs that tests run, what they are linked with, the suites, the modules.
+//! The guest's whole system: busybox, the programs that its jobs run, what they are linked with, the jobs, the modules.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::apt::output;
 use super::archive::Archive;
 use super::kernel::{Family, Kernel};
-use super::suites::{Built, Programs};
 use crate::process;
 
 /// The guest's process 1.
 const INIT: &str = include_str!("guest.sh");
 
-/// What the fixtures of the tests call.
+/// What the fixtures of the tests call; the benches are made of the same ones.
 const PROGRAMS: [&str; 7] = ["bash", "bpftool", "busybox", "ip", "nft", "ping", "tc"];
 
 /// What faults and fixtures need of the kernel; modules aren't loaded on demand in the guest. What a kernel doesn't have,
@@ -48,29 +48,44 @@ const MODULES: [&str; 21] = [
 /// Folders that are links to their namesakes in `/usr`.
 const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 
+/// A command that a guest runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Job {
+    /// One word.
+    pub(super) name: String,
+    /// After which it is ended.
+    pub(super) limit: Duration,
+    /// Words with spaces between them.
+    pub(super) command: String,
+}
+
+impl Job {
+    /// As the guest reads it.
+    fn line(&self) -> String {
+        format!("{} {} {}\n", self.name, self.limit.as_secs(), self.command)
+    }
+}
+
 /// What all kernels have in common.
 pub(super) struct Files {
     programs: Vec<(String, Vec<u8>)>,
 }
 
 impl Files {
+    /// Our own programs, each with where it is to stand (without a slash before it), and those of this machine that the
+    /// jobs call beyond what the fixtures do.
+    ///
     /// # Errors
     ///
     /// A program isn't installed or can't be read.
-    pub(super) fn gather(built: &Programs) -> Result<Self> {
-        let mut own = vec![
-            ("sabot/sabotd".to_owned(), built.sabotd.clone()),
-            ("sabot/sabot".to_owned(), built.sabot.clone()),
-        ];
-        let tests = built.suites.iter();
-        own.extend(tests.map(|test| (format!("sabot/tests/{}", test.suite.name), test.program.clone())));
+    pub(super) fn gather(own: &[(String, PathBuf)], tools: &[&str]) -> Result<Self> {
         let mut programs = Vec::new();
         let mut libraries = BTreeSet::new();
         for (path, program) in own {
-            libraries.extend(linked(&program)?);
-            programs.push((path, stripped(&program)?));
+            libraries.extend(linked(program)?);
+            programs.push((path.clone(), stripped(program)?));
         }
-        for name in PROGRAMS {
+        for name in PROGRAMS.iter().chain(tools) {
             let program = process::find_program(name).with_context(|| format!("{name} isn't installed"))?;
             libraries.extend(linked(&program)?);
             programs.push((format!("usr/bin/{name}"), read(&program)?));
@@ -86,16 +101,10 @@ impl Files {
     /// # Errors
     ///
     /// A module can't be read.
-    pub(super) fn archive(
-        &self,
-        kernel: &Kernel,
-        family: &Family,
-        suites: &[Built],
-        filter: Option<&str>,
-    ) -> Result<Vec<u8>> {
+    pub(super) fn archive(&self, kernel: &Kernel, family: &Family, jobs: &[Job]) -> Result<Vec<u8>> {
         let mut archive = Archive::default();
         let mut folders = BTreeSet::new();
-        for folder in ["dev", "modules", "proc", "sabot/tests", "sys", "usr/sbin"] {
+        for folder in ["dev", "modules", "proc", "sabot", "sys", "usr/sbin"] {
             add_folders(&mut archive, &mut folders, folder);
         }
         for name in MERGED {
@@ -118,13 +127,8 @@ impl Files {
             super::SLOWNESS
         );
         archive.file("settings", 0o644, settings.as_bytes());
-        // Where no program loads at all, that this is said is all there is to test.
-        let is_too_old = family.may_lack.contains(&"bpf");
-        let told = suites
-            .iter()
-            .filter(|built| !is_too_old || built.suite.name == "kernels");
-        let lines = told.map(|built| built.suite.line(filter));
-        archive.file("suites", 0o644, lines.collect::<String>().as_bytes());
+        let lines: String = jobs.iter().map(Job::line).collect();
+        archive.file("jobs", 0o644, lines.as_bytes());
         archive.file("init", 0o755, INIT.as_bytes());
         Ok(archive.finish())
     }
@@ -185,6 +189,16 @@ fn in_usr(library: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_guest_is_told_how_long_a_job_may_take() {
+        let job = Job {
+            name: "bench".to_owned(),
+            limit: Duration::from_secs(90),
+            command: "/sabot/xtask bench".to_owned(),
+        };
+        assert_eq!(job.line(), "bench 90 /sabot/xtask bench\n");
+    }
 
     #[test]
     fn libraries_and_the_loader_are_found_and_what_the_kernel_brings_is_not() {

@@ -6,6 +6,7 @@
 mod apt;
 mod archive;
 mod boot;
+mod errand;
 mod initramfs;
 mod kernel;
 mod outcome;
@@ -21,12 +22,13 @@ use anyhow::{Context, Result, bail};
 use sabot_ebpf_build::Objects;
 
 use self::boot::Disk;
-use self::initramfs::Files;
+pub(crate) use self::errand::Errand;
+use self::initramfs::{Files, Job};
 use self::kernel::{FAMILIES, Family, Kernel};
 use self::outcome::Guest;
 use self::qemu::Qemu;
-use self::suites::Built;
 use crate::setup::{self, Purpose};
+use crate::ui::Step;
 use crate::{interrupt, process, ui};
 
 /// How many times as long as on a real machine the fixtures wait for what must come.
@@ -58,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     interrupt::catch()?;
     setup::ensure(Purpose::Demo)?;
     ui::heading("vm: qemu and kernels");
-    let cache = sabot_ebpf_build::linker_root().with_file_name("kernels");
+    let cache = cache();
     if arguments.refresh {
         for family in wanted(arguments) {
             remove(&cache.join(family.version))?;
@@ -72,13 +74,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ui::heading("build: eBPF objects, sabotd, sabot, suites");
     process::run(&mut Objects::new(&process::root())?.build_command())?;
     let built = suites::build()?;
-    let files = Files::gather(&built)?;
+    let files = Files::gather(&built.own(), &[])?;
     ui::heading("vm: guests, one after the other");
     let scratch = tempfile::tempdir()?;
     let mut guests = Vec::new();
     for (family, kernel) in &kernels {
-        let archive = files.archive(kernel, family, &built.suites, arguments.test.as_deref())?;
-        let guest = boot(&qemu, kernel, &archive, &built.suites, scratch.path())?;
+        let jobs = suites::jobs(&built.suites, family, arguments.test.as_deref());
+        let archive = files.archive(kernel, family, &jobs)?;
+        let guest = boot(&qemu, kernel, &archive, &jobs, scratch.path())?;
         guests.push((family.version, guest));
     }
     println!("{}", report::text(&guests));
@@ -99,17 +102,50 @@ fn wanted(arguments: &Arguments) -> impl Iterator<Item = &'static Family> {
         .filter(move |family| all || arguments.kernel.iter().any(|name| name == family.version))
 }
 
-fn boot(qemu: &Qemu, kernel: &Kernel, archive: &[u8], built: &[Built], scratch: &Path) -> Result<Guest> {
-    let (initramfs, console) = (scratch.join("initramfs"), scratch.join("console"));
-    fs::write(&initramfs, archive).context("the initramfs can't be written")?;
-    let disk = Disk {
-        image: &kernel.image,
-        initramfs: &initramfs,
-        console: &console,
-    };
-    let longest = built.iter().map(|built| built.suite.limit).max();
+fn boot(qemu: &Qemu, kernel: &Kernel, archive: &[u8], jobs: &[Job], scratch: &Path) -> Result<Guest> {
+    let room = Room::new(scratch, archive)?;
+    let longest = jobs.iter().map(|job| job.limit).max();
     let longest = longest.unwrap_or(Duration::ZERO);
-    boot::run(qemu, &disk, longest, &kernel.release)
+    let step = Step::start(&kernel.release);
+    let mut guest = Guest::default();
+    let broken = boot::run(qemu, &room.disk(kernel), longest, &step, |line| guest.line(line))?;
+    if broken.is_some() {
+        step.failed("the guest didn't come to its end");
+    } else {
+        step.done(&format!("{} tests", guest.tests.len()));
+    }
+    guest.broken.extend(broken);
+    Ok(guest)
+}
+
+/// Where qemu, this machine's kernels for guests and what they are fetched with are.
+fn cache() -> PathBuf {
+    sabot_ebpf_build::linker_root().with_file_name("kernels")
+}
+
+/// The files of one guest.
+struct Room {
+    initramfs: PathBuf,
+    console: PathBuf,
+}
+
+impl Room {
+    fn new(scratch: &Path, archive: &[u8]) -> Result<Self> {
+        let room = Self {
+            initramfs: scratch.join("initramfs"),
+            console: scratch.join("console"),
+        };
+        fs::write(&room.initramfs, archive).context("the initramfs can't be written")?;
+        Ok(room)
+    }
+
+    fn disk<'a>(&'a self, kernel: &'a Kernel) -> Disk<'a> {
+        Disk {
+            image: &kernel.image,
+            initramfs: &self.initramfs,
+            console: &self.console,
+        }
+    }
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::initramfs::Job;
+use super::kernel::Family;
 use crate::process;
 use crate::ui::Step;
 
@@ -29,13 +31,31 @@ impl Suite {
         }
     }
 
-    /// As the guest reads it: name, seconds, arguments.
-    pub(super) fn line(&self, filter: Option<&str>) -> String {
+    /// Where it stands in the guest, without a slash before it.
+    pub(super) fn place(&self) -> String {
+        format!("sabot/tests/{}", self.name)
+    }
+
+    fn job(&self, filter: Option<&str>) -> Job {
         let skips = self.skip.iter().map(|test| format!(" --skip {test}"));
         let arguments = skips.chain(filter.map(|filter| format!(" {filter}")));
         let arguments: String = arguments.collect();
-        format!("{} {}{arguments}\n", self.name, self.limit.as_secs())
+        Job {
+            name: self.name.to_owned(),
+            limit: self.limit,
+            command: format!("/{} --test-threads=1 --show-output{arguments}", self.place()),
+        }
     }
+}
+
+/// What a kernel's guest runs of the suites.
+pub(super) fn jobs(suites: &[Built], family: &Family, filter: Option<&str>) -> Vec<Job> {
+    // Where no program loads at all, that this is said is all there is to test.
+    let is_too_old = family.may_lack.contains(&"bpf");
+    let told = suites
+        .iter()
+        .filter(|built| !is_too_old || built.suite.name == "kernels");
+    told.map(|built| built.suite.job(filter)).collect()
 }
 
 /// In the order in which they run.
@@ -52,6 +72,17 @@ pub(super) struct Programs {
     pub(super) sabotd: PathBuf,
     pub(super) sabot: PathBuf,
     pub(super) suites: Vec<Built>,
+}
+
+impl Programs {
+    /// All of them, with where they stand in the guest.
+    pub(super) fn own(&self) -> Vec<(String, PathBuf)> {
+        let daemon = ("sabot/sabotd".to_owned(), self.sabotd.clone());
+        let client = ("sabot/sabot".to_owned(), self.sabot.clone());
+        let suites = self.suites.iter();
+        let suites = suites.map(|built| (built.suite.place(), built.program.clone()));
+        [daemon, client].into_iter().chain(suites).collect()
+    }
 }
 
 /// Builds the suites with the daemon and the client that they run, all by one call of cargo and so with the same features.
@@ -113,11 +144,9 @@ mod tests {
     #[test]
     fn the_guest_is_told_what_to_skip_and_what_to_run() {
         let suite = Suite::new("cycles", 2, &["five_hundred"]);
-        assert_eq!(suite.line(None), "cycles 120 --skip five_hundred\n");
-        assert_eq!(
-            suite.line(Some("clsact")),
-            "cycles 120 --skip five_hundred clsact\n"
-        );
+        let all = "/sabot/tests/cycles --test-threads=1 --show-output --skip five_hundred";
+        assert_eq!(suite.job(None).command, all);
+        assert_eq!(suite.job(Some("clsact")).command, format!("{all} clsact"));
     }
 
     #[test]

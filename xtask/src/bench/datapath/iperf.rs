@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use sabot_testkit::LabPod;
-use sabot_testkit::wait::wait_until;
+use sabot_testkit::wait::{on_this_machine, wait_until};
 use serde_json::Value;
 
 const PORT: &str = "5201";
 const START: Duration = Duration::from_secs(10);
-/// What a stream takes at most, in seconds.
-const PATIENCE: &str = "20";
+/// What a stream takes at most.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// What `timeout` says of a command that it had to end.
 const TIMED_OUT: i32 = 124;
 
@@ -22,7 +22,8 @@ const TIMED_OUT: i32 = 124;
 ///
 /// iperf3 fails, or doesn't come to an end.
 pub(in crate::bench) fn stream(from: &LabPod, to: &LabPod, seconds: u32) -> Result<f64> {
-    run(from, to, seconds, &["--affinity", "0,1"])
+    let seconds = seconds.to_string();
+    run(from, to, &["--time", &seconds, "--affinity", "0,1"])
 }
 
 /// Bits per second of several TCP streams together, whose ends run where the scheduler puts them, as does whatever else
@@ -32,7 +33,8 @@ pub(in crate::bench) fn stream(from: &LabPod, to: &LabPod, seconds: u32) -> Resu
 ///
 /// As [`stream`].
 pub(in crate::bench) fn streams(from: &LabPod, to: &LabPod, count: u32, seconds: u32) -> Result<f64> {
-    run(from, to, seconds, &["--parallel", &count.to_string()])
+    let (seconds, count) = (seconds.to_string(), count.to_string());
+    run(from, to, &["--time", &seconds, "--parallel", &count])
 }
 
 /// Bits per second of one TCP stream by Reno, whose answer to a loss theory knows.
@@ -41,23 +43,38 @@ pub(in crate::bench) fn streams(from: &LabPod, to: &LabPod, count: u32, seconds:
 ///
 /// As [`stream`].
 pub(in crate::bench) fn reno(from: &LabPod, to: &LabPod, seconds: u32) -> Result<f64> {
-    run(from, to, seconds, &["--congestion", "reno"])
+    run(
+        from,
+        to,
+        &["--time", &seconds.to_string(), "--congestion", "reno"],
+    )
 }
 
-fn run(from: &LabPod, to: &LabPod, seconds: u32, options: &[&str]) -> Result<f64> {
+/// One TCP stream of so many bytes, however long it takes.
+///
+/// # Errors
+///
+/// As [`stream`].
+pub(in crate::bench) fn transfer(from: &LabPod, to: &LabPod, bytes: u64) -> Result<()> {
+    run(from, to, &["--bytes", &bytes.to_string()]).map(drop)
+}
+
+fn run(from: &LabPod, to: &LabPod, options: &[&str]) -> Result<f64> {
     // A server for each run: one that serves several may be busy with the end of the last, or end with its error.
     let server = Server::start(to)?;
+    let patience = on_this_machine(PATIENCE).as_secs();
     let output = from
         .netns()
         .command("timeout")
-        .args([PATIENCE, "iperf3", "--client", &server.address, "--port", PORT])
-        .args(["--json", "--time", &seconds.to_string()])
+        .arg(patience.to_string())
+        .args(["iperf3", "--client", &server.address, "--port", PORT])
+        .arg("--json")
         .args(options)
         .output()
         .context("iperf3 can't be started")?;
     ensure!(
         output.status.code() != Some(TIMED_OUT),
-        "iperf3 hasn't come to an end after {PATIENCE} s"
+        "iperf3 hasn't come to an end after {patience} s"
     );
     let answer: Value = serde_json::from_slice(&output.stdout).context("iperf3 printed no JSON")?;
     answer["end"]["sum_received"]["bits_per_second"]

@@ -148,7 +148,7 @@ fn constant(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
 }
 
 /// How far the delays of datagrams are from what is expected, in microseconds.
-fn errors(arrivals: &[Arrival], expected: Duration) -> Spread {
+pub(super) fn errors(arrivals: &[Arrival], expected: Duration) -> Spread {
     let mut errors = Samples::default();
     for arrival in arrivals {
         errors.push(arrival.delay.abs_diff(expected).as_secs_f64() * 1e6);

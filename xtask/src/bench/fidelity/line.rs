@@ -28,7 +28,7 @@ const TCP_BUFFERS: [(&str, &str); 2] = [
 
 /// Lets TCP have on its way what a flow of these pods can send in a delay. The kernel's default of 4 MiB bounds a flow at
 /// 5 ms to some 5.4 Gbit/s, whoever delays it, and the sender would be what is measured.
-fn enlarge_buffers(pod: &LabPod) -> Result<()> {
+pub(super) fn enlarge_buffers(pod: &LabPod) -> Result<()> {
     pod.netns().run(|| {
         for (file, sizes) in TCP_BUFFERS {
             fs::write(format!("/proc/sys/net/ipv4/{file}"), sizes)

@@ -5,6 +5,7 @@ mod delays;
 mod goodput;
 mod line;
 mod losses;
+mod netem;
 mod rates;
 
 use std::thread;
@@ -25,7 +26,7 @@ use crate::ui::Step;
 const QUIET: Duration = Duration::from_secs(1);
 const SEED: u64 = 7;
 
-/// A target and its peer.
+/// A target, its peer, and whoever else a scene has.
 struct Scene<'a> {
     plan: &'a Plan,
     lab: Lab,
@@ -68,25 +69,35 @@ pub(super) fn rate(plan: &Plan, report: &mut Report) -> Result<()> {
     all(plan, report, &RATE)
 }
 
+/// What is asked of delays and losses, beside `tc netem` on this kernel.
+pub(super) fn netem(plan: &Plan, report: &mut Report) -> Result<()> {
+    netem::run(plan, report)
+}
+
 fn all(plan: &Plan, report: &mut Report, scenes: &[Measure]) -> Result<()> {
-    let step = Step::start("pods and sabotd");
-    let lab = Lab::new(2)?;
-    let daemon = Daemon::start(plan.options.clone().netns(lab.node()))?;
-    let client = daemon.client()?;
-    let scene = Scene {
-        plan,
-        lab,
-        daemon,
-        client,
-    };
-    step.done(&format!("ready, pid {}", scene.daemon.pid()));
+    let scene = Scene::new(plan, 2)?;
     for measure in scenes {
         measure(&scene, report)?;
     }
     Ok(())
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    fn new(plan: &'a Plan, pods: usize) -> Result<Self> {
+        let step = Step::start("pods and sabotd");
+        let lab = Lab::new(pods)?;
+        let daemon = Daemon::start(plan.options.clone().netns(lab.node()))?;
+        let client = daemon.client()?;
+        let scene = Self {
+            plan,
+            lab,
+            daemon,
+            client,
+        };
+        step.done(&format!("ready, pid {}", scene.daemon.pid()));
+        Ok(scene)
+    }
+
     fn target(&self) -> &LabPod {
         self.lab.pod(0)
     }
@@ -97,8 +108,18 @@ impl Scene<'_> {
 
     /// Does something while a fault is in force; with the fault's last counters on egress and on ingress.
     fn under<T>(&self, fault: Spec, act: impl FnOnce() -> Result<T>) -> Result<(T, [Books; 2])> {
+        self.under_seeded(fault, SEED, act)
+    }
+
+    /// The same with randomness of its own, for rounds that are to be independent of each other.
+    fn under_seeded<T>(
+        &self,
+        fault: Spec,
+        seed: u64,
+        act: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, [Books; 2])> {
         const NAME: &str = "fidelity";
-        let answer = self.client.apply(NAME, fault.seed(SEED).into(), spec::PATIENCE)?;
+        let answer = self.client.apply(NAME, fault.seed(seed).into(), spec::PATIENCE)?;
         spec::ensure_injected(&answer, 1)?;
         let done = act();
         // What is still on its way is let on by the deletion, and counted.
@@ -110,7 +131,12 @@ impl Scene<'_> {
 
     /// Sends stamped datagrams from the target to its peer.
     fn send(&self, load: StampedLoad) -> Result<Vec<Arrival>> {
-        let (from, to) = (self.target(), self.peer());
+        self.send_from(self.target(), load)
+    }
+
+    /// The same from another pod.
+    fn send_from(&self, from: &LabPod, load: StampedLoad) -> Result<Vec<Arrival>> {
+        let to = self.peer();
         load.run(from.netns(), to.netns(), to.ipv4(), QUIET)
     }
 

@@ -15,7 +15,7 @@ use super::machine::{self, Machine};
 use super::{Check, Report};
 use crate::bench::measure::Spread;
 
-const SCHEMA: &str = "sabot.dev/bench/v1";
+pub(super) const SCHEMA: &str = "sabot.dev/bench/v1";
 
 /// Everything that one run measured.
 #[derive(Debug, Serialize)]
@@ -40,6 +40,8 @@ pub(in crate::bench) struct Part {
     #[serde(flatten)]
     pub(super) outcome: Outcome,
     pub(super) seconds: f64,
+    /// Where it was measured, if elsewhere than the rest.
+    pub(super) machine: Option<Machine>,
     #[serde(rename = "figures", serialize_with = "flat")]
     pub(super) report: Report,
     /// What must be so, however fast.
@@ -62,8 +64,8 @@ struct Entry<'a> {
     part: &'static str,
     section: &'a str,
     case: &'a str,
-    quantity: &'static str,
-    unit: &'static str,
+    quantity: &'a str,
+    unit: &'a str,
     better: Better,
     ours: Spread,
     baseline: Option<&'a Baseline>,
@@ -147,6 +149,7 @@ impl Part {
             name: report.part,
             outcome,
             seconds,
+            machine: report.machine.take(),
             checks: std::mem::take(&mut report.checks),
             report,
         }
@@ -177,8 +180,8 @@ fn flat<S: Serializer>(report: &Report, serializer: S) -> Result<S::Ok, S::Error
         part: report.part,
         section,
         case,
-        quantity: figure.name,
-        unit: figure.unit,
+        quantity: &figure.name,
+        unit: &figure.unit,
         better: figure.better,
         ours: figure.ours,
         baseline: figure.baseline.as_ref(),

@@ -1,14 +1,16 @@
 //! One figure: what was measured of ours, what beside it, and what is asked of it.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::bench::measure::Spread;
 
 /// A quantity of one case, in its unit.
 #[derive(Clone, Debug)]
 pub(in crate::bench) struct Figure {
-    pub(super) name: &'static str,
-    pub(super) unit: &'static str,
+    pub(super) name: Cow<'static, str>,
+    pub(super) unit: Cow<'static, str>,
     pub(super) better: Better,
     pub(super) ours: Spread,
     pub(super) baseline: Option<Baseline>,
@@ -16,7 +18,7 @@ pub(in crate::bench) struct Figure {
 }
 
 /// Which of two values one would rather have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Better {
     Less,
@@ -24,7 +26,7 @@ pub(super) enum Better {
 }
 
 /// What the same run measured beside ours.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Baseline {
     pub(super) name: String,
     pub(super) kind: Kind,
@@ -32,7 +34,7 @@ pub(super) struct Baseline {
     pub(super) spread: Spread,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
     /// Another tool that does the same.
@@ -42,7 +44,7 @@ pub(super) enum Kind {
 }
 
 /// Which value of a figure a goal is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::bench) enum Statistic {
     P50,
@@ -52,7 +54,7 @@ pub(in crate::bench) enum Statistic {
     Advantage,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Relation {
     AtMost,
@@ -60,7 +62,7 @@ pub(super) enum Relation {
 }
 
 /// What is asked of a figure.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Goal {
     pub(super) of: Statistic,
     pub(super) relation: Relation,
@@ -72,10 +74,14 @@ pub(super) struct Goal {
 
 impl Figure {
     /// A figure of which less is better.
-    pub(in crate::bench) fn new(name: &'static str, unit: &'static str, ours: Spread) -> Self {
+    pub(in crate::bench) fn new(
+        name: impl Into<Cow<'static, str>>,
+        unit: impl Into<Cow<'static, str>>,
+        ours: Spread,
+    ) -> Self {
         Self {
-            name,
-            unit,
+            name: name.into(),
+            unit: unit.into(),
             better: Better::Less,
             ours,
             baseline: None,

@@ -147,6 +147,9 @@ fn part_html(out: &mut String, part: &Part) {
         escape(part.name()),
         part.seconds
     );
+    if let Some(machine) = &part.machine {
+        let _ = writeln!(out, "<p class=\"soft\">measured {}</p>", escape(&machine.place()));
+    }
     if let Some(reason) = part.outcome.reason() {
         let _ = writeln!(out, "<p class=\"missed\">{}</p>", escape(&reason));
     }
@@ -190,7 +193,7 @@ fn section_html(out: &mut String, section: &Section) {
                 let _ = writeln!(
                     out,
                     "<p class=\"soft\">{}{}</p>",
-                    escape(figure.name),
+                    escape(&figure.name),
                     escape(&unit)
                 );
             }
@@ -239,7 +242,7 @@ fn cells(case: &str, figure: &Figure) -> Vec<String> {
     let ours = figure.ours;
     let mut cells = vec![
         escape(case),
-        escape(figure.name),
+        escape(&figure.name),
         ours.repetitions.to_string(),
         escape(format!("{} {}", number(ours.p50), figure.unit).trim_end()),
         bounds(ours),
@@ -259,7 +262,7 @@ fn cells(case: &str, figure: &Figure) -> Vec<String> {
             "<span class=\"{}\">{} {}: {}</span>",
             if goal.met { "met" } else { "missed" },
             goal.of.name(),
-            escape(&goal.asked(figure.unit)),
+            escape(&goal.asked(&figure.unit)),
             goal.verdict()
         )
     });

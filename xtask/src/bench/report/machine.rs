@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The peers and the tools that measure, with the flag that makes each tell its version.
 const TOOLS: [(&str, &str); 8] = [
@@ -21,10 +21,10 @@ const TOOLS: [(&str, &str); 8] = [
 ];
 
 /// The machine as a report names it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Machine {
     pub(super) kernel: String,
-    pub(super) architecture: &'static str,
+    pub(super) architecture: String,
     pub(super) cpu: String,
     pub(super) cpus: usize,
     pub(super) memory_mib: u64,
@@ -40,12 +40,19 @@ impl Machine {
         let memory = fs::read_to_string("/proc/meminfo").context("/proc has no meminfo")?;
         Ok(Self {
             kernel: kernel.trim().to_owned(),
-            architecture: std::env::consts::ARCH,
+            architecture: std::env::consts::ARCH.to_owned(),
             // Not every architecture has a name for its processor there.
             cpu: field(&cpus, "model name").unwrap_or("unnamed").to_owned(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_mib: kibibytes(&memory, "MemTotal").context("meminfo has no total")? / 1024,
         })
+    }
+}
+
+impl Machine {
+    /// As a report says where something was measured.
+    pub(super) fn place(&self) -> String {
+        format!("on Linux {}, {} CPUs ({})", self.kernel, self.cpus, self.cpu)
     }
 }
 

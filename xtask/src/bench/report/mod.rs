@@ -4,6 +4,7 @@ mod document;
 mod figure;
 mod html;
 mod machine;
+mod read;
 mod svg;
 mod text;
 
@@ -11,12 +12,15 @@ pub(super) use self::document::{Document, Outcome, Part};
 use self::figure::Goal;
 pub(super) use self::figure::{Figure, Statistic};
 pub(super) use self::html::page;
+use self::machine::Machine;
 use super::measure::single;
 
 /// What one part has measured.
 #[derive(Debug)]
 pub(super) struct Report {
     part: &'static str,
+    /// Where it was measured, if elsewhere than the other parts.
+    machine: Option<Machine>,
     sections: Vec<Section>,
     /// What was derived from the figures of several sections.
     derived: Vec<Row>,
@@ -38,7 +42,7 @@ struct Row {
 }
 
 /// Something that must be so, however fast.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Check {
     name: String,
     detail: String,
@@ -52,6 +56,7 @@ impl Report {
     pub(super) fn new(part: &'static str) -> Self {
         Self {
             part,
+            machine: None,
             sections: Vec::new(),
             derived: Vec::new(),
             checks: Vec::new(),
@@ -117,7 +122,7 @@ impl Report {
     }
 
     /// All goals, each with what it is about and its unit.
-    fn goals(&self) -> impl Iterator<Item = (String, &'static str, &Goal)> {
+    fn goals(&self) -> impl Iterator<Item = (String, &str, &Goal)> {
         self.figures().flat_map(|(title, case, figure)| {
             figure.goals.iter().map(move |goal| {
                 let about = if title == DERIVED {
@@ -125,7 +130,7 @@ impl Report {
                 } else {
                     format!("{title}: {case}, {} ({})", figure.name, goal.of.name())
                 };
-                (about, figure.unit, goal)
+                (about, figure.unit.as_ref(), goal)
             })
         })
     }

@@ -6,20 +6,17 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::document::{Document, Part};
 use super::figure::Figure;
-use super::machine::Machine;
 use super::{Row, Section, number};
 use crate::bench::measure::Spread;
 
 impl fmt::Display for Document {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine {
-            kernel, cpus, cpu, ..
-        } = &self.machine;
         let [before, after] = self.load;
         writeln!(
             out,
-            "{} on Linux {kernel}, {cpus} CPUs ({cpu}); load {before:.1} before, {after:.1} after{}",
+            "{} {}; load {before:.1} before, {after:.1} after{}",
             self.date,
+            self.machine.place(),
             if self.quick {
                 " (a quick run: its figures say little)"
             } else {
@@ -37,6 +34,9 @@ impl fmt::Display for Document {
 
 fn part_text(out: &mut fmt::Formatter<'_>, part: &Part) -> fmt::Result {
     writeln!(out, "\n== {} ({:.0} s)", part.name(), part.seconds)?;
+    if let Some(machine) = &part.machine {
+        writeln!(out, "measured {}", machine.place())?;
+    }
     if let Some(reason) = part.outcome.reason() {
         writeln!(out, "{reason}")?;
     }
@@ -125,7 +125,7 @@ fn table_of(section: &Section) -> Table {
         .collect();
     let mut header = vec![String::new()];
     if let [figure] = columns {
-        header.extend(["n", "p50", "p99", "min", "max", figure.unit].map(str::to_owned));
+        header.extend(["n", "p50", "p99", "min", "max", &figure.unit].map(str::to_owned));
         if beside == [true] {
             header.extend(["beside it: p50 (min..max)".to_owned(), "times better".to_owned()]);
         }
