@@ -130,8 +130,8 @@ impl<'a> Answer<'a> {
             }
         }
         let rest = &bytes[end + 4..];
-        let length = length.or((status == 100).then_some(0))?;
-        // A HEAD has no body.
+        // To go on, and what a HEAD asks for, have no length where they would have no body.
+        let length = length.unwrap_or(0);
         let (body, rest) = rest.split_at(length.min(rest.len()));
         answer.body = std::str::from_utf8(body).ok()?;
         let is_http = matches!(version, "HTTP/1.1" | "HTTP/1.0");
