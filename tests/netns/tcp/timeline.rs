@@ -10,6 +10,7 @@ use sabot_testkit::{LabPod, Rig, Spec};
 use serde_json::Value;
 
 const LOOK: Duration = Duration::from_millis(200);
+const SLOW: Duration = Duration::from_millis(700);
 const INTERVAL: Duration = Duration::from_millis(5);
 /// Every owner is looked at each five seconds, so that two looks lie in this.
 const BEFORE: Duration = Duration::from_secs(11);
@@ -125,17 +126,22 @@ fn connections_that_a_fault_resets_are_told_as_lost() {
     let rig = Rig::new(2);
     let (client, server) = (rig.lab.pod(0), rig.lab.pod(1));
     known(&rig, client);
-    let stream = Stream::open(client.netns(), server.netns(), server.ipv4(), INTERVAL).expect("it connects");
+    // Slow enough that its next piece meets a fault that the observer knows of: counters are first read when it is in force.
+    let stream = Stream::open(client.netns(), server.netns(), server.ipv4(), SLOW).expect("it connects");
     let reset = Spec::action(client, "reset: {to: both}").port("TCP", None);
     rig.apply("reset", reset);
     let broken = wait_for(PATIENCE, LOOK, || stream.broken());
     assert!(broken.is_some());
     rig.delete("reset");
-    let timeline = rig
-        .daemon
-        .sabot_json(&["timeline", "reset"])
-        .expect("it is known");
-    let target = &timeline["targets"][0];
+    let timeline = || {
+        let answer = rig.daemon.sabot_json(&["timeline", "reset"]);
+        answer.expect("it is known")["targets"][0].clone()
+    };
+    // What happened in its last milliseconds is read after it has ended.
+    wait_for(PATIENCE, LOOK, || {
+        (timeline()["during"]["connectionsLost"] == 1).then_some(())
+    });
+    let target = &timeline();
     assert_ordered(target);
     for kind in ["firstMatch", "firstReset", "firstConnectionLost", "ended"] {
         assert!(kinds(target).contains(&kind), "{kind} in {target:#}");
