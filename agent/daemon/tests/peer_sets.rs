@@ -91,7 +91,7 @@ impl Rig {
             let outcome = self.trial().run(TARGET, direction, &frame);
             outcome.expect("the kernel takes it").verdict != Verdict::Pass
         };
-        let [there, back] = [LedgerDirection::Egress, LedgerDirection::Ingress].map(cut);
+        let [there, back] = LedgerDirection::BOTH.map(cut);
         assert_eq!(there, back, "{packet:?}");
         there
     }

@@ -209,7 +209,7 @@ impl Tables {
     /// Makes sure that a slot has counters and streams on a target; those that are there go on.
     pub(super) fn create_counters(&self, slot: Slot, target: TargetId) -> Result<(), TableError> {
         let mut inner = self.lock();
-        for direction in [LedgerDirection::Egress, LedgerDirection::Ingress] {
+        for direction in LedgerDirection::BOTH {
             let key = counter_key(slot, target, direction);
             let zero = PerCpuValues::try_from(vec![abi::Counters::default(); self.cpus])
                 .map_err(|source| on("shape counters")(MapError::IoError(source)))?;
@@ -228,7 +228,7 @@ impl Tables {
 
     pub(super) fn remove_counters(&self, slot: Slot, target: TargetId) -> Result<(), TableError> {
         let mut inner = self.lock();
-        for direction in [LedgerDirection::Egress, LedgerDirection::Ingress] {
+        for direction in LedgerDirection::BOTH {
             let key = counter_key(slot, target, direction);
             unless_absent(inner.counters.remove(&key)).map_err(on("remove counters"))?;
             unless_absent(inner.streams.remove(&key)).map_err(on("remove a stream"))?;

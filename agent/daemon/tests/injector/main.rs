@@ -126,7 +126,7 @@ fn delay_adds_up_over_both_directions() {
     let (sent, received) = bulk.send_from(pod.netns(), 100 << 20, PATIENCE).unwrap();
     assert_eq!(sent.sha256, received.sha256);
     std::thread::sleep(Duration::from_millis(100));
-    for direction in [LedgerDirection::Egress, LedgerDirection::Ingress] {
+    for direction in LedgerDirection::BOTH {
         let ledger = rig.ledger(direction);
         assert_eq!(ledger.released, ledger.matched);
         assert_eq!(ledger.delayed, ledger.matched);
