@@ -10,7 +10,6 @@ use sabot_testkit::{LabPod, Rig, Spec};
 use serde_json::Value;
 
 const LOOK: Duration = Duration::from_millis(200);
-const SLOW: Duration = Duration::from_millis(700);
 const INTERVAL: Duration = Duration::from_millis(5);
 /// Every owner is looked at each five seconds, so that two looks lie in this.
 const BEFORE: Duration = Duration::from_secs(11);
@@ -126,8 +125,8 @@ fn connections_that_a_fault_resets_are_told_as_lost() {
     let rig = Rig::new(2);
     let (client, server) = (rig.lab.pod(0), rig.lab.pod(1));
     known(&rig, client);
-    // Slow enough that its next piece meets a fault that the observer knows of: counters are first read when it is in force.
-    let stream = Stream::open(client.netns(), server.netns(), server.ipv4(), SLOW).expect("it connects");
+    // Its next piece comes before the observer has read its first counters under the fault.
+    let stream = Stream::open(client.netns(), server.netns(), server.ipv4(), INTERVAL).expect("it connects");
     let reset = Spec::action(client, "reset: {to: both}").port("TCP", None);
     rig.apply("reset", reset);
     let broken = wait_for(PATIENCE, LOOK, || stream.broken());

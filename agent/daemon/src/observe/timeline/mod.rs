@@ -2,9 +2,10 @@
 //! until everything was as before. And what the node's processes and its runtime did in the meantime.
 //!
 //! Times of kernel events are the kernel's own. Injection and end are seen by the recorder, some milliseconds after they
-//! happened; a recovery is told to the second, or, where hundreds of targets are looked at, to five.
+//! happened; what a fault did until then is its own all the same. A recovery is told to the second, or, where hundreds of targets are looked at, to five.
 
 mod node;
+mod outset;
 mod record;
 mod recorder;
 mod recovery;

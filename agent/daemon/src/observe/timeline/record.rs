@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sabot_core::model::BootTime;
 
+use super::outset::Outset;
 use super::recovery::{Recovery, Watcher};
 use super::totals::{Sample, Totals, Window};
 use crate::observe::identity::Identity;
@@ -21,7 +22,6 @@ pub struct Firsts {
 }
 
 impl Firsts {
-    /// Fills in what isn't known yet, from that moment on.
     /// Whether any of it happened before this moment.
     pub(super) fn is_older_than(&self, moment: BootTime) -> bool {
         let all = [
@@ -34,6 +34,7 @@ impl Firsts {
         all.into_iter().flatten().any(|at| at < moment)
     }
 
+    /// Fills in what isn't known yet, from that moment on.
     fn fill(&mut self, seen: Self, from: BootTime) {
         let fill = |known: &mut Option<BootTime>, seen: Option<BootTime>| {
             *known = known.or(seen.filter(|&at| at >= from));
@@ -84,8 +85,12 @@ pub struct Reaction {
 pub(super) struct Record {
     identity: Arc<Identity>,
     injected: BootTime,
-    before: Option<Window>,
+    /// From when on the time before the fault is told.
+    before: Option<Sample>,
+    /// The fault's first packet, or, where that came later, the first look.
     start: Sample,
+    /// Until the first packet is known.
+    outset: Option<Outset>,
     latest: Sample,
     first_match: Option<BootTime>,
     firsts: Firsts,
@@ -101,13 +106,19 @@ struct End {
 }
 
 impl Record {
-    pub(super) fn new(identity: Arc<Identity>, before: Option<&Sample>, start: Sample) -> Self {
+    pub(super) fn new(
+        identity: Arc<Identity>,
+        before: Option<Sample>,
+        start: Sample,
+        outset: Outset,
+    ) -> Self {
         Self {
             identity,
             injected: start.at,
-            before: before.map(|before| Window::between(before, &start)),
+            before,
             latest: start.clone(),
             start,
+            outset: Some(outset),
             first_match: None,
             firsts: Firsts::default(),
             reaction: None,
@@ -126,6 +137,11 @@ impl Record {
             .is_none_or(|end| end.recovery == Recovery::Watching)
     }
 
+    /// Whether it did nothing after that moment.
+    pub(super) fn has_ended_by(&self, moment: BootTime) -> bool {
+        self.end.as_ref().is_some_and(|end| end.sample.at <= moment)
+    }
+
     pub(super) fn needs_match(&self) -> bool {
         self.first_match.is_none()
     }
@@ -134,6 +150,17 @@ impl Record {
         self.first_match = Some(self.first_match.map_or(at, |known| known.min(at)));
         // The engine says so a little after the kernel does it.
         self.injected = self.injected.min(at);
+        if let Some(outset) = self.outset.take()
+            && at < self.start.at
+        {
+            self.start = outset.at(at, &self.start);
+            self.firsts.fill(outset.firsts, at);
+        }
+    }
+
+    fn before(&self) -> Option<Window> {
+        let before = self.before.as_ref();
+        before.map(|before| Window::between(before, &self.start))
     }
 
     /// The first thing that the runtime was asked to do after the injection.
@@ -167,7 +194,7 @@ impl Record {
                 totals: self.latest.totals.clone(),
             });
             self.end = Some(End {
-                watcher: Watcher::new(self.before.as_ref(), sample.clone()),
+                watcher: Watcher::new(self.before().as_ref(), sample.clone()),
                 recovery: Recovery::Watching,
                 sample: sample.clone(),
             });
@@ -187,7 +214,7 @@ impl Record {
             identity: Arc::clone(&self.identity),
             moments: self.moments(applied, &during.totals),
             recovery: self.end.as_ref().map(|end| end.recovery),
-            before: self.before.clone(),
+            before: self.before(),
             during,
             after,
         }

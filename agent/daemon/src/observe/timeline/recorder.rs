@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use sabot_core::model::{BootTime, FaultName, TargetSelector};
 
 use super::node::{NodeRecord, NodeSample};
-use super::record::{Reaction, Record};
+use super::outset::Outset;
+use super::record::{Firsts, Reaction, Record};
 use super::totals::{Sample, Totals};
 use super::{Measure, Timeline};
 use crate::engine::handle::{FaultView, LedgerEntry, Phase, Snapshot, TargetPhase, TargetView};
@@ -21,6 +22,9 @@ pub(super) struct Recorder {
     measure: Arc<dyn Measure>,
     /// The last samples of each owner, the oldest first.
     history: HashMap<u32, VecDeque<Sample>>,
+    /// What was counted of each owner when its firsts last were forgotten, or known to be none; of others they are kept since
+    /// anything is counted.
+    clean: HashMap<u32, Sample>,
     /// The same of the node.
     node_history: VecDeque<NodeSample>,
     faults: BTreeMap<FaultName, FaultRecord>,
@@ -42,6 +46,7 @@ impl Recorder {
         Self {
             measure,
             history: HashMap::new(),
+            clean: HashMap::new(),
             node_history: VecDeque::new(),
             faults: BTreeMap::new(),
         }
@@ -93,19 +98,32 @@ impl Recorder {
                 target.see(firsts);
             }
         });
+        let outset = self.outset(owner, firsts);
         if firsts.is_older_than(now) {
             self.measure.forget_firsts(owner);
         }
-        let samples = self.history.get(&owner).into_iter().flatten();
-        let before = samples.into_iter().find(|sample| is_within(sample.at, now));
+        let mut samples = self.history.get(&owner).into_iter().flatten();
+        let before = samples.find(|sample| is_within(sample.at, now)).cloned();
         let start = sample(&*self.measure, owner, now).unwrap_or_else(|| Sample {
             at: now,
             totals: Totals::default(),
         });
-        let mut new = Record::new(Arc::clone(&known.identity), before, start);
+        self.clean.insert(owner, start.clone());
+        let mut new = Record::new(Arc::clone(&known.identity), before, start, outset);
         new.see(self.measure.firsts(owner));
         if let Some(record) = self.faults.get_mut(fault) {
             record.targets.insert(owner, new);
+        }
+    }
+
+    /// What is known of an owner from when its firsts were forgotten to now.
+    fn outset(&self, owner: u32, firsts: Firsts) -> Outset {
+        let clean = self.clean.get(&owner).cloned().unwrap_or_default();
+        let others = self.faults.values().filter_map(|fault| fault.targets.get(&owner));
+        Outset {
+            is_alone: others.into_iter().all(|other| other.has_ended_by(clean.at)),
+            clean,
+            firsts,
         }
     }
 
@@ -141,13 +159,21 @@ impl Recorder {
             open.insert(owner);
         });
         self.history.retain(|owner, _| owners.get(*owner).is_some());
-        let all = owners.iter().map(|owner| owner.number).collect();
-        for (owner, totals) in self.measure.totals(&all) {
-            if !open.contains(&owner) && self.measure.firsts(owner).is_older_than(now) {
+        self.clean.retain(|owner, _| owners.get(*owner).is_some());
+        let all: BTreeSet<u32> = owners.iter().map(|owner| owner.number).collect();
+        // Before anything is read: what happens in between is counted, and not the first of what comes after.
+        for &owner in all.difference(&open) {
+            if self.measure.firsts(owner).is_older_than(now) {
                 self.measure.forget_firsts(owner);
             }
+        }
+        for (owner, totals) in self.measure.totals(&all) {
+            let sample = Sample { at: now, totals };
+            if !open.contains(&owner) {
+                self.clean.insert(owner, sample.clone());
+            }
             let samples = self.history.entry(owner).or_default();
-            samples.push_back(Sample { at: now, totals });
+            samples.push_back(sample);
             while samples.front().is_some_and(|oldest| !is_within(oldest.at, now)) {
                 samples.pop_front();
             }

@@ -224,12 +224,9 @@ fn two_faults_on_one_pod_each_have_their_firsts() {
     assert_eq!(from_injection(&later.targets[0]), Some(Duration::from_secs(1)));
 }
 
-#[test]
-fn the_first_packet_is_the_counters_own_and_never_before_the_injection() {
-    let mut scene = Scene::new();
-    scene.follow(Phase::Injected);
-    assert_eq!(scene.recorder.unmatched(), [name(FAULT)]);
-    let entry = |target, at: u64| LedgerEntry {
+/// What the counters of a target say of the fault's first packet.
+fn first_packet(target: u32, at: u64) -> LedgerEntry {
+    LedgerEntry {
         fault: name(FAULT),
         target: target_view(target),
         direction: LedgerDirection::Egress,
@@ -237,12 +234,21 @@ fn the_first_packet_is_the_counters_own_and_never_before_the_injection() {
             first_match: Some(BootTime(at)),
             ..Ledger::default()
         },
-    };
+    }
+}
+
+#[test]
+fn the_first_packet_is_the_counters_own_and_never_before_the_injection() {
+    let mut scene = Scene::new();
+    scene.follow(Phase::Injected);
+    assert_eq!(scene.recorder.unmatched(), [name(FAULT)]);
     let seen = scene.now.0 - 1000;
-    scene.recorder.matched(
-        &name(FAULT),
-        &[entry(1, seen + 5), entry(1, seen), entry(2, seen - 9)],
-    );
+    let said = [
+        first_packet(1, seen + 5),
+        first_packet(1, seen),
+        first_packet(2, seen - 9),
+    ];
+    scene.recorder.matched(&name(FAULT), &said);
     assert_eq!(scene.recorder.unmatched(), []);
     let told = scene.told();
     assert_eq!(
@@ -251,6 +257,65 @@ fn the_first_packet_is_the_counters_own_and_never_before_the_injection() {
     );
     let first = told.moments.iter().find(|moment| moment.what == What::FirstMatch);
     assert_eq!(first.map(|moment| moment.at.0), Some(seen));
+}
+
+/// Retransmits and injected drops: in a second before the fault, and between its first packet and the first look at it.
+fn before_the_first_look(before: u64, unseen: u64) -> TargetTimeline {
+    let mut scene = Scene::new();
+    scene.sample();
+    scene.pass(1);
+    scene.traffic(10, Duration::from_millis(10), before);
+    scene.pass(1);
+    let first = scene.now.0;
+    scene.pass(1);
+    scene.traffic(10, Duration::from_millis(10), unseen);
+    let dropped = |scene: &Scene, count| {
+        let mut totals = scene.kernel.totals.lock().unwrap();
+        totals.entry(OWNER).or_default().drops_injected += count;
+    };
+    dropped(&scene, unseen);
+    scene.pass(1);
+    scene.follow(Phase::Injected);
+    // Until the first packet is known, nobody knows whose they are.
+    assert_eq!(scene.told().during.totals.retransmits, 0);
+    scene.pass(1);
+    dropped(&scene, 1);
+    scene.recorder.look(scene.now);
+    scene.recorder.matched(&name(FAULT), &[first_packet(1, first)]);
+    scene.told()
+}
+
+#[test]
+fn what_a_fault_did_before_it_was_first_looked_at_is_its_own() {
+    let told = before_the_first_look(0, 3);
+    assert_eq!(
+        kinds(&told),
+        [
+            What::Applied,
+            What::Injected,
+            What::FirstMatch,
+            What::FirstRetransmit
+        ]
+    );
+    let seconds = |from, to| told.between(from, to).map(|time| time.as_secs());
+    assert_eq!(seconds(What::Injected, What::FirstRetransmit), Some(1));
+    let counted = |window: &Window| (window.totals.retransmits, window.totals.drops_injected);
+    assert_eq!(counted(&told.during), (3, 4));
+    assert_eq!(told.during.length().as_secs(), 3);
+    let before = told.before.expect("it was looked at before");
+    assert_eq!(counted(&before), (0, 0));
+    assert_eq!(before.length().as_secs(), 2);
+}
+
+#[test]
+fn what_happened_before_a_first_packet_stays_before() {
+    let told = before_the_first_look(2, 0);
+    assert!(!kinds(&told).contains(&What::FirstRetransmit));
+    assert_eq!(told.during.totals.retransmits, 0);
+    assert_eq!(
+        told.before.expect("it was looked at before").totals.retransmits,
+        2
+    );
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Totals {
 }
 
 /// What was counted at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sample {
     pub(super) at: BootTime,
     pub(super) totals: Totals,
