@@ -80,6 +80,8 @@ pub(crate) const NEEDS: &[Need] = &[
     program(Purpose::Test, "prometheus", "prometheus"),
     program(Purpose::Test, "dnsmasq", "dnsmasq-base"),
     program(Purpose::Test, "dig", "bind9-dnsutils"),
+    program(Purpose::Test, "strace", "strace"),
+    program(Purpose::Test, "bpftrace", "bpftrace"),
     // libFuzzer is built from its source.
     program(Purpose::Test, "c++", "g++"),
     Need {

@@ -11,15 +11,15 @@ use super::totals::Sample;
 pub(super) struct Outset {
     /// From when on the kernel kept what came first.
     pub(super) clean: Sample,
-    /// What it had kept when the fault was first looked at.
+    /// What it had kept when the fault had been looked at first.
     pub(super) firsts: Firsts,
     /// Whether no other fault dropped any packet of the owner since then.
     pub(super) is_alone: bool,
 }
 
 impl Outset {
-    /// What had been counted by the time of the fault's first packet, which came before `start`. What the kernel keeps no first
-    /// of is as it was at `start`.
+    /// What had been counted by the time of the fault's first packet; `start` is what the first look found. Where a kind's first
+    /// came after that packet, all of the kind did. What the kernel keeps no first of is as it was at `start`.
     pub(super) fn at(&self, first_match: BootTime, start: &Sample) -> Sample {
         let mut totals = start.totals.clone();
         let clean = &self.clean.totals;
@@ -44,7 +44,7 @@ impl Outset {
             totals.drops_injected = clean.drops_injected;
         }
         Sample {
-            at: first_match,
+            at: first_match.min(start.at),
             totals,
         }
     }

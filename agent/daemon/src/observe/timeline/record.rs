@@ -35,7 +35,7 @@ impl Firsts {
     }
 
     /// Fills in what isn't known yet, from that moment on.
-    fn fill(&mut self, seen: Self, from: BootTime) {
+    pub(super) fn fill(&mut self, seen: Self, from: BootTime) {
         let fill = |known: &mut Option<BootTime>, seen: Option<BootTime>| {
             *known = known.or(seen.filter(|&at| at >= from));
         };
@@ -150,9 +150,7 @@ impl Record {
         self.first_match = Some(self.first_match.map_or(at, |known| known.min(at)));
         // The engine says so a little after the kernel does it.
         self.injected = self.injected.min(at);
-        if let Some(outset) = self.outset.take()
-            && at < self.start.at
-        {
+        if let Some(outset) = self.outset.take() {
             self.start = outset.at(at, &self.start);
             self.firsts.fill(outset.firsts, at);
         }

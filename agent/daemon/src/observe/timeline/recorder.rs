@@ -98,7 +98,7 @@ impl Recorder {
                 target.see(firsts);
             }
         });
-        let outset = self.outset(owner, firsts);
+        let mut outset = self.outset(owner, firsts);
         if firsts.is_older_than(now) {
             self.measure.forget_firsts(owner);
         }
@@ -109,8 +109,11 @@ impl Recorder {
             totals: Totals::default(),
         });
         self.clean.insert(owner, start.clone());
+        // What came while the counters were read is in them.
+        let firsts = self.measure.firsts(owner);
+        outset.firsts.fill(firsts, BootTime(0));
         let mut new = Record::new(Arc::clone(&known.identity), before, start, outset);
-        new.see(self.measure.firsts(owner));
+        new.see(firsts);
         if let Some(record) = self.faults.get_mut(fault) {
             record.targets.insert(owner, new);
         }
