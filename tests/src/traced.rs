@@ -1,6 +1,7 @@
-//! Calls for a daemon to trace.
+//! Calls for a daemon to trace, and who traces them beside it.
 
 use std::ffi::CString;
+use std::process::Command;
 use std::thread;
 
 /// As many failing opens, on a thread of this name.
@@ -22,4 +23,22 @@ pub fn open_missing(name: &str, times: u64) {
             nix::sys::prctl::set_name(c"finished").expect("it is taken");
         });
     });
+}
+
+/// bpftrace, to be given its arguments. Its tracefs is mounted in a mount namespace of its own: many machines have none, and
+/// theirs stay as they are. A signal to the child is one to bpftrace.
+pub fn bpftrace() -> Command {
+    const SCRIPT: &str = r#"mount -t tracefs tracefs /sys/kernel/tracing && exec bpftrace "$@""#;
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "--",
+        "sh",
+        "-c",
+        SCRIPT,
+        "bpftrace",
+    ]);
+    command
 }

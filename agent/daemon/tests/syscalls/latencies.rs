@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sabot_abi::{SUB_BITS, log_linear_bucket};
+use sabot_testkit::traced::bpftrace;
 use sabotd::observe::names::syscall_number;
 use sabotd::observe::syscalls::SyscallSnapshot;
 
@@ -39,7 +40,7 @@ impl Bpftrace {
                 delete(@start[tid]);
             }}"#
         );
-        let mut child = Command::new("bpftrace")
+        let mut child = bpftrace()
             .args(["-f", "json", "-e", &script])
             // As it was called, and as it is called since 0.20.
             .env("BPFTRACE_MAP_KEYS_MAX", DURATIONS.to_string())
@@ -47,7 +48,7 @@ impl Bpftrace {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("bpftrace is needed: install Debian's package `bpftrace`");
+            .expect("`unshare` is there");
         let seen = AtomicBool::new(false);
         let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
         std::thread::scope(|scope| {
@@ -69,7 +70,10 @@ impl Bpftrace {
             }
             seen.store(true, Ordering::Relaxed);
             calls.join().expect("the marker's thread ends");
-            assert!(enter && exit, "bpftrace ended early");
+            assert!(
+                enter && exit,
+                "bpftrace ended early: is Debian's package `bpftrace` installed?"
+            );
         });
         Self { child, output }
     }

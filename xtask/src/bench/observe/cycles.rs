@@ -1,6 +1,7 @@
 //! What being observed costs a container runtime: pods that start and stop, with and without the daemon.
 
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use sabot_testkit::Daemon;
@@ -9,18 +10,21 @@ use sabot_testkit::cri::{Containerd, PodSpec};
 use crate::bench::Plan;
 use crate::bench::measure::Samples;
 use crate::bench::report::{Figure, Report, Statistic};
+use crate::bench::usage::cpu_time;
 use crate::interrupt;
 use crate::ui::Step;
 
 /// Pods of one measurement, one after the other.
-const PODS: usize = 5;
+const PODS: usize = 10;
+/// Until what a daemon does at its start has ended.
+const REST: Duration = Duration::from_secs(2);
 
 pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     let step = Step::start("pods that start and stop on a containerd");
     let rounds = plan.repetitions(12, 1);
     let containerd = Containerd::start(&std::env::temp_dir())?;
     let (mut none, mut observed) = (Samples::default(), Samples::default());
-    let (mut ratios, mut control) = (Samples::default(), Samples::default());
+    let (mut ratios, mut control, mut own) = (Samples::default(), Samples::default(), Samples::default());
     // The first pods unpack the image.
     cycle(&containerd)?;
     for round in 0..rounds {
@@ -29,9 +33,15 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
         let before = cycle(&containerd)?;
         let with = {
             let options = plan.options.clone().runtime(&containerd.socket());
-            let _daemon = Daemon::start(options)?;
-            cycle(&containerd)?
+            let daemon = Daemon::start(options)?;
+            thread::sleep(REST);
+            let spent = cpu_time(daemon.pid())?;
+            let with = cycle(&containerd)?;
+            own.push((cpu_time(daemon.pid())? - spent).as_secs_f64() * 1e3 / PODS as f64);
+            with
         };
+        // As long as the daemon had it, so that each loop begins on a machine at rest.
+        thread::sleep(REST);
         let after = cycle(&containerd)?;
         none.push(before);
         observed.push(with);
@@ -39,13 +49,15 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
         control.push(after / before);
     }
     step.done(&format!("{rounds} rounds of {PODS} pods"));
-    let [none, observed, ratios, control] = [none, observed, ratios, control].map(|samples| samples.spread());
+    let [none, observed, ratios, control, own] =
+        [none, observed, ratios, control, own].map(|samples| samples.spread());
     report.section("a pod's start and stop, observed and not").row(
         "containerd",
         vec![
             Figure::new("observed", "ms", observed).against("not observed", none),
             Figure::new("ratio", "", ratios).at_most(Statistic::P50, 1.03),
             Figure::new("ratio of two without", "", control),
+            Figure::new("the daemon's own CPU", "ms a pod", own),
         ],
     );
     Ok(())

@@ -21,10 +21,8 @@ pub(super) struct Tool {
 }
 
 impl Tool {
-    fn start(name: &str, build: impl FnOnce(&mut Command)) -> Result<Self> {
+    fn start(name: &str, mut command: Command) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut command = Command::new(name);
-        build(&mut command);
         let child = command
             .stdin(Stdio::null())
             .stdout(File::create(folder.path().join("out"))?)
@@ -74,9 +72,9 @@ pub(super) fn bpftrace(comm: &str, call: impl FnMut()) -> Result<Tool> {
         }}
         interval:s:1 {{ print(@ns); }}"#
     );
-    let mut tool = Tool::start("bpftrace", |command| {
-        command.args(["-e", &script]);
-    })?;
+    let mut command = sabot_testkit::traced::bpftrace();
+    command.args(["-e", &script]);
+    let mut tool = Tool::start("bpftrace", command)?;
     tool.wait("bpftrace", call, |tool| {
         fs::read_to_string(tool.output()).is_ok_and(|text| text.contains("@ns["))
     })?;
@@ -85,9 +83,9 @@ pub(super) fn bpftrace(comm: &str, call: impl FnMut()) -> Result<Tool> {
 
 /// Counts and times of the calls of one thread of this process.
 pub(super) fn strace(tid: i32) -> Result<Tool> {
-    let mut tool = Tool::start("strace", |command| {
-        command.args(["-c", "-o", "/dev/null", "-p", &tid.to_string()]);
-    })?;
+    let mut command = Command::new("strace");
+    command.args(["-c", "-o", "/dev/null", "-p", &tid.to_string()]);
+    let mut tool = Tool::start("strace", command)?;
     let status = format!("/proc/self/task/{tid}/status");
     tool.wait(
         "strace",
