@@ -1,12 +1,13 @@
 //! What being observed costs a container runtime: pods that start and stop, with and without the daemon.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use sabot_testkit::Daemon;
 use sabot_testkit::cri::{Containerd, PodSpec};
 
+use super::SETTLED;
 use crate::bench::Plan;
 use crate::bench::measure::Samples;
 use crate::bench::report::{Figure, Report, Statistic};
@@ -16,8 +17,6 @@ use crate::ui::Step;
 
 /// Pods of one measurement, one after the other.
 const PODS: usize = 10;
-/// Until what a daemon does at its start has ended.
-const REST: Duration = Duration::from_secs(2);
 
 pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     let step = Step::start("pods that start and stop on a containerd");
@@ -34,14 +33,13 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
         let with = {
             let options = plan.options.clone().runtime(&containerd.socket());
             let daemon = Daemon::start(options)?;
-            thread::sleep(REST);
+            thread::sleep(SETTLED);
             let spent = cpu_time(daemon.pid())?;
             let with = cycle(&containerd)?;
             own.push((cpu_time(daemon.pid())? - spent).as_secs_f64() * 1e3 / PODS as f64);
             with
         };
-        // As long as the daemon had it, so that each loop begins on a machine at rest.
-        thread::sleep(REST);
+        thread::sleep(SETTLED);
         let after = cycle(&containerd)?;
         none.push(before);
         observed.push(with);

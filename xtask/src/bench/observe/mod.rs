@@ -8,10 +8,15 @@ mod streams;
 mod syscalls;
 mod tracers;
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::Plan;
 use super::report::Report;
+
+/// Until what a daemon does at its start has ended. Loops without one begin after as long a rest.
+const SETTLED: Duration = Duration::from_secs(2);
 
 type Scene = fn(&Plan, &mut Report) -> Result<()>;
 

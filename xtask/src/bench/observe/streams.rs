@@ -1,7 +1,10 @@
 //! What observing TCP, drops and DNS costs a stream.
 
+use std::thread;
+
 use anyhow::Result;
 
+use super::SETTLED;
 use super::scene::Scene;
 use crate::bench::Plan;
 use crate::bench::datapath::iperf;
@@ -17,7 +20,10 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     let seconds = if plan.quick { 1 } else { 2 };
     let scene = Scene::new(2)?;
     let [from, to] = [scene.lab.pod(0), scene.lab.pod(1)];
-    let run = || iperf::stream(from, to, seconds);
+    let run = || {
+        thread::sleep(SETTLED);
+        iperf::stream(from, to, seconds)
+    };
     let (mut none, mut observed) = (Samples::default(), Samples::default());
     let (mut ratios, mut control) = (Samples::default(), Samples::default());
     // The first stream of a machine at rest is none of them.
