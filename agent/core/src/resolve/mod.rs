@@ -63,6 +63,13 @@ pub struct Resolution {
     pub presence: Presence,
 }
 
+impl Resolution {
+    /// It has targets here, be it as soon as its peers are known.
+    pub fn has_targets(&self) -> bool {
+        !(self.targets.is_empty() && self.held.is_empty())
+    }
+}
+
 /// How much a fault has to do with this node; what it names of the cluster has to be known for that much of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Presence {

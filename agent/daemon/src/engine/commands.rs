@@ -235,12 +235,25 @@ impl Engine {
         }
     }
 
+    /// Lets a new fault in where there is room for it.
+    ///
+    /// # Errors
+    /// `Exhausted`: as many faults are active as the daemon keeps, or as many that have targets here as there are slots.
     fn admit(&mut self, fault: Fault, request: Request) -> Result<(), EngineError> {
         let name = fault.name.clone();
-        let max = self.options.policy.max_slots as usize;
-        if self.store.active.len() >= max {
+        let most = self.options.max_faults;
+        if self.store.active.len() >= most {
             return Err(EngineError::Exhausted(format!(
-                "{max} faults are active, the most that a node can have; delete one first"
+                "{most} faults are active, the most that a node keeps; delete one first"
+            )));
+        }
+        let run = self.store.next_run();
+        let active = Active::new(run, fault, request, &self.update, &mut self.planner);
+        let slots = self.options.policy.max_slots as usize;
+        let taken = self.store.active.values().filter(|other| other.needs_slot());
+        if active.needs_slot() && taken.count() >= slots {
+            return Err(EngineError::Exhausted(format!(
+                "{slots} active faults have targets on this node, the most that it can have; delete one first"
             )));
         }
         // A former fault of that name goes first: a slot and its counters belong to one run.
@@ -248,11 +261,9 @@ impl Engine {
         if self.observed.rules.values().any(is_former) {
             self.close_the_gap();
         }
-        let run = self.store.next_run();
         if let Some(former) = self.store.ended.remove(&name) {
             self.book.discard(former.run);
         }
-        let active = Active::new(run, fault, request, &self.update, &mut self.planner);
         self.store.active.insert(name, active);
         Ok(())
     }

@@ -112,6 +112,7 @@ impl Rig {
             limits: Limits::default(),
             guards: Guards::none(),
             policy,
+            max_faults: 8,
             keep_ended: PATIENCE,
         };
         let (engine, handle, control) = Engine::new(parts, options);

@@ -8,4 +8,5 @@ mod ledgers;
 mod origins;
 pub(crate) mod rig;
 mod services;
+mod slots;
 mod world;
