@@ -138,7 +138,10 @@ impl Engine {
 
     /// What has to be looked at before the fault can be told on, where it has this much to do with this node; `looked` was.
     fn unseen(&self, fault: &ValidFault, presence: Presence, looked: Option<&Sight>) -> Option<Sight> {
+        let fixed = self.fix(fault.clone(), &Request::default());
         let sight = Sight::of(&fault.target, &fault.peers, presence, &self.world);
+        // Once the Services are known: a second look, where they are reached through ports of the nodes.
+        let sight = sight.in_world(&fixed, &self.world);
         let is_seen = looked.is_some_and(|looked| looked.covers(&sight)) || self.is_known(fault, &sight);
         (!is_seen).then_some(sight)
     }

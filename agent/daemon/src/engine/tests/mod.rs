@@ -5,6 +5,7 @@ mod failures;
 mod guards;
 pub(crate) mod kernel;
 mod ledgers;
+mod node_ports;
 mod origins;
 pub(crate) mod rig;
 mod services;
