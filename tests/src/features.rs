@@ -32,6 +32,18 @@ pub fn needs(node: &Node, name: &str) -> bool {
     false
 }
 
+/// Says in the same words that a test can't go on for the want of something that isn't Sabot's, and of which GetNode doesn't
+/// speak.
+///
+/// # Panics
+///
+/// It is known what this machine may lack, and this isn't part of that.
+pub fn lacks(name: &str, detail: &str) {
+    let is_known = env::var_os(MAY_LACK).is_some();
+    assert!(!is_known || may_lack(name), "{name} is missing: {detail}");
+    println!("skipped: {name}: {detail}");
+}
+
 /// Whether this machine is one of those that are known not to have a feature.
 pub fn may_lack(name: &str) -> bool {
     let list = env::var(MAY_LACK).unwrap_or_default();

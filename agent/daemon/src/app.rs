@@ -52,6 +52,8 @@ use signals::Signals;
 const SERVERS_END: Duration = Duration::from_secs(3);
 /// For threads that still wait for the kernel when everything else has ended.
 const THREADS_END: Duration = Duration::from_millis(500);
+/// Most faults of a large cluster have no target on this node: those take memory here, and no slot.
+const MAX_FAULTS: usize = 4 * abi::MAX_SLOTS as usize;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -470,6 +472,7 @@ fn options(config: &Config) -> Options {
             max_targets: abi::MAX_TARGETS,
             max_slots_per_target: abi::MAX_TARGET_SLOTS,
         },
+        max_faults: MAX_FAULTS,
         keep_ended: config.keep_ended,
     }
 }

@@ -1,5 +1,8 @@
 //! Services in resources: as targets and as peers, with endpoints that come and go.
 
+use std::time::{Duration, Instant};
+
+use sabot_testkit::kube::{Effect, Rule, Verb};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, cut};
@@ -88,5 +91,38 @@ fn a_peer_services_backends_are_followed() {
     backends(&[(outside.ip().to_string(), None)]);
     scene.wait_cut(0);
     scene.cluster.delete("services", "shop", "db");
+    scene.wait_pass(0);
+}
+
+/// A peer that is reached through every node's addresses is cut off there too, and the fault doesn't begin before those are
+/// known: it would let some of what it names pass.
+#[test]
+fn a_fault_waits_for_the_nodes_whose_ports_lead_to_its_peers() {
+    const SLOW: Duration = Duration::from_secs(2);
+    let scene = Scene::new(&[("node-a", 1)]);
+    let outside = scene.outside();
+    let mut exposed = service("db");
+    exposed["spec"]["type"] = json!("NodePort");
+    exposed["spec"]["ports"][0]["nodePort"] = json!(outside.port());
+    scene.cluster.apply(exposed);
+    scene.cluster.apply(slice("db", 8080, &[]));
+    scene.cluster.apply(json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-b"},
+        "status": {"addresses": [{"type": "InternalIP", "address": outside.ip().to_string()}]},
+    }));
+    let late = Rule::new(Effect::Delay(SLOW));
+    scene.cluster.script(late.verb(Verb::List).resource("nodes"));
+    let mut fault = cut("cut", "10m");
+    fault["spec"]["peers"] = json!([{"service": {"name": "db"}}]);
+    let applied = Instant::now();
+    scene.cluster.apply(fault);
+    scene.wait_phase("cut", "Injected");
+    let waited = applied.elapsed();
+    assert!(
+        waited >= SLOW,
+        "it began after {waited:?}, before the nodes were told"
+    );
+    scene.wait_cut(0);
+    scene.cluster.delete("nodes", "", "node-b");
     scene.wait_pass(0);
 }

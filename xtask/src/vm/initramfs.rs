@@ -21,7 +21,7 @@ const PROGRAMS: [&str; 7] = ["bash", "bpftool", "busybox", "ip", "nft", "ping", 
 
 /// What faults and fixtures need of the kernel; modules aren't loaded on demand in the guest. What a kernel doesn't have,
 /// or has built in, is passed over. The sum comes before those that ask for it by what it computes, not by its name.
-const MODULES: [&str; 21] = [
+const MODULES: [&str; 26] = [
     "crc32c_generic",
     "virtio_rng",
     "ipv6",
@@ -38,6 +38,11 @@ const MODULES: [&str; 21] = [
     "nft_limit",
     "nft_reject",
     "nft_reject_inet",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_numgen",
+    "ip_vs",
+    "ip_vs_rr",
     "sch_tbf",
     "sch_netem",
     "sch_fq",

@@ -220,14 +220,16 @@ fn fetch(family: &Family, cache: &Path, folder: &Path) -> Result<()> {
 fn release<'a>(package: &'a str, version: &str) -> Option<&'a str> {
     let release = package.strip_prefix("linux-image-")?;
     let usual = release.strip_suffix("-amd64")?;
-    let numbers = usual.split('+').next().unwrap_or(usual);
+    // Of backports the flavour stands behind the distribution's number.
+    let (numbers, behind) = usual.split_once('+').unwrap_or((usual, ""));
+    let is_usual = !behind.contains('-');
     let is_plain = numbers
         .split(['.', '-'])
         .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
     let is_of_family = usual
         .strip_prefix(version)
         .is_some_and(|rest| rest.starts_with('.'));
-    (is_plain && is_of_family).then_some(release)
+    (is_usual && is_plain && is_of_family).then_some(release)
 }
 
 /// By the numbers in it, one after the other.
@@ -254,6 +256,10 @@ mod tests {
         assert!(!is("linux-image-6.1-amd64"));
         assert!(!is("linux-image-6.12.95+deb12-amd64"));
         assert!(release("linux-image-6.12.95+deb12-amd64", "6.12").is_some());
+        for flavour in ["cloud", "rt"] {
+            let package = format!("linux-image-6.12.95+deb12-{flavour}-amd64");
+            assert_eq!(release(&package, "6.12"), None, "{package}");
+        }
         // Debian 11's build of 6.1 has the compiler of Debian 11.
         assert!(!is("linux-image-6.1.0-0.deb11.52-amd64"));
     }

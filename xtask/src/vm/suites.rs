@@ -59,7 +59,12 @@ pub(super) fn jobs(suites: &[Built], family: &Family, filter: Option<&str>) -> V
 }
 
 /// In the order in which they run.
-pub(super) const SUITES: [Suite; 2] = [Suite::new("kernels", 15, &[]), Suite::new("verdicts", 15, &[])];
+pub(super) const SUITES: [Suite; 3] = [
+    Suite::new("kernels", 15, &[]),
+    Suite::new("verdicts", 15, &[]),
+    // What iptables loads at run time isn't in the guest.
+    Suite::new("services", 15, &["iptables"]),
+];
 
 /// A suite that is built.
 pub(super) struct Built {

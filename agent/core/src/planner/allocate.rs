@@ -9,7 +9,12 @@ use crate::resolve::{Resolution, equipment};
 
 use super::{Draft, Placed, PlacedFaults};
 
-/// Gives each live fault the slot it has, or a free one.
+/// Gives each live fault the slot it has, and a free one to each other that has targets: one that concerns other nodes
+/// alone takes none.
+///
+/// A fault keeps its slot until it ends, whether its targets stay or not. So a pod that comes again goes on in the same
+/// random stream and counters, and a slot changes hands in one way only: cleared, rested, and its counters closed. What
+/// that costs is bounded by the fault's duration.
 pub(super) fn slots<'a>(
     draft: &mut Draft,
     live: &[&'a Arc<Fault>],
@@ -27,14 +32,19 @@ pub(super) fn slots<'a>(
     });
     let mut placed = PlacedFaults::new();
     for fault in live {
-        let Some(slot) = owners.get(&fault.name).copied().or_else(|| free.next()) else {
+        let resolution = resolve(fault);
+        let owned = owners.get(&fault.name).copied();
+        if owned.is_none() && !resolution.has_targets() {
+            continue;
+        }
+        let Some(slot) = owned.or_else(|| free.next()) else {
             exhausted(draft, fault, observed, policy);
             continue;
         };
         let value = Placed {
             fault,
             need: equipment(fault),
-            resolution: resolve(fault),
+            resolution,
         };
         placed.insert(slot, value);
     }

@@ -131,7 +131,7 @@ impl Planner {
         let placed = allocate::slots(&mut draft, &live, observed, policy, |fault| {
             self.resolution(fault, world)
         });
-        let desired = targets::Desired::new(&placed, world, policy);
+        let desired = targets::Desired::new(&placed, world, observed, policy);
         let held = targets::edits_to_hold(&placed, &desired, observed, now);
         let effective = rules::plan(&mut draft, &placed, &held, observed, |fault| {
             self.entries(fault, world)

@@ -26,7 +26,12 @@ struct Wanted<'a> {
 }
 
 impl<'a> Desired<'a> {
-    pub(super) fn new(placed: &'a PlacedFaults<'_>, world: &'a World, policy: &Policy) -> Self {
+    pub(super) fn new(
+        placed: &'a PlacedFaults<'_>,
+        world: &'a World,
+        observed: &'a Observed,
+        policy: &Policy,
+    ) -> Self {
         let mut by_key: BTreeMap<&TargetKey, Wanted<'a>> = BTreeMap::new();
         let blank = |device| Wanted {
             device,
@@ -34,7 +39,7 @@ impl<'a> Desired<'a> {
             eager: false,
         };
         for (&slot, place) in placed {
-            for target in &place.resolution.targets {
+            for target in place.resolution.targets_in(Some(slot), observed) {
                 let wanted = by_key
                     .entry(&target.device.key)
                     .or_insert_with(|| blank(&target.device));

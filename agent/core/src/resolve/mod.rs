@@ -10,11 +10,11 @@ use crate::model::{
     Action, ApiServer, ClusterPod, ClusterWanted, Direction, Fault, ObjectName, Peer, Pick, Pod, PodSelector,
     TargetDevice, TargetKey, TargetSelector, World,
 };
-use crate::plan::{Equipment, RuleBody};
+use crate::plan::{Equipment, Observed, RuleBody, Slot};
 use crate::select;
 
 pub use peers::peer_entries;
-pub use services::{Coverage, covered_services};
+pub use services::{Coverage, covered_services, uses_node_ports};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodRef {
@@ -61,6 +61,29 @@ pub struct Resolution {
     /// What is awaited: nothing matches yet, or something that matches isn't ready or isn't known.
     pub pending: Option<String>,
     pub presence: Presence,
+}
+
+impl Resolution {
+    /// It has targets here, be it as soon as its peers are known.
+    pub fn has_targets(&self) -> bool {
+        !(self.targets.is_empty() && self.held.is_empty())
+    }
+
+    /// The targets of a fault that has this slot. Those on which it is in force already keep it while something that its
+    /// peers have come to mean is awaited: that is no gap for what they meant before.
+    pub fn targets_in<'a>(
+        &'a self,
+        slot: Option<Slot>,
+        observed: &'a Observed,
+    ) -> impl Iterator<Item = &'a ResolvedTarget> {
+        let is_listed = move |target: &&ResolvedTarget| {
+            let known = observed.targets.get(&target.device.key);
+            known
+                .zip(slot)
+                .is_some_and(|(known, slot)| known.slots.contains(&slot))
+        };
+        self.targets.iter().chain(self.held.iter().filter(is_listed))
+    }
 }
 
 /// How much a fault has to do with this node; what it names of the cluster has to be known for that much of it.
@@ -356,13 +379,22 @@ impl<'a> Finder<'a> {
     }
 
     fn await_peers(&mut self, world: &World) {
-        let wanted = ClusterWanted::of_peers(&self.fault.peers);
-        if self.found.targets.is_empty() || !world.cluster.lacks(&wanted) {
+        let mut wanted = ClusterWanted::of_peers(&self.fault.peers);
+        if self.found.targets.is_empty() {
+            return;
+        }
+        let what = if world.cluster.lacks(&wanted) {
+            "its peers in the cluster"
+        } else {
+            wanted.all_nodes = uses_node_ports(self.fault, world);
+            "the addresses of the nodes, through whose ports its peers are reached,"
+        };
+        if !world.cluster.lacks(&wanted) {
             return;
         }
         if world.cluster.will_tell(&wanted) || peer_entries(self.fault, world).is_empty() {
             self.found.held = std::mem::take(&mut self.found.targets);
-            self.await_cluster(world, &wanted, "its peers in the cluster");
+            self.await_cluster(world, &wanted, what);
         }
     }
 

@@ -116,6 +116,20 @@ pub fn covered_services<'a>(
     })
 }
 
+/// Some of the fault's peers are reached through ports of the nodes, all of whose addresses are meant then.
+pub fn uses_node_ports(fault: &Fault, world: &World) -> bool {
+    let services = &world.cluster.services;
+    if !services.values().any(|service| service.has_node_ports()) {
+        return false;
+    }
+    let named = fault.peers.iter().any(|peer| match peer {
+        Peer::Service { name, .. } => services.get(name).is_some_and(|service| service.has_node_ports()),
+        _ => false,
+    });
+    let mut covered = covered_services(fault, world);
+    named || covered.any(|(_, service, coverage)| coverage == Coverage::All && service.has_node_ports())
+}
+
 /// The addresses of the peers that are given as pods.
 fn pod_addresses(fault: &Fault, world: &World) -> BTreeSet<IpAddr> {
     let mut addresses = BTreeSet::new();

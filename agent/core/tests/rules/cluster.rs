@@ -96,6 +96,61 @@ fn what_will_never_be_told_is_not_waited_for() {
     }
 }
 
+/// A Service that has node ports is reached through every node's addresses.
+#[test]
+fn a_fault_waits_for_the_nodes_whose_ports_lead_to_its_peers() {
+    let exposed = |service: Service| {
+        let mut service = service;
+        service.ports[0].node_port = Some(30_080);
+        service
+    };
+    let mut world = untold();
+    let db = pod(3, "db", 9);
+    let service = Service {
+        endpoints: vec![backend(&db, 8080)],
+        ..front("10.96.0.1", 80)
+    };
+    add_remote(&mut world.cluster, labelled("db"), remote(3, "db", "b"));
+    let to_service = with_peers(vec![Peer::Service {
+        name: named("front"),
+        port: None,
+    }]);
+    let to_pods = with_peers(vec![Peer::Pods(labelled("db"))]);
+    for cut in [to_service, to_pods] {
+        let wanted = Presence::Here.wanted(&cut.target, &cut.peers, false);
+        let mut world = told(&world, &wanted);
+        world
+            .cluster
+            .services
+            .insert_mut(named("front"), Arc::new(service.clone()));
+        assert_eq!(resolve(&cut, &world).pending, None, "it has no node ports");
+        world
+            .cluster
+            .services
+            .insert_mut(named("front"), Arc::new(exposed(service.clone())));
+        let found = resolve(&cut, &world);
+        assert_eq!((found.targets.len(), found.held.len()), (0, 1));
+        let said = found.pending.expect("what it waits for");
+        assert!(
+            said.starts_with("the addresses of the nodes") && said.ends_with("aren't known yet"),
+            "{said}"
+        );
+        let every_node = ClusterWanted {
+            all_nodes: true,
+            ..ClusterWanted::default()
+        };
+        let found = resolve(&cut, &told(&world, &every_node));
+        assert_eq!((found.targets.len(), found.pending), (1, None));
+        // They may not be read, or nobody can tell them.
+        let mut forbidden = world.clone();
+        let answered = [&*world.cluster.known, &every_node];
+        forbidden.cluster.answered = Arc::new(ClusterWanted::all(answered.into_iter()));
+        assert_eq!(resolve(&cut, &forbidden).targets.len(), 1);
+        world.cluster.server = ApiServer::Away;
+        assert_eq!(resolve(&cut, &world).targets.len(), 1);
+    }
+}
+
 #[test]
 fn a_fault_that_waits_for_its_peers_takes_its_share() {
     let guards = Guards {

@@ -67,7 +67,7 @@ pub struct NodeInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub max_duration: Duration,
-    /// Faults in force on the node at once.
+    /// Faults with targets on the node at once.
     pub max_faults: u32,
     /// Devices that can be attached at once.
     pub max_targets: u32,

@@ -138,7 +138,10 @@ impl Engine {
 
     /// What has to be looked at before the fault can be told on, where it has this much to do with this node; `looked` was.
     fn unseen(&self, fault: &ValidFault, presence: Presence, looked: Option<&Sight>) -> Option<Sight> {
+        let fixed = self.fix(fault.clone(), &Request::default());
         let sight = Sight::of(&fault.target, &fault.peers, presence, &self.world);
+        // Once the Services are known: a second look, where they are reached through ports of the nodes.
+        let sight = sight.in_world(&fixed, &self.world);
         let is_seen = looked.is_some_and(|looked| looked.covers(&sight)) || self.is_known(fault, &sight);
         (!is_seen).then_some(sight)
     }
@@ -235,12 +238,25 @@ impl Engine {
         }
     }
 
+    /// Lets a new fault in where there is room for it.
+    ///
+    /// # Errors
+    /// `Exhausted`: as many faults are active as the daemon keeps, or as many that have targets here as there are slots.
     fn admit(&mut self, fault: Fault, request: Request) -> Result<(), EngineError> {
         let name = fault.name.clone();
-        let max = self.options.policy.max_slots as usize;
-        if self.store.active.len() >= max {
+        let most = self.options.max_faults;
+        if self.store.active.len() >= most {
             return Err(EngineError::Exhausted(format!(
-                "{max} faults are active, the most that a node can have; delete one first"
+                "{most} faults are active, the most that a node keeps; delete one first"
+            )));
+        }
+        let run = self.store.next_run();
+        let active = Active::new(run, fault, request, &self.update, &mut self.planner);
+        let slots = self.options.policy.max_slots as usize;
+        let taken = self.store.active.values().filter(|other| other.needs_slot());
+        if active.needs_slot() && taken.count() >= slots {
+            return Err(EngineError::Exhausted(format!(
+                "{slots} active faults have targets on this node, the most that it can have; delete one first"
             )));
         }
         // A former fault of that name goes first: a slot and its counters belong to one run.
@@ -248,11 +264,9 @@ impl Engine {
         if self.observed.rules.values().any(is_former) {
             self.close_the_gap();
         }
-        let run = self.store.next_run();
         if let Some(former) = self.store.ended.remove(&name) {
             self.book.discard(former.run);
         }
-        let active = Active::new(run, fault, request, &self.update, &mut self.planner);
         self.store.active.insert(name, active);
         Ok(())
     }

@@ -84,7 +84,8 @@ impl Engine {
         let moved = now.moved_services(before);
         let whole = self.world.protections.whole_workloads;
         let is_concerned = |active: &&Active| {
-            let wanted = Presence::Here.wanted(&active.fault.target, &active.fault.peers, whole);
+            let mut wanted = Presence::Here.wanted(&active.fault.target, &active.fault.peers, whole);
+            wanted.all_nodes = active.sight.cluster().all_nodes;
             !now.is_same_for(&wanted, before, &moved)
         };
         let concerned = self.store.active.values().filter(is_concerned);

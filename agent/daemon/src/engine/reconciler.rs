@@ -44,6 +44,8 @@ pub struct Options {
     pub limits: Limits,
     pub guards: Guards,
     pub policy: Policy,
+    /// Faults that may be active at once, those without a target on this node among them.
+    pub max_faults: usize,
     /// How long an ended fault stays listed with its last counters.
     pub keep_ended: Duration,
 }

@@ -68,6 +68,7 @@ pub(super) struct Active {
     /// The phase that was made known as an event; an edit is followed by its own.
     pub(super) announced: Option<Phase>,
     pub(super) message: String,
+    /// Since it first had a target.
     pub(super) slot: Option<Slot>,
     pub(super) targets: Vec<TargetView>,
     /// When it was first in force on all its targets.
@@ -119,6 +120,11 @@ impl Active {
     /// Its time has not begun, and doesn't by itself.
     pub(super) fn waits(&self) -> bool {
         self.request.waits()
+    }
+
+    /// It has a slot, or gets one as soon as there is one.
+    pub(super) fn needs_slot(&self) -> bool {
+        self.slot.is_some() || self.resolution.has_targets()
     }
 
     /// Looks up again what the fault means.

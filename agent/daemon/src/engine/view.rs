@@ -41,7 +41,7 @@ pub(super) fn targets(
     slot: Option<Slot>,
     observed: &Observed,
 ) -> Vec<TargetView> {
-    let resolved = resolution.targets.iter().map(|target| {
+    let resolved = resolution.targets_in(slot, observed).map(|target| {
         let known = observed.targets.get(&target.device.key);
         let phase = known.map_or(TargetPhase::Attaching, |known| {
             let rule = slot.and_then(|slot| observed.rules.get(&slot).map(|rule| (slot, rule)));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use sabot_core::model::{BootTime, ClusterWanted, Fault, Peer, TargetSelector, World};
-use sabot_core::resolve::{Coverage, Presence, covered_services};
+use sabot_core::resolve::{Presence, uses_node_ports};
 
 use super::node::ControlPlane;
 use crate::targets::Wanted;
@@ -37,7 +37,7 @@ impl Sight {
 
     /// The same in a world in which some of its peers may be reached through ports of the nodes.
     pub(super) fn in_world(mut self, fault: &Fault, world: &World) -> Self {
-        self.cluster.all_nodes = !self.cluster.is_empty() && has_node_ports(fault, world);
+        self.cluster.all_nodes = !self.cluster.is_empty() && uses_node_ports(fault, world);
         self
     }
 
@@ -145,17 +145,6 @@ impl Places {
     pub(super) fn wake_at(&self) -> Option<BootTime> {
         self.lingering.values().min().copied()
     }
-}
-
-/// Some of its peers are reached through ports of the nodes.
-fn has_node_ports(fault: &Fault, world: &World) -> bool {
-    let services = &world.cluster.services;
-    let named = fault.peers.iter().any(|peer| match peer {
-        Peer::Service { name, .. } => services.get(name).is_some_and(|service| service.has_node_ports()),
-        _ => false,
-    });
-    let mut covered = covered_services(fault, world);
-    named || covered.any(|(_, service, coverage)| coverage == Coverage::All && service.has_node_ports())
 }
 
 fn name(peer: &Peer) -> Option<&String> {

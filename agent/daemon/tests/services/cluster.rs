@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +10,23 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use sabot_testkit::Netns;
+use sabot_testkit::wait::{on_this_machine, wait_until};
+
+use crate::ipvs::{self, Ipvs};
+use crate::sockets::Balancer;
 
 /// How often a server looks whether it is to end.
 const TICK: Duration = Duration::from_millis(2);
 /// The pods' gateway, the same on the node's end of each veth.
 const GATEWAY: &str = "169.254.1.1";
 
-/// Who writes the rules, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who sends what goes to a Service on to its backends.
 pub(crate) enum Proxy {
     Nftables,
     Iptables,
+    Ipvs(Ipvs),
+    /// Nothing on the node: the client's socket is connected to a backend at once.
+    Sockets(Balancer),
 }
 
 /// A Service as a proxy knows it.
@@ -56,8 +62,7 @@ pub(crate) struct Pod {
 impl Cluster {
     /// Pods on a node that routes between them, each with an address of its own and no neighbours, so that what they send
     /// to one another passes the node's rules.
-    pub(crate) fn new(pods: u8, proxy: Proxy) -> Self {
-        let node = Netns::new("sabot-node").expect("root is needed");
+    pub(crate) fn new(node: Netns, pods: u8, proxy: Proxy) -> Self {
         node.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
             .expect("the node routes");
         let pods = (0..pods).map(|index| make_pod(&node, index)).collect();
@@ -79,14 +84,30 @@ impl Cluster {
         }
     }
 
-    /// Replaces the rules in one transaction.
-    pub(crate) fn proxy(&self, fronts: &[&Front]) {
-        match self.proxy {
+    /// Replaces what the proxy knows of Services.
+    pub(crate) fn proxy(&mut self, fronts: &[&Front]) {
+        let services: Vec<_> = fronts.iter().map(|front| self.ends(front)).collect();
+        match &mut self.proxy {
             Proxy::Nftables => self.feed("nft", &["-f", "-"], &self.nftables(fronts)),
             Proxy::Iptables => {
                 self.feed("iptables-nft-restore", &[], &self.iptables(fronts));
             }
+            Proxy::Ipvs(ipvs) => {
+                for front in fronts {
+                    let line = format!("address replace {}/32 dev {}", front.address, ipvs::DEVICE);
+                    ip(&self.node, &line);
+                }
+                ipvs.replace(services.into_iter()).expect("IPVS takes them");
+            }
+            Proxy::Sockets(balancer) => balancer.replace(&services).expect("the program loads"),
         }
+    }
+
+    /// The ends of a Service and of its backends.
+    fn ends(&self, front: &Front) -> (SocketAddrV4, Vec<SocketAddrV4>) {
+        let backends = front.backends.iter();
+        let backends = backends.map(|&pod| SocketAddrV4::new(self.pods[pod].address, front.target_port));
+        (SocketAddrV4::new(front.address, front.port), backends.collect())
     }
 
     /// One verdict map for all Services, a chain for each of them and for each backend.
@@ -183,6 +204,10 @@ impl Cluster {
 
     /// Connects from a pod; the place of the pod that answers, or `None` where none does in this time.
     pub(crate) fn ask(&self, from: usize, to: SocketAddr, patience: Duration) -> Option<usize> {
+        if let Proxy::Sockets(balancer) = &self.proxy {
+            return self.ask_in(balancer, from, to, patience);
+        }
+        let patience = on_this_machine(patience);
         self.pods[from].netns.run(|| {
             let mut stream = TcpStream::connect_timeout(&to, patience).ok()?;
             stream.set_read_timeout(Some(patience)).expect("a timeout");
@@ -190,6 +215,28 @@ impl Cluster {
             stream.read_exact(&mut answer).ok()?;
             Some(usize::from(answer[0]))
         })
+    }
+
+    /// The same by a process of its own, which is a member of the balancer's cgroup.
+    fn ask_in(&self, balancer: &Balancer, from: usize, to: SocketAddr, patience: Duration) -> Option<usize> {
+        let script = format!(
+            "echo $$ > {} && exec 3<> /dev/tcp/{}/{} && exec head -c 1 <&3",
+            balancer.procs().display(),
+            to.ip(),
+            to.port()
+        );
+        let mut bash = self.pods[from].netns.command("bash");
+        let bash = bash
+            .args(["-c", &script])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut bash = bash.spawn().expect("bash starts");
+        let has_ended = || bash.try_wait().expect("it is ours").is_some();
+        if !wait_until(patience, TICK, has_ended) {
+            bash.kill().expect("it is ours");
+        }
+        let answer = bash.wait_with_output().expect("it ends").stdout;
+        answer.first().map(|&answer| usize::from(answer))
     }
 
     /// So many connections at once.
@@ -216,14 +263,15 @@ impl Cluster {
     }
 }
 
+fn ip(netns: &Netns, line: &str) {
+    let words: Vec<_> = line.split_whitespace().collect();
+    netns.ip(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+}
+
 fn make_pod(node: &Netns, index: u8) -> Pod {
     let netns = Netns::new("sabot-pod").expect("root is needed");
     let address = Ipv4Addr::new(10, 244, 0, 10 + index);
     let port = format!("port{index}");
-    let ip = |netns: &Netns, line: &str| {
-        let words: Vec<_> = line.split_whitespace().collect();
-        netns.ip(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
-    };
     ip(
         node,
         &format!("link add {port} type veth peer name eth0 netns {}", netns.name()),

@@ -17,7 +17,7 @@ use sabot_core::spec::Manifest;
 use sabot_core::{Limits, parse_manifests};
 use sabotd::engine::handle::{Handle, LedgerDirection, Phase};
 use sabotd::engine::{Control, ControlPlane, Engine, LeftBehind, Options, Parts, WorldSource};
-use sabotd::kernel::{HookKind, Injector, InjectorOptions, probe};
+use sabotd::kernel::{Injector, InjectorOptions, probe};
 use sabotd::observe::event::EventHub;
 use sabotd::targets::netns::target_devices;
 use sabotd::targets::{RuntimeEndpoint, TargetsConfig, Wanted, WorldUpdate, start};
@@ -84,7 +84,7 @@ impl Rig {
             updates: watch::Sender::new(Arc::new(update)),
         });
         let options = InjectorOptions {
-            hook: HookKind::Tcx,
+            hook: probe::best_hook(&probe::probe()).expect("programs can be attached"),
             line_bytes: 1 << 20,
             line_bytes_total: 1 << 22,
             line_real_time: false,
@@ -112,6 +112,7 @@ impl Rig {
             limits: Limits::default(),
             guards: Guards::none(),
             policy,
+            max_faults: 8,
             keep_ended: PATIENCE,
         };
         let (engine, handle, control) = Engine::new(parts, options);

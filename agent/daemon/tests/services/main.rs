@@ -1,20 +1,28 @@
-//! Faults toward Services, with the rules that kube-proxy writes, on real namespaces.
+//! Faults toward Services, with what kube-proxy and socket-level load balancers set up, on real namespaces.
 //!
 //! A client, another client, three backends that two Services share, and a pod that joins them later.
 
 mod cluster;
 mod engine;
+mod ipvs;
+mod sockets;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use sabot_testkit::Netns;
+use sabot_testkit::features::lacks;
 use sabot_testkit::traffic::ping;
-use sabot_testkit::wait::wait_until;
+use sabot_testkit::wait::{on_this_machine, wait_until};
 use sabotd::engine::handle::LedgerDirection;
 
 use crate::cluster::{Cluster, Front, Proxy};
 use crate::engine::Rig;
+use crate::ipvs::Ipvs;
+use crate::sockets::Balancer;
 
 const CLIENT: usize = 0;
 const OTHER: usize = 1;
@@ -54,8 +62,33 @@ fn admin() -> Front {
     }
 }
 
+fn node() -> Netns {
+    Netns::new("sabot-node").expect("root is needed")
+}
+
+/// With kube-proxy's device and setting. `None` where the kernel has no IPVS.
+fn ipvs(node: &Netns) -> Option<Proxy> {
+    let ipvs = match Ipvs::of(node) {
+        Ok(ipvs) => ipvs,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            lacks("ipvs", "the kernel has no IPVS, or its module isn't loaded");
+            return None;
+        }
+        Err(error) => panic!("IPVS doesn't answer: {error}"),
+    };
+    node.ip(&["link", "add", ipvs::DEVICE, "type", "dummy"])
+        .expect("a dummy device");
+    node.run(|| fs::write("/proc/sys/net/ipv4/vs/conntrack", "1"))
+        .expect("IPVS has settings");
+    Some(Proxy::Ipvs(ipvs))
+}
+
 fn cluster(proxy: Proxy) -> Cluster {
-    let mut cluster = Cluster::new(PODS, proxy);
+    cluster_on(node(), proxy)
+}
+
+fn cluster_on(node: Netns, proxy: Proxy) -> Cluster {
+    let mut cluster = Cluster::new(node, PODS, proxy);
     cluster.serve(&[BACKENDS.as_slice(), &[LATE]].concat(), &[WEB, ADMIN]);
     cluster.proxy(&[&web(&BACKENDS), &admin()]);
     cluster
@@ -66,7 +99,7 @@ fn assert_served(cluster: &Cluster, from: usize, to: SocketAddr, by: &[usize]) {
     let mut seen = BTreeSet::new();
     let started = Instant::now();
     // Chance may leave one out for a while.
-    while seen.len() < by.len() && started.elapsed() < PATIENCE {
+    while seen.len() < by.len() && started.elapsed() < on_this_machine(PATIENCE) {
         for answer in cluster.ask_often(from, to, PATIENCE, MANY) {
             seen.insert(answer.unwrap_or_else(|| panic!("{to} doesn't answer pod {from}")));
         }
@@ -88,47 +121,58 @@ fn assert_all_served(cluster: &Cluster) {
 
 /// A fault toward a Service cuts what goes through its address and what goes to its backends at its ports: nothing else
 /// of the same pods, no other Service, nobody else's traffic.
-fn a_service_is_cut_exactly(proxy: Proxy) {
-    let cluster = cluster(proxy);
-    let rig = Rig::new(&cluster);
-    rig.tell(&cluster, &[&web(&BACKENDS), &admin()]);
-    assert_all_served(&cluster);
+fn a_service_is_cut_exactly(cluster: &Cluster) {
+    let rig = Rig::new(cluster);
+    rig.tell(cluster, &[&web(&BACKENDS), &admin()]);
+    assert_all_served(cluster);
 
     rig.partition(
         "cut",
         "target: {pods: {name: pod-0}}, peers: [{service: {name: web}}]",
     );
-    assert_cut(&cluster, CLIENT, web(&BACKENDS).socket());
+    assert_cut(cluster, CLIENT, web(&BACKENDS).socket());
     for backend in BACKENDS {
-        assert_cut(&cluster, CLIENT, cluster.pod_socket(backend, WEB));
-        assert_served(&cluster, CLIENT, cluster.pod_socket(backend, ADMIN), &[backend]);
+        assert_cut(cluster, CLIENT, cluster.pod_socket(backend, WEB));
+        assert_served(cluster, CLIENT, cluster.pod_socket(backend, ADMIN), &[backend]);
         let client = &cluster.pods[CLIENT].netns;
         let pinged = ping(client, cluster.pods[backend].ip(), 3, Duration::from_millis(10));
         assert_eq!(pinged.expect("ping runs").round_trips.len(), 3);
     }
-    assert_served(&cluster, CLIENT, admin().socket(), &BACKENDS);
-    assert_served(&cluster, CLIENT, cluster.pod_socket(LATE, WEB), &[LATE]);
-    assert_served(&cluster, OTHER, web(&BACKENDS).socket(), &BACKENDS);
+    assert_served(cluster, CLIENT, admin().socket(), &BACKENDS);
+    assert_served(cluster, CLIENT, cluster.pod_socket(LATE, WEB), &[LATE]);
+    assert_served(cluster, OTHER, web(&BACKENDS).socket(), &BACKENDS);
     assert!(rig.dropped("cut", LedgerDirection::Egress) > 0);
 
     rig.delete("cut");
-    assert_all_served(&cluster);
+    assert_all_served(cluster);
     rig.end();
 }
 
 #[test]
 fn a_service_is_cut_exactly_behind_nftables() {
-    a_service_is_cut_exactly(Proxy::Nftables);
+    a_service_is_cut_exactly(&cluster(Proxy::Nftables));
 }
 
 #[test]
 fn a_service_is_cut_exactly_behind_iptables() {
-    a_service_is_cut_exactly(Proxy::Iptables);
+    a_service_is_cut_exactly(&cluster(Proxy::Iptables));
 }
 
 #[test]
-fn scaling_is_followed() {
-    let cluster = cluster(Proxy::Nftables);
+fn a_service_is_cut_exactly_behind_ipvs() {
+    let node = node();
+    let Some(proxy) = ipvs(&node) else { return };
+    a_service_is_cut_exactly(&cluster_on(node, proxy));
+}
+
+/// The Service's address is in no packet: it is the backends' part of the fault alone that does it.
+#[test]
+fn a_service_is_cut_exactly_behind_sockets_that_are_connected_to_backends() {
+    let balancer = Balancer::new().expect("a cgroup can be made");
+    a_service_is_cut_exactly(&cluster(Proxy::Sockets(balancer)));
+}
+
+fn scaling_is_followed(mut cluster: Cluster) {
     let rig = Rig::new(&cluster);
     rig.tell(&cluster, &[&web(&BACKENDS), &admin()]);
     rig.partition(
@@ -157,10 +201,22 @@ fn scaling_is_followed() {
     rig.end();
 }
 
+#[test]
+fn scaling_is_followed_behind_nftables() {
+    scaling_is_followed(cluster(Proxy::Nftables));
+}
+
+#[test]
+fn scaling_is_followed_behind_ipvs() {
+    let node = node();
+    let Some(proxy) = ipvs(&node) else { return };
+    scaling_is_followed(cluster_on(node, proxy));
+}
+
 /// At the backends' devices the client is seen and not the Service's address.
 #[test]
 fn a_target_service_is_its_backends() {
-    let cluster = cluster(Proxy::Nftables);
+    let mut cluster = cluster(Proxy::Nftables);
     let rig = Rig::new(&cluster);
     rig.tell(&cluster, &[&web(&BACKENDS), &admin()]);
     rig.partition(

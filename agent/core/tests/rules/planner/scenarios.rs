@@ -315,7 +315,7 @@ fn slots_are_evaluated_by_action_and_then_by_number() {
 
 #[test]
 fn a_slot_rests_before_it_is_used_again() {
-    let mut simulation = with_pods(0);
+    let mut simulation = with_pods(1);
     let now = simulation.now;
     simulation.apply(fault("first", now));
     settle(&mut simulation);
@@ -338,6 +338,7 @@ fn a_full_slot_table_is_reported_and_ends_with_the_rest() {
         max_slots: 1,
         ..POLICY
     });
+    simulation.world = world([pod(1, "web", 1)]);
     let now = simulation.now;
     simulation.apply(fault("first", now));
     settle(&mut simulation);
@@ -355,6 +356,42 @@ fn a_full_slot_table_is_reported_and_ends_with_the_rest() {
     simulation.pass(SLOT_REST);
     assert_eq!(simulation.converge().exhausted, []);
     assert_eq!(simulation.kernel.owners[&Slot(0)].name, "second");
+}
+
+#[test]
+fn a_fault_takes_a_slot_with_its_first_target_and_keeps_it() {
+    let mut simulation = Simulation::new(Policy {
+        max_slots: 1,
+        ..POLICY
+    });
+    let now = simulation.now;
+    for index in 0..8 {
+        let elsewhere = Fault {
+            target: crate::fixtures::pods_target("db"),
+            ..fault(&format!("elsewhere-{index}"), now)
+        };
+        simulation.apply(elsewhere);
+    }
+    assert_eq!(simulation.converge().exhausted, [], "none of them needs a slot");
+    assert_eq!(simulation.log, []);
+
+    simulation.world = world([pod(1, "web", 1)]);
+    simulation.apply(fault("here", now));
+    settle(&mut simulation);
+    assert_eq!(simulation.kernel.owners[&Slot(0)].name, "here");
+    let leaves = after(&mut simulation, |s| s.world.pods.clear());
+    assert_eq!(leaves, ["list", "strip"], "its rule stays");
+    let comes = after(&mut simulation, |s| s.world = world([pod(1, "web", 2)]));
+    assert_eq!(comes, ["equip"], "and waits for the next target");
+
+    // The others want one each now, and the only slot is taken.
+    simulation.world = world([pod(2, "db", 1)]);
+    assert_eq!(simulation.converge().exhausted.len(), 8);
+    simulation.faults.retain(|name, _| name.name != "here");
+    settle(&mut simulation);
+    simulation.pass(SLOT_REST);
+    assert_eq!(simulation.converge().exhausted.len(), 7);
+    assert_eq!(simulation.kernel.owners[&Slot(0)].name, "elsewhere-0");
 }
 
 #[test]
@@ -434,10 +471,13 @@ fn a_failed_attachment_is_tried_again_when_its_time_comes() {
 
 #[test]
 fn peers_that_may_be_half_written_are_removed_before_the_next_attempt() {
-    let mut simulation = with_pods(0);
+    let mut simulation = with_pods(1);
     let cut = with_peers(simulation.now, vec![cidr("10.0.0.0/8", &["10.1.0.0/16"])]);
     simulation.fail_quick = 1;
-    assert_eq!(after(&mut simulation, |s| s.apply(cut)), ["claim", "add"]);
+    assert_eq!(
+        after(&mut simulation, |s| s.apply(cut)),
+        ["equip", "claim", "add"]
+    );
     assert!(simulation.kernel.rules.is_empty(), "no rule without its peers");
     assert_eq!(
         after(&mut simulation, |s| s.pass(500 * MS)),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sabot_core::model::{BootTime, Fault, FaultName, Peer, TargetKey, World};
+use sabot_core::model::{BootTime, Fault, FaultName, Peer, TargetDevice, TargetKey, World};
 use sabot_core::plan::{Failure, Observed, Operation, Policy, Slot, TargetId};
 use sabot_core::{Plan, Planner, equipment, peer_entries, plan};
 
@@ -32,6 +32,8 @@ pub(crate) struct Simulation {
     pub(crate) lineless: BTreeSet<TargetKey>,
     /// This many quick operations are to fail.
     pub(crate) fail_quick: u32,
+    /// Faults that have had targets since they began.
+    had_targets: BTreeSet<FaultName>,
     planner: Planner,
     /// The world that the planner knows.
     planned_for: World,
@@ -49,6 +51,7 @@ impl Simulation {
             log: Vec::new(),
             lineless: BTreeSet::new(),
             fail_quick: 0,
+            had_targets: BTreeSet::new(),
             planner: Planner::default(),
             planned_for: World::default(),
         }
@@ -77,9 +80,11 @@ impl Simulation {
 
     /// Plans and applies until nothing is left to do now; workers stay busy. Returns the last, empty plan.
     pub(crate) fn converge(&mut self) -> Plan {
+        self.note_targets();
         for _ in 0..64 {
             let plan = self.plan();
             if plan.operations.is_empty() {
+                self.forget_targets();
                 self.check_alarm(&plan);
                 return plan;
             }
@@ -90,6 +95,24 @@ impl Simulation {
             }
         }
         panic!("it never settles; the next plan is {:#?}", self.plan());
+    }
+
+    fn note_targets(&mut self) {
+        let live = self
+            .faults
+            .iter()
+            .filter(|(_, fault)| self.now < fault.expires_at);
+        let with_targets = live.filter(|(_, fault)| devices_possible(fault, &self.world).next().is_some());
+        self.had_targets
+            .extend(with_targets.map(|(name, _)| name.clone()));
+    }
+
+    /// One that has ended begins anew once its slot is cleared.
+    fn forget_targets(&mut self) {
+        let owners: BTreeSet<&FaultName> = self.kernel.owners.values().collect();
+        let is_live = |name: &FaultName| (self.faults.get(name)).is_some_and(|f| self.now < f.expires_at);
+        self.had_targets
+            .retain(|name| owners.contains(name) || is_live(name));
     }
 
     /// Returns whether the rest of the plan is still valid.
@@ -214,7 +237,7 @@ impl Simulation {
         let live: BTreeMap<&FaultName, &Arc<Fault>> = self
             .faults
             .iter()
-            .filter(|(_, fault)| self.now < fault.expires_at)
+            .filter(|(name, fault)| self.now < fault.expires_at && self.had_targets.contains(*name))
             .collect();
         let owners: BTreeMap<&FaultName, Slot> = self
             .kernel
@@ -225,7 +248,7 @@ impl Simulation {
         assert_eq!(
             owners.keys().copied().collect::<Vec<_>>(),
             live.keys().copied().collect::<Vec<_>>(),
-            "faults with a slot"
+            "faults with a slot: those that have had targets"
         );
         assert_eq!(self.kernel.rules.len(), live.len(), "one rule for each fault");
         for (name, fault) in &live {
@@ -309,11 +332,9 @@ impl Simulation {
     fn check_targets(&self, live: &BTreeMap<&FaultName, &Arc<Fault>>, owners: &BTreeMap<&FaultName, Slot>) {
         let mut expected: BTreeMap<TargetKey, Vec<(u8, Slot)>> = BTreeMap::new();
         for (name, fault) in live {
-            let need = equipment(fault);
-            for device in super::properties::devices_meant(fault, &self.world) {
-                let refused = need.line && self.lineless.contains(&device.key);
-                let aside = need.line || need.segmenter;
-                if !refused && (device.mac_header || !aside) {
+            for device in devices_possible(fault, &self.world) {
+                let refused = equipment(fault).line && self.lineless.contains(&device.key);
+                if !refused {
                     let order = [
                         "partition",
                         "reject",
@@ -354,4 +375,12 @@ impl Simulation {
             .collect();
         assert_eq!(listed, expected, "slots in force");
     }
+}
+
+/// Those of the devices that a fault means on which it may be tried.
+fn devices_possible<'a>(fault: &Fault, world: &'a World) -> impl Iterator<Item = &'a TargetDevice> {
+    let need = equipment(fault);
+    let aside = need.line || need.segmenter;
+    let meant = super::properties::devices_meant(fault, world).into_iter();
+    meant.filter(move |device| device.mac_header || !aside)
 }

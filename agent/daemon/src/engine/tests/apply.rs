@@ -152,12 +152,13 @@ async fn what_the_machine_cant_do_is_refused_with_the_reason_and_the_rest_works(
 #[tokio::test(start_paused = true)]
 async fn one_fault_more_than_the_table_holds_is_refused() {
     let rig = Rig::with(|options| options.policy.max_slots = 2, &[]);
+    rig.world.add_pod(pod("web", "web", 1));
     rig.apply("a", PARTITION).await.expect("the first");
     rig.apply("b", PARTITION).await.expect("the second");
     let Err(EngineError::Exhausted(reason)) = rig.apply("c", PARTITION).await else {
         panic!("accepted")
     };
-    assert!(reason.starts_with("2 faults are active"), "{reason}");
+    assert!(reason.starts_with("2 active faults have targets"), "{reason}");
     rig.apply("b", DELAY).await.expect("an edit needs no slot");
 }
 

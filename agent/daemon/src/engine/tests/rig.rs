@@ -167,6 +167,7 @@ impl Rig {
                 max_targets: 8,
                 max_slots_per_target: 4,
             },
+            max_faults: 32,
             keep_ended: Duration::from_secs(600),
         };
         change(&mut options);

@@ -14,15 +14,12 @@ const PARTITION: &str = "{duration: 5m, target: {pods: {namespace: shop, selecto
 async fn a_pod_that_starts_late_gets_the_fault() {
     let mut rig = Rig::new();
     rig.world.add_pod(pod("cli", "cli", 9));
-    let slot = rig
-        .apply("cut", PARTITION)
-        .await
-        .expect("accepted")
-        .slot
-        .expect("a slot");
+    let view = rig.apply("cut", PARTITION).await.expect("accepted");
+    assert_eq!((view.phase, view.slot), (Phase::Pending, None));
     rig.world.add_pod(pod("web", "web", 1));
     pass(Duration::from_millis(10)).await;
     assert_eq!(rig.view("cut").phase, Phase::Injected);
+    let slot = rig.view("cut").slot.expect("a slot");
     assert_eq!(rig.kernel.devices(slot), BTreeSet::from(["eth1".to_owned()]));
     assert_eq!(rig.changes(), ["cut:applied", "cut:injected"]);
 }
