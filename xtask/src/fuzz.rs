@@ -127,6 +127,7 @@ fn fuzz(scratch: &Path, target: &str, length: Duration) -> Result<bool> {
     let seconds = length.as_secs().max(1);
     let status = Command::new(program(scratch, target))
         .args([&found, &process::root().join("fuzz/corpus").join(target)])
+        .arg(format!("-dict={}", dictionary(target).display()))
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .args([
@@ -164,6 +165,11 @@ fn fuzz(scratch: &Path, target: &str, length: Duration) -> Result<bool> {
         );
     }
     Ok(status.success())
+}
+
+/// Words that are put into inputs.
+fn dictionary(target: &str) -> PathBuf {
+    process::root().join("fuzz/dictionaries").join(target)
 }
 
 fn program(scratch: &Path, target: &str) -> PathBuf {

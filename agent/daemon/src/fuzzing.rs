@@ -1,4 +1,4 @@
-//! Doors for the fuzz targets, which are built with `--cfg fuzzing`, to what is otherwise nobody's business.
+//! Doors for the fuzz targets and their short form, to what is otherwise nobody's business.
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ pub mod bridge;
 pub mod config;
 pub mod delayline;
 pub mod engine;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod guards;
 pub mod kernel;

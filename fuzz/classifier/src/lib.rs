@@ -14,6 +14,7 @@ pub mod ports;
 pub mod model;
 pub mod rule;
 
+use arbitrary::{Arbitrary, Unstructured};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 use sabot_abi::{TARGET_MAC_HEADER, Tally};
@@ -27,7 +28,7 @@ fn raw(ctx: &TcContext) -> *mut __sk_buff {
 }
 
 /// A packet as the kernel shows it to a program.
-#[derive(Clone, Debug, arbitrary::Arbitrary)]
+#[derive(Clone, Debug)]
 pub struct Shown {
     /// Its device's frames begin with a MAC header.
     pub has_mac_header: bool,
@@ -35,6 +36,19 @@ pub struct Shown {
     pub ethertype: [u8; 2],
     pub gso_size: u16,
     pub frame: Vec<u8>,
+}
+
+/// All that is left is the frame, byte for byte: derived, every byte would come behind one that says that there is one, and
+/// neither words nor numbers of a frame would stand in an input.
+impl<'a> Arbitrary<'a> for Shown {
+    fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(Self {
+            has_mac_header: u.arbitrary()?,
+            ethertype: u.arbitrary()?,
+            gso_size: u.arbitrary()?,
+            frame: u.bytes(u.len())?.to_vec(),
+        })
+    }
 }
 
 /// Parses by the programs' own code; the packet is valid until the next one.

@@ -245,15 +245,13 @@ impl<'a> Reading<'a> {
         if segment == 0 || payload.len() <= segment {
             return;
         }
-        let own = self.seen.end - self.seen.lengths.0;
         let pieces: Vec<usize> = payload.chunks(segment).map(<[u8]>::len).collect();
-        let length = |piece: usize| ((headers + piece) as u32).wrapping_sub(own);
+        let length = |piece: usize| (headers + piece - self.network) as u32;
         self.seen.lengths = (length(pieces[0]), length(pieces[pieces.len() - 1]));
         self.seen.wire = Tally {
             packets: pieces.len() as u64,
             bytes: pieces.iter().map(|piece| (headers + piece) as u64).sum(),
         };
-        debug_assert!(self.network <= headers);
     }
 }
 

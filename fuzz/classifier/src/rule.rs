@@ -221,7 +221,9 @@ impl<'a> Case<'a> {
         if drawn.is_node {
             peers::NODE_ADDRESSES.insert(self.other.to_be_bytes(), 0);
         }
-        let mut flags = self.encode_ports() | self.encode_peers(SET) | self.encode_peers(OTHER_SET) & 0;
+        let mut flags = self.encode_ports() | self.encode_peers(SET);
+        // They are in the tables, and say nothing of this rule.
+        self.encode_peers(OTHER_SET);
         for (is_covered, flag) in drawn.covers.into_iter().zip([RULE_EGRESS, RULE_INGRESS]) {
             flags |= if is_covered { flag } else { 0 };
         }
@@ -284,8 +286,10 @@ impl<'a> Case<'a> {
         };
         let most = MAX_PEER_LENGTHS;
         let in_trie = lengths(true).count_ones() > most || lengths(false).count_ones() > most;
-        let mut used = PeerLengths::default();
-        used.in_trie = u32::from(in_trie);
+        let mut used = PeerLengths {
+            in_trie: u32::from(in_trie),
+            ..PeerLengths::default()
+        };
         let mut flags = RULE_PEERS;
         for (network, is_included, _) in &own {
             let value = if *is_included {

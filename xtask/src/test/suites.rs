@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::process;
 
 /// Suites whose tests look at nothing but their own daemons and namespaces, and measure no time: several run at once.
-const SIDE_BY_SIDE: [&str; 17] = [
+const SIDE_BY_SIDE: [&str; 18] = [
     "changes",
     "cli",
     "cluster",
@@ -19,6 +19,7 @@ const SIDE_BY_SIDE: [&str; 17] = [
     "disorder",
     "endings",
     "faults",
+    "fuzz",
     "grpc",
     "guards",
     "input",

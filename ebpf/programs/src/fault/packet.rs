@@ -74,6 +74,8 @@ pub struct Packet {
     /// The kernel holds several wire packets in it.
     pub super_packet: bool,
     /// From the start of the frame.
+    network: u32,
+    /// From the start of the frame.
     pub transport: u32,
     /// From the start of the frame; equal to `end` where there is no payload.
     pub payload: u32,
@@ -213,6 +215,7 @@ impl Packet {
         let end = (offset + total) as u32;
         self.end = if total == 0 || end > frame { frame } else { end };
         self.payload = self.end;
+        self.network = offset as u32;
         self.ip_length = self.end.wrapping_sub(offset as u32);
         self.last_ip_length = self.ip_length;
     }
@@ -309,8 +312,7 @@ impl Packet {
         let packets = payload.div_ceil(segment);
         if packets > 1 {
             self.super_packet = true;
-            let network = self.end.wrapping_sub(self.ip_length) as u64;
-            let ip_headers = headers.wrapping_sub(network);
+            let ip_headers = headers.wrapping_sub(self.network as u64);
             self.ip_length = (ip_headers + segment) as u32;
             self.last_ip_length = (ip_headers + payload - (packets - 1) * segment) as u32;
             self.wire = Tally {

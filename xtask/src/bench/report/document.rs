@@ -15,7 +15,7 @@ use super::machine::{self, Machine};
 use super::{Check, Report};
 use crate::bench::measure::Spread;
 
-pub(super) const SCHEMA: &str = "sabot.dev/bench/v1";
+pub(super) const SCHEMA: &str = "sabot.dev/bench/v2";
 
 /// Everything that one run measured.
 #[derive(Debug, Serialize)]
@@ -68,10 +68,17 @@ struct Entry<'a> {
     unit: &'a str,
     better: Better,
     ours: Spread,
-    baseline: Option<&'a Baseline>,
-    /// How many times better our median is than the baseline's.
-    advantage: Option<f64>,
+    baselines: Vec<Beside<'a>>,
     goals: &'a [Goal],
+}
+
+/// What stands beside a figure.
+#[derive(Serialize)]
+struct Beside<'a> {
+    #[serde(flatten)]
+    baseline: &'a Baseline,
+    /// How many times better our median is.
+    advantage: Option<f64>,
 }
 
 impl Document {
@@ -126,13 +133,14 @@ impl Document {
         failed.map(|part| part.name).collect()
     }
 
-    /// The figures in which another tool is better, with their parts, sections and cases.
-    pub(super) fn behind(&self) -> impl Iterator<Item = (&'static str, &str, &str, &Figure)> {
+    /// The figures in which another tool is better, with what they are about and with that tool.
+    pub(super) fn behind(&self) -> impl Iterator<Item = (String, &Figure, &Baseline)> {
         self.parts.iter().flat_map(|part| {
             let figures = part.report.figures();
-            figures
-                .filter(|(.., figure)| figure.is_behind())
-                .map(|(section, case, figure)| (part.name, section, case, figure))
+            figures.flat_map(|(section, case, figure)| {
+                let about = format!("{}: {section}: {case}, {}", part.name, figure.name);
+                figure.ahead().map(move |peer| (about.clone(), figure, peer))
+            })
         })
     }
 
@@ -176,17 +184,25 @@ impl Outcome {
 }
 
 fn flat<S: Serializer>(report: &Report, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(report.figures().map(|(section, case, figure)| Entry {
-        part: report.part,
-        section,
-        case,
-        quantity: &figure.name,
-        unit: &figure.unit,
-        better: figure.better,
-        ours: figure.ours,
-        baseline: figure.baseline.as_ref(),
-        advantage: figure.advantage(),
-        goals: &figure.goals,
+    serializer.collect_seq(report.figures().map(|(section, case, figure)| {
+        Entry {
+            part: report.part,
+            section,
+            case,
+            quantity: &figure.name,
+            unit: &figure.unit,
+            better: figure.better,
+            ours: figure.ours,
+            baselines: figure
+                .baselines
+                .iter()
+                .map(|baseline| Beside {
+                    baseline,
+                    advantage: figure.advantage_over(baseline),
+                })
+                .collect(),
+            goals: &figure.goals,
+        }
     }))
 }
 
@@ -200,7 +216,7 @@ mod tests {
     fn the_document_has_its_documented_shape() {
         let document = sample::document();
         let value: Value = serde_json::to_value(&document).expect("it is JSON");
-        assert_eq!(value["schema"], "sabot.dev/bench/v1");
+        assert_eq!(value["schema"], "sabot.dev/bench/v2");
         assert!(
             value["date"]
                 .as_str()
@@ -224,11 +240,11 @@ mod tests {
                 "unit": "ms",
                 "better": "less",
                 "ours": {"repetitions": 3, "min": 1.0, "p50": 2.0, "p99": 3.0, "max": 3.0},
-                "baseline": {
+                "baselines": [{
                     "name": "ipset & iptables", "kind": "peer",
                     "repetitions": 3, "min": 30.0, "p50": 40.0, "p99": 50.0, "max": 50.0,
-                },
-                "advantage": 20.0,
+                    "advantage": 20.0,
+                }],
                 "goals": [
                     {"of": "advantage", "relation": "at_least", "bound": 10.0, "measured": 20.0, "met": true},
                     {"of": "p99", "relation": "at_most", "bound": 2.0, "measured": 3.0, "met": false},
@@ -245,8 +261,12 @@ mod tests {
     #[test]
     fn what_a_peer_does_better_is_known() {
         let document = sample::document();
-        let behind: Vec<_> = document.behind().map(|(part, _, case, _)| (part, case)).collect();
-        assert_eq!(behind, [("apply", "cold")]);
+        let behind: Vec<_> = document
+            .behind()
+            .map(|(about, _, peer)| (about, &*peer.name))
+            .collect();
+        let cold = "apply: one target <b>: cold, latency".to_owned();
+        assert_eq!(behind, [(cold, "ipset & iptables")]);
         assert_eq!(document.score(), (2, 3));
         assert!(document.is_correct() && document.failed().is_empty());
     }

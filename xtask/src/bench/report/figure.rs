@@ -13,7 +13,8 @@ pub(in crate::bench) struct Figure {
     pub(super) unit: Cow<'static, str>,
     pub(super) better: Better,
     pub(super) ours: Spread,
-    pub(super) baseline: Option<Baseline>,
+    /// In the order in which they were named; goals and the advantage are about the first one.
+    pub(super) baselines: Vec<Baseline>,
     pub(super) goals: Vec<Goal>,
 }
 
@@ -50,7 +51,7 @@ pub(in crate::bench) enum Statistic {
     P50,
     P99,
     Max,
-    /// How many times better than the baseline.
+    /// How many times better than the first baseline.
     Advantage,
 }
 
@@ -84,7 +85,7 @@ impl Figure {
             unit: unit.into(),
             better: Better::Less,
             ours,
-            baseline: None,
+            baselines: Vec::new(),
             goals: Vec::new(),
         }
     }
@@ -105,7 +106,7 @@ impl Figure {
     }
 
     fn with(mut self, name: &str, kind: Kind, spread: Spread) -> Self {
-        self.baseline = Some(Baseline {
+        self.baselines.push(Baseline {
             name: name.to_owned(),
             kind,
             spread,
@@ -133,7 +134,11 @@ impl Figure {
             (Relation::AtMost, Some(value)) => value <= bound,
             (Relation::AtLeast, Some(value)) => value >= bound,
             // Without a ratio the order of the two still says who is better.
-            (_, None) => of == Statistic::Advantage && bound <= 1.0 && self.is_at_least_equal(),
+            (_, None) => {
+                let first = self.baselines.first();
+                let is_about_order = of == Statistic::Advantage && bound <= 1.0;
+                is_about_order && first.is_some_and(|first| self.is_at_least_equal(first))
+            }
         };
         self.goals.push(Goal {
             of,
@@ -145,9 +150,14 @@ impl Figure {
         self
     }
 
-    /// How many times better our median is than the baseline's; `None` without one, or when one of them isn't above zero.
-    pub(super) fn advantage(&self) -> Option<f64> {
-        let theirs = self.baseline.as_ref()?.spread.p50;
+    /// The same over the first baseline; `None` without one.
+    fn advantage(&self) -> Option<f64> {
+        self.advantage_over(self.baselines.first()?)
+    }
+
+    /// How many times better our median is than the baseline's; `None` when one of them isn't above zero.
+    pub(super) fn advantage_over(&self, baseline: &Baseline) -> Option<f64> {
+        let theirs = baseline.spread.p50;
         let ours = self.ours.p50;
         if !(ours > 0.0 && theirs > 0.0) {
             return None;
@@ -158,23 +168,21 @@ impl Figure {
         })
     }
 
-    /// Whether another tool's median is better than ours.
-    pub(super) fn is_behind(&self) -> bool {
-        let is_peer = self
-            .baseline
-            .as_ref()
-            .is_some_and(|baseline| baseline.kind == Kind::Peer);
-        is_peer && !self.is_at_least_equal()
+    /// The other tools whose medians are better than ours.
+    pub(super) fn ahead(&self) -> impl Iterator<Item = &Baseline> {
+        let peers = self
+            .baselines
+            .iter()
+            .filter(|baseline| baseline.kind == Kind::Peer);
+        peers.filter(|peer| !self.is_at_least_equal(peer))
     }
 
-    fn is_at_least_equal(&self) -> bool {
-        self.baseline.as_ref().is_some_and(|baseline| {
-            let theirs = baseline.spread.p50;
-            match self.better {
-                Better::Less => self.ours.p50 <= theirs,
-                Better::More => self.ours.p50 >= theirs,
-            }
-        })
+    fn is_at_least_equal(&self, baseline: &Baseline) -> bool {
+        let theirs = baseline.spread.p50;
+        match self.better {
+            Better::Less => self.ours.p50 <= theirs,
+            Better::More => self.ours.p50 >= theirs,
+        }
     }
 }
 
@@ -222,14 +230,14 @@ mod tests {
     fn the_advantage_follows_what_is_better() {
         let quick = latency(2.0, 30.0).at_least(Statistic::Advantage, 10.0);
         assert_eq!(quick.advantage(), Some(15.0));
-        assert!(quick.goals[0].met && !quick.is_behind());
+        assert!(quick.goals[0].met && quick.ahead().next().is_none());
         let slow = latency(30.0, 2.0).at_least(Statistic::Advantage, 1.0);
-        assert!(!slow.goals[0].met && slow.is_behind());
+        assert!(!slow.goals[0].met && slow.ahead().count() == 1);
         let rate = Figure::new("throughput", "Gbit/s", single(9.0)).more_is_better();
         assert_eq!(rate.clone().beside("netem", single(10.0)).advantage(), Some(0.9));
-        assert!(rate.clone().beside("netem", single(10.0)).is_behind());
+        assert_eq!(rate.clone().beside("netem", single(10.0)).ahead().count(), 1);
         assert!(
-            !rate.against("no fault", single(10.0)).is_behind(),
+            rate.against("no fault", single(10.0)).ahead().next().is_none(),
             "a control is no peer"
         );
     }
@@ -238,11 +246,25 @@ mod tests {
     fn what_has_no_ratio_is_still_ordered() {
         let ours = latency(-3.0, 40.0).at_least(Statistic::Advantage, 1.0);
         assert_eq!(ours.advantage(), None);
-        assert!(ours.goals[0].met && !ours.is_behind());
+        assert!(ours.goals[0].met && ours.ahead().next().is_none());
         let ten = latency(-3.0, 40.0).at_least(Statistic::Advantage, 10.0);
         assert!(!ten.goals[0].met, "ten times isn't shown by an order");
         let theirs = latency(40.0, -3.0).at_least(Statistic::Advantage, 1.0);
-        assert!(!theirs.goals[0].met && theirs.is_behind());
+        assert!(!theirs.goals[0].met && theirs.ahead().count() == 1);
+    }
+
+    #[test]
+    fn goals_are_about_the_first_of_several_baselines() {
+        let figure = latency(2.0, 30.0).beside("EDT", single(1.0));
+        let figure = figure.at_least(Statistic::Advantage, 10.0);
+        assert!(figure.goals[0].met);
+        let ahead: Vec<&str> = figure.ahead().map(|peer| peer.name.as_str()).collect();
+        assert_eq!(ahead, ["EDT"]);
+        let advantages = figure
+            .baselines
+            .iter()
+            .map(|baseline| figure.advantage_over(baseline));
+        assert_eq!(advantages.collect::<Vec<_>>(), [Some(15.0), Some(0.5)]);
     }
 
     #[test]

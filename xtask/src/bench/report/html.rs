@@ -1,6 +1,7 @@
 //! The report as one page that needs nothing but itself: no script, no font, no network.
 
 use std::fmt::Write;
+use std::iter;
 
 use super::document::{Document, Part};
 use super::figure::Figure;
@@ -12,9 +13,9 @@ const FOLDED: usize = 16;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --text: #1c2024; --soft: #666d75; --line: #d9dde2; --ours: #2f6fb7; --peer: #d2802a;
-  --control: #9aa3ad; --good: #2c7d4f; --bad: #b8322e; --page: #fff; }
+  --second: #7d5ba6; --control: #9aa3ad; --good: #2c7d4f; --bad: #b8322e; --page: #fff; }
 @media (prefers-color-scheme: dark) { :root { --text: #e4e7ea; --soft: #9aa3ad; --line: #3a4047; --ours: #6ea8e6;
-  --peer: #e6a35c; --control: #77808a; --good: #6cc495; --bad: #ef7f7a; --page: #15181b; } }
+  --peer: #e6a35c; --second: #b294d6; --control: #77808a; --good: #6cc495; --bad: #ef7f7a; --page: #15181b; } }
 body { font: 15px/1.45 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 980px;
   margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.6em; margin-bottom: 0; } h2 { margin-top: 2em; border-bottom: 1px solid var(--line); }
@@ -26,6 +27,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; } th { font-
 svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; } svg text { fill: var(--text); }
 svg .case { text-anchor: end; } svg .tick { text-anchor: middle; fill: var(--soft); } svg .grid { stroke: var(--line); }
 svg g line { stroke: var(--text); stroke-opacity: .55; } .ours rect { fill: var(--ours); } .peer rect { fill: var(--peer); }
+.second rect { fill: var(--second); }
 .control rect { fill: var(--control); } .key { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 .9em; }
 summary { cursor: pointer; color: var(--soft); }
 ";
@@ -89,6 +91,7 @@ fn head(out: &mut String, document: &Document) {
         "<p>{met} of {all} goals met. Bars are medians, lines reach from the least to the most.\
          <span class=\"ours\"><svg class=\"key\" viewBox=\"0 0 9 9\"><rect width=\"9\" height=\"9\"/></svg>Sabot</span>\
          <span class=\"peer\"><svg class=\"key\" viewBox=\"0 0 9 9\"><rect width=\"9\" height=\"9\"/></svg>another tool</span>\
+         <span class=\"second\"><svg class=\"key\" viewBox=\"0 0 9 9\"><rect width=\"9\" height=\"9\"/></svg>a second one</span>\
          <span class=\"control\"><svg class=\"key\" viewBox=\"0 0 9 9\"><rect width=\"9\" height=\"9\"/></svg>without Sabot</span></p>"
     );
     out.push_str("<details><summary>Versions</summary>\n<table>\n");
@@ -101,15 +104,12 @@ fn head(out: &mut String, document: &Document) {
 fn behind(out: &mut String, document: &Document) {
     out.push_str("<h2>Where a peer is better</h2>\n");
     let mut rows = String::new();
-    for (part, section, case, figure) in document.behind() {
-        let Some(baseline) = &figure.baseline else {
-            continue;
-        };
+    for (about, figure, peer) in document.behind() {
         let cells = [
-            escape(&format!("{part}: {section}: {case}, {}", figure.name)),
+            escape(&about),
             escape(&format!("{} {}", number(figure.ours.p50), figure.unit)),
-            escape(&format!("{} {}", number(baseline.spread.p50), figure.unit)),
-            escape(&baseline.name),
+            escape(&format!("{} {}", number(peer.spread.p50), figure.unit)),
+            escape(&peer.name),
         ];
         row(&mut rows, "td", &cells);
     }
@@ -182,7 +182,7 @@ fn section_html(out: &mut String, section: &Section) {
             .filter_map(|row| Some((row.name.as_str(), row.figures.get(quantity)?)))
             .collect();
         // One bar alone compares nothing.
-        let compares = cases.len() > 1 || cases.iter().any(|(_, figure)| figure.baseline.is_some());
+        let compares = cases.len() > 1 || cases.iter().any(|(_, figure)| !figure.baselines.is_empty());
         if let (true, Some((_, figure))) = (compares, cases.first()) {
             if quantities > Some(1) {
                 let unit = if figure.unit.is_empty() {
@@ -215,29 +215,24 @@ fn derived(out: &mut String, report: &Report) {
 fn table(out: &mut String, rows: &[Row], count: usize) {
     let open = if count <= FOLDED { " open=\"open\"" } else { "" };
     let _ = writeln!(out, "<details{open}><summary>{count} figures</summary>\n<table>");
-    let header = [
-        "",
-        "quantity",
-        "n",
-        "median",
-        "min to max",
-        "p99",
-        "beside it",
-        "median",
-        "min to max",
-        "times better",
-        "goal",
-    ];
-    row(out, "th", &header.map(str::to_owned));
+    let figures = || rows.iter().flat_map(|row| &row.figures);
+    let beside = figures().map(|figure| figure.baselines.len()).max().unwrap_or(0);
+    let ours = ["", "quantity", "n", "median", "min to max", "p99"].map(str::to_owned);
+    let theirs = ["beside it", "median", "min to max", "times better"].map(str::to_owned);
+    let header = iter::once(ours.as_slice()).chain(iter::repeat_n(theirs.as_slice(), beside));
+    let goal = "goal".to_owned();
+    let header = header.flatten().chain([&goal]).cloned();
+    row(out, "th", &header.collect::<Vec<_>>());
     for case in rows {
         for figure in &case.figures {
-            row(out, "td", &cells(&case.name, figure));
+            row(out, "td", &cells(&case.name, figure, beside));
         }
     }
     out.push_str("</table>\n</details>\n");
 }
 
-fn cells(case: &str, figure: &Figure) -> Vec<String> {
+/// `beside`: how many baselines the table has room for.
+fn cells(case: &str, figure: &Figure, beside: usize) -> Vec<String> {
     let bounds = |spread: Spread| format!("{} to {}", number(spread.min), number(spread.max));
     let ours = figure.ours;
     let mut cells = vec![
@@ -248,14 +243,16 @@ fn cells(case: &str, figure: &Figure) -> Vec<String> {
         bounds(ours),
         number(ours.p99),
     ];
-    match &figure.baseline {
-        Some(baseline) => cells.extend([
-            escape(&baseline.name),
-            number(baseline.spread.p50),
-            bounds(baseline.spread),
-            figure.advantage().map_or("-".to_owned(), number),
-        ]),
-        None => cells.extend(std::iter::repeat_n(String::new(), 4)),
+    for place in 0..beside {
+        match figure.baselines.get(place) {
+            Some(baseline) => cells.extend([
+                escape(&baseline.name),
+                number(baseline.spread.p50),
+                bounds(baseline.spread),
+                figure.advantage_over(baseline).map_or("-".to_owned(), number),
+            ]),
+            None => cells.extend(iter::repeat_n(String::new(), 4)),
+        }
     }
     let goals = figure.goals.iter().map(|goal| {
         format!(

@@ -34,7 +34,7 @@ struct Entry {
     unit: String,
     better: Better,
     ours: Spread,
-    baseline: Option<Baseline>,
+    baselines: Vec<Baseline>,
     goals: Vec<Goal>,
 }
 
@@ -74,7 +74,7 @@ impl Report {
             unit: entry.unit.into(),
             better: entry.better,
             ours: entry.ours,
-            baseline: entry.baseline,
+            baselines: entry.baselines,
             goals: entry.goals,
         };
         if entry.section == DERIVED {

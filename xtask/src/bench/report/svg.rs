@@ -1,6 +1,7 @@
 //! Bars with their bounds, as SVG that stands in the page itself.
 
 use std::fmt::Write;
+use std::iter;
 
 use super::figure::{Figure, Kind};
 use super::html::escape;
@@ -105,31 +106,25 @@ pub(super) fn chart(cases: &[(&str, &Figure)]) -> String {
     let spreads: Vec<Spread> = cases
         .iter()
         .flat_map(|(_, figure)| {
-            let baseline = figure.baseline.as_ref().map(|baseline| baseline.spread);
-            [Some(figure.ours), baseline]
+            let baselines = figure.baselines.iter().map(|baseline| baseline.spread);
+            iter::once(figure.ours).chain(baselines)
         })
-        .flatten()
         .collect();
     let scale = Scale::of(&spreads);
     let mut bars = String::new();
     let mut top = AXIS;
     for (name, figure) in cases {
-        let height = if figure.baseline.is_some() { 2.0 } else { 1.0 } * BAR;
+        let height = (1 + figure.baselines.len()) as f64 * BAR;
         label(&mut bars, name, top + height / 2.0);
         bar(&mut bars, scale, figure.ours, "ours", "ours", top);
-        if let Some(baseline) = &figure.baseline {
-            let class = match baseline.kind {
-                Kind::Peer => "peer",
-                Kind::Control => "control",
+        for (place, baseline) in figure.baselines.iter().enumerate() {
+            let class = match (baseline.kind, place) {
+                (Kind::Control, _) => "control",
+                (Kind::Peer, 0) => "peer",
+                (Kind::Peer, _) => "second",
             };
-            bar(
-                &mut bars,
-                scale,
-                baseline.spread,
-                class,
-                &baseline.name,
-                top + BAR,
-            );
+            let top = top + (1 + place) as f64 * BAR;
+            bar(&mut bars, scale, baseline.spread, class, &baseline.name, top);
         }
         top += height + GAP;
     }

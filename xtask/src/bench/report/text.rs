@@ -1,6 +1,6 @@
 //! The report as tables for a terminal.
 
-use std::fmt;
+use std::{fmt, iter};
 
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -56,7 +56,7 @@ fn part_text(out: &mut fmt::Formatter<'_>, part: &Part) -> fmt::Result {
                 .figures
                 .iter()
                 .map(|figure| format!("{} {}", beside_cell(figure, figure.ours.p50), figure.unit));
-            table.add_row(std::iter::once(row.name.clone()).chain(values));
+            table.add_row(iter::once(row.name.clone()).chain(values));
         }
         align(&mut table);
         writeln!(out, "\nderived\n{table}")?;
@@ -79,31 +79,22 @@ fn part_text(out: &mut fmt::Formatter<'_>, part: &Part) -> fmt::Result {
 
 /// A derived value, with what a peer has there.
 fn beside_cell(figure: &Figure, value: f64) -> String {
-    figure.baseline.as_ref().map_or_else(
-        || number(value),
-        |baseline| {
-            format!(
-                "{} ({}: {})",
-                number(value),
-                baseline.name,
-                number(baseline.spread.p50)
-            )
-        },
-    )
+    let beside = figure
+        .baselines
+        .iter()
+        .map(|baseline| format!(" ({}: {})", baseline.name, number(baseline.spread.p50)));
+    iter::once(number(value)).chain(beside).collect()
 }
 
 fn behind(out: &mut fmt::Formatter<'_>, document: &Document) -> fmt::Result {
     let mut table = table();
     table.set_header(["", "ours", "the peer's", ""]);
-    for (part, section, case, figure) in document.behind() {
-        let Some(baseline) = &figure.baseline else {
-            continue;
-        };
+    for (about, figure, peer) in document.behind() {
         table.add_row([
-            format!("{part}: {section}: {case}, {}", figure.name),
+            about,
             format!("{} {}", number(figure.ours.p50), figure.unit),
-            format!("{} {}", number(baseline.spread.p50), figure.unit),
-            baseline.name.clone(),
+            format!("{} {}", number(peer.spread.p50), figure.unit),
+            peer.name.clone(),
         ]);
     }
     if table.row_count() == 0 {
@@ -117,25 +108,23 @@ fn behind(out: &mut fmt::Formatter<'_>, document: &Document) -> fmt::Result {
 fn table_of(section: &Section) -> Table {
     let mut table = table();
     let columns = section.rows.first().map_or(&[][..], |row| &row.figures);
-    let beside: Vec<bool> = (0..columns.len())
+    let beside: Vec<usize> = (0..columns.len())
         .map(|column| {
-            let mut figures = section.rows.iter().filter_map(|row| row.figures.get(column));
-            figures.any(|figure| figure.baseline.is_some())
+            let figures = section.rows.iter().filter_map(|row| row.figures.get(column));
+            figures.map(|figure| figure.baselines.len()).max().unwrap_or(0)
         })
         .collect();
     let mut header = vec![String::new()];
     if let [figure] = columns {
         header.extend(["n", "p50", "p99", "min", "max", &figure.unit].map(str::to_owned));
-        if beside == [true] {
+        for _ in 0..beside[0] {
             header.extend(["beside it: p50 (min..max)".to_owned(), "times better".to_owned()]);
         }
     } else {
         for (figure, beside) in columns.iter().zip(&beside) {
             let n = figure.ours.repetitions;
             header.push(format!("{}, {}\np50 (min..max) of {n}", figure.name, figure.unit));
-            if *beside {
-                header.push("beside it".to_owned());
-            }
+            header.extend(iter::repeat_n("beside it".to_owned(), *beside));
         }
     }
     table.set_header(header);
@@ -146,7 +135,7 @@ fn table_of(section: &Section) -> Table {
     table
 }
 
-fn cells(row: &Row, is_alone: bool, beside: &[bool]) -> Vec<String> {
+fn cells(row: &Row, is_alone: bool, beside: &[usize]) -> Vec<String> {
     let mut cells = vec![row.name.clone()];
     for (figure, beside) in row.figures.iter().zip(beside) {
         let Spread {
@@ -163,12 +152,14 @@ fn cells(row: &Row, is_alone: bool, beside: &[bool]) -> Vec<String> {
         } else {
             cells.push(bounded(figure.ours));
         }
-        if *beside {
-            cells.push(figure.baseline.as_ref().map_or_else(String::new, |baseline| {
+        for place in 0..*beside {
+            let baseline = figure.baselines.get(place);
+            cells.push(baseline.map_or_else(String::new, |baseline| {
                 format!("{}: {}", baseline.name, bounded(baseline.spread))
             }));
             if is_alone {
-                cells.push(figure.advantage().map_or_else(String::new, number));
+                let advantage = baseline.and_then(|baseline| figure.advantage_over(baseline));
+                cells.push(advantage.map_or_else(String::new, number));
             }
         }
     }

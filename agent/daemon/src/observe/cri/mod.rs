@@ -8,7 +8,7 @@
 mod book;
 mod connection;
 pub mod containers;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod hpack;
 mod http2;

@@ -6,7 +6,7 @@
 mod containers;
 mod endpoint;
 mod events;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod sandbox;
 #[cfg(test)]

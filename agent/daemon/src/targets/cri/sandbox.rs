@@ -111,7 +111,7 @@ pub(super) struct Description {
     netns_paths: Vec<PathBuf>,
 }
 
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 impl Description {
     pub(super) fn into_parts(self) -> (Pod, Vec<PathBuf>) {
         (self.pod, self.netns_paths)

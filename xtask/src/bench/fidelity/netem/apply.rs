@@ -34,17 +34,24 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     let client = daemon.client()?;
     let mut case = Case::default();
     for (number, pod) in lab.pods().iter().enumerate() {
-        let Round { ours, theirs, .. } = round(
+        let Round {
+            ours,
+            theirs: [theirs],
+            ..
+        } = round(
             number,
             || Ok(Duration::ZERO),
             || Ok([apply(&client, pod)?, apply(&client, pod)?]),
-            || {
-                let started = Instant::now();
-                let netem = Netem::on(pod, &format!("delay {}ms", LATENCY.as_millis()))?;
-                let took = started.elapsed();
-                drop(netem);
-                Ok(took)
-            },
+            [(
+                TC,
+                Box::new(|| {
+                    let started = Instant::now();
+                    let netem = Netem::on(pod, &format!("delay {}ms", LATENCY.as_millis()))?;
+                    let took = started.elapsed();
+                    drop(netem);
+                    Ok(took)
+                }),
+            )],
         )?;
         let [cold, warm] = ours;
         case.cold.push_ms(cold);

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use sabot_testkit::LabPod;
 use sabot_testkit::traffic::{Arrival, StampedLoad};
 
+use super::edt::{self, Edt};
 use super::{NAME, Netem, Round, round};
 use crate::bench::fidelity::delays::errors;
 use crate::bench::fidelity::{Scene, median};
@@ -39,7 +40,8 @@ impl Distances {
 struct Case {
     none: Distances,
     ours: Distances,
-    theirs: Distances,
+    netem: Distances,
+    edt: Distances,
 }
 
 pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
@@ -49,20 +51,25 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
         payload: 64,
         per_second: PER_SECOND,
     };
-    let step = Step::start("constant delays beside netem");
+    let step = Step::start("constant delays beside netem and EDT");
     let mut rows = Vec::new();
     for millis in LATENCIES {
         let latency = Duration::from_millis(millis);
         let mut case = Case::default();
         for number in 0..rounds {
             step.note(&format!("{millis} ms, round {} of {rounds}", number + 1));
-            let Round { none, ours, theirs } = one(scene, load, latency, number)?;
+            let Round {
+                none,
+                ours,
+                theirs: [netem, edt],
+            } = one(scene, load, latency, number)?;
             // What the path takes is nobody's error.
             let path = median(&none)?;
             let sent = load.datagrams;
             case.none.push(errors(&none, path), sent);
             case.ours.push(errors(&ours, latency + path), sent);
-            case.theirs.push(errors(&theirs, latency + path), sent);
+            case.netem.push(errors(&netem, latency + path), sent);
+            case.edt.push(errors(&edt, latency + path), sent);
         }
         rows.push((millis, case));
     }
@@ -76,7 +83,7 @@ fn one(
     load: StampedLoad,
     latency: Duration,
     number: usize,
-) -> Result<Round<Vec<Arrival>>> {
+) -> Result<Round<Vec<Arrival>, Vec<Arrival>, 2>> {
     let send = |from: &LabPod| {
         let arrivals = scene.send_from(from, load)?;
         ensure!(!arrivals.is_empty(), "nothing arrived");
@@ -91,10 +98,22 @@ fn one(
             let (arrivals, _) = scene.under(fault.egress().port("UDP", None), || send(scene.target()))?;
             Ok(arrivals)
         },
-        || {
-            let _netem = Netem::on(scene.rival(), &format!("delay {millis}ms"))?;
-            send(scene.rival())
-        },
+        [
+            (
+                NAME,
+                Box::new(|| {
+                    let _netem = Netem::on(scene.rival(), &format!("delay {millis}ms"))?;
+                    send(scene.rival())
+                }),
+            ),
+            (
+                edt::NAME,
+                Box::new(|| {
+                    let _edt = Edt::on(scene.second_rival(), latency)?;
+                    send(scene.second_rival())
+                }),
+            ),
+        ],
     )
 }
 
@@ -104,7 +123,8 @@ fn say(report: &mut Report, rows: &[(u64, Case)]) {
     for (millis, case) in rows {
         let figure = |name: &'static str, of: fn(&Distances) -> &Samples| {
             Figure::new(name, "us", of(&case.ours).spread())
-                .beside(NAME, of(&case.theirs).spread())
+                .beside(NAME, of(&case.netem).spread())
+                .beside(edt::NAME, of(&case.edt).spread())
                 .at_least(Statistic::Advantage, 1.0)
         };
         section.row(
@@ -114,7 +134,8 @@ fn say(report: &mut Report, rows: &[(u64, Case)]) {
                 figure("p99", |distances| &distances.p99),
                 Figure::new("no fault: the path's own p99", "us", case.none.p99.spread()),
                 Figure::new("missing", "datagrams", case.ours.missing.spread())
-                    .beside(NAME, case.theirs.missing.spread()),
+                    .beside(NAME, case.netem.missing.spread())
+                    .beside(edt::NAME, case.edt.missing.spread()),
             ],
         );
     }
@@ -139,7 +160,8 @@ mod tests {
         case.none.push(spread(&[1.0, 9.0]), 2);
         // Nearer in the middle, further at the end.
         case.ours.push(spread(&[10.0, 90.0]), 2);
-        case.theirs.push(spread(&[20.0, 60.0]), 2);
+        case.netem.push(spread(&[20.0, 60.0]), 2);
+        case.edt.push(spread(&[20.0, 99.0]), 2);
         let mut report = Report::new("netem");
         say(&mut report, &[(10, case)]);
         let mut document = Document::begin(true).expect("this is Linux");

@@ -77,7 +77,11 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
         };
         for number in 0..rounds {
             step.note(&format!("{asked} %, round {} of {rounds}", number + 1));
-            let Round { none, ours, theirs } = one(scene, asked, number)?;
+            let Round {
+                none,
+                ours,
+                theirs: [theirs],
+            } = one(scene, asked, number)?;
             let (ours, counted) = ours;
             wrong.extend(unbooked(ours, &counted));
             if none.lost() != 0 {
@@ -113,10 +117,13 @@ fn one(scene: &Scene<'_>, asked: f64, number: usize) -> Result<Round<Wire, (Wire
             let (wire, [egress, _]) = scene.under_seeded(fault, number as u64, || stream(scene.target()))?;
             Ok((wire, egress))
         },
-        || {
-            let _netem = Netem::on(scene.rival(), &format!("loss {asked}%"))?;
-            stream(scene.rival())
-        },
+        [(
+            NAME,
+            Box::new(|| {
+                let _netem = Netem::on(scene.rival(), &format!("loss {asked}%"))?;
+                stream(scene.rival())
+            }),
+        )],
     )
 }
 

@@ -1,8 +1,11 @@
 //! What TCP gets through a delay.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use sabot_testkit::LabPod;
 
+use super::edt::{self, Edt};
 use super::{NAME, Netem, Round, round};
 use crate::bench::datapath::iperf;
 use crate::bench::fidelity::Scene;
@@ -20,7 +23,8 @@ const GOAL: f64 = 0.9;
 struct Case {
     none: Samples,
     ours: Samples,
-    theirs: Samples,
+    netem: Samples,
+    edt: Samples,
     /// Ours to netem's of the same round.
     ratio: Samples,
     /// Packets that ours lost although nobody asked for it.
@@ -28,13 +32,21 @@ struct Case {
 }
 
 impl Case {
-    fn push(&mut self, Round { none, ours, theirs }: &Round<f64, (f64, u64)>) {
+    fn push(
+        &mut self,
+        Round {
+            none,
+            ours,
+            theirs: [netem, edt],
+        }: &Round<f64, (f64, u64), 2>,
+    ) {
         let (ours, lost) = ours;
         self.lost.push(*lost as f64);
         self.none.push(none / 1e9);
         self.ours.push(ours / 1e9);
-        self.theirs.push(theirs / 1e9);
-        self.ratio.push(ours / theirs);
+        self.netem.push(netem / 1e9);
+        self.edt.push(edt / 1e9);
+        self.ratio.push(ours / netem);
     }
 }
 
@@ -44,7 +56,7 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     }
     let rounds = scene.plan.repetitions(7, 1);
     let seconds = if scene.plan.quick { 1 } else { 3 };
-    let step = Step::start("throughput of a delay beside netem");
+    let step = Step::start("throughput of a delay beside netem and EDT");
     let mut rows = Vec::new();
     for flows in FLOWS {
         let mut case = Case::default();
@@ -59,10 +71,22 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
                     let (bits, [egress, _]) = scene.under(fault, || run(scene.target()))?;
                     Ok((bits, egress.lost().packets))
                 },
-                || {
-                    let _netem = Netem::on(scene.rival(), "delay 5ms")?;
-                    run(scene.rival())
-                },
+                [
+                    (
+                        NAME,
+                        Box::new(|| {
+                            let _netem = Netem::on(scene.rival(), "delay 5ms")?;
+                            run(scene.rival())
+                        }),
+                    ),
+                    (
+                        edt::NAME,
+                        Box::new(|| {
+                            let _edt = Edt::on(scene.second_rival(), Duration::from_millis(5))?;
+                            run(scene.second_rival())
+                        }),
+                    ),
+                ],
             )?);
         }
         rows.push((flows, case));
@@ -81,7 +105,8 @@ fn say(report: &mut Report, rows: &[(u32, Case)]) {
             vec![
                 Figure::new("delay 5 ms", "Gbit/s", case.ours.spread())
                     .more_is_better()
-                    .beside(NAME, case.theirs.spread()),
+                    .beside(NAME, case.netem.spread())
+                    .beside(edt::NAME, case.edt.spread()),
                 Figure::new("to netem's of the same round", "", case.ratio.spread())
                     .more_is_better()
                     .at_least(Statistic::P50, GOAL),
@@ -105,7 +130,7 @@ mod tests {
             case.push(&Round {
                 none: gbits * 1e9,
                 ours: (gbits * 0.9e9, 0),
-                theirs: gbits * 1e9,
+                theirs: [gbits * 1e9, gbits * 2e9],
             });
         }
         let mut report = Report::new("netem");
