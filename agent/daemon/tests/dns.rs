@@ -65,7 +65,7 @@ impl Rig {
             segmenter_ifindex: 0,
             flags: abi::TARGET_MAC_HEADER | if watches { abi::TARGET_WATCH_DNS } else { 0 },
             slot_count: 1,
-            reserved: 0,
+            index: abi::TARGET_NO_INDEX,
             identity: 0,
             slots,
         };

@@ -28,7 +28,8 @@ pub struct Target {
     pub flags: u32,
     /// Slots in use.
     pub slot_count: u32,
-    pub reserved: u32,
+    /// The key of the index of several slots; [`TARGET_NO_INDEX`] where there is none, and every slot is visited.
+    pub index: u32,
     /// The target's part of the key of its random streams.
     pub identity: u64,
     /// The slots in force, in the order in which they are evaluated.
@@ -39,6 +40,9 @@ assert_layout!(Target, size = 32 + 4 * MAX_TARGET_SLOTS, align = 8);
 /// A target's state word: 0 when it is not in use, otherwise the index of its body plus one. Bodies of target `t` are
 /// `2t` and `2t + 1`.
 pub const TARGET_FREE: u32 = 0;
+
+/// No index has this key.
+pub const TARGET_NO_INDEX: u32 = 0;
 
 /// Programs behind the gate.
 pub const GATE_EGRESS: u32 = 0;

@@ -185,7 +185,7 @@ impl Equipped {
                 .map_or(0, |segmenter| segmenter.near_ifindex),
             flags,
             slot_count: in_force.len() as u32,
-            reserved: 0,
+            index: abi::TARGET_NO_INDEX,
             identity: self.device.identity.0,
             slots,
         }

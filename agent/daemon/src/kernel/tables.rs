@@ -3,6 +3,7 @@
 //! A rule and a target have two bodies each and a state word that says which is valid: a change writes the other body and
 //! then the word, so a packet sees the old or the new, never a mixture.
 
+mod index;
 mod peers;
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,6 +20,7 @@ use nix::libc;
 use sabot_abi as abi;
 use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
+use self::index::Indexes;
 use self::peers::Peers;
 use super::tables_encode::{PortBlock, control_end, encode_ports, encode_rule, mapped};
 use crate::engine::handle::{LedgerDirection, Tally};
@@ -43,6 +45,8 @@ pub(super) struct Tables {
     inner: Mutex<Inner>,
     /// Apart from the rest, since a large set takes a while.
     peers: Mutex<Peers>,
+    /// Locked for moments, while either of the others may be.
+    indexes: Mutex<Indexes>,
     cpus: usize,
 }
 
@@ -99,6 +103,7 @@ impl Tables {
         Ok(Self {
             inner: Mutex::new(inner),
             peers: Mutex::new(Peers::take(ebpf)?),
+            indexes: Mutex::new(Indexes::take(ebpf)?),
             cpus,
         })
     }
@@ -115,8 +120,10 @@ impl Tables {
             .rules
             .set(word - 1, encode_rule(rule, word), 0)
             .map_err(on("write a rule"))?;
+        self.indexes().before_rule(slot, rule.peers.is_none())?;
         inner.slot_state.set(slot.0, word, 0).map_err(on("swap a slot"))?;
         inner.slot_words.insert(slot, word);
+        self.indexes().after_rule(slot, rule.peers.is_none())?;
         let before = inner.slot_ports.insert(slot, ports);
         inner.remove_ports(before.as_deref().unwrap_or_default())
     }
@@ -128,23 +135,32 @@ impl Tables {
             .set(slot.0, abi::SLOT_FREE, 0)
             .map_err(on("free a slot"))?;
         inner.slot_words.remove(&slot);
+        self.indexes().after_rule(slot, false)?;
         let before = inner.slot_ports.remove(&slot);
         inner.remove_ports(before.as_deref().unwrap_or_default())
     }
 
+    /// The key of the index is this function's to fill in.
     pub(super) fn write_target(&self, target: TargetId, body: &abi::Target) -> Result<(), TableError> {
         let mut inner = self.lock();
-        let word = other_word(inner.target_words.get(&target).copied(), target.0);
+        let before = inner.target_words.get(&target).copied();
+        let word = other_word(before, target.0);
+        let body = abi::Target {
+            index: self
+                .indexes()
+                .list(word, &body.slots[..body.slot_count as usize])?,
+            ..*body
+        };
         inner
             .targets
-            .set(word - 1, *body, 0)
+            .set(word - 1, body, 0)
             .map_err(on("write a target"))?;
         inner
             .target_state
             .set(target.0, word, 0)
             .map_err(on("swap a target"))?;
         inner.target_words.insert(target, word);
-        Ok(())
+        before.map_or(Ok(()), |before| self.indexes().unlist(before))
     }
 
     pub(super) fn clear_target(&self, target: TargetId) -> Result<(), TableError> {
@@ -153,17 +169,24 @@ impl Tables {
             .target_state
             .set(target.0, abi::TARGET_FREE, 0)
             .map_err(on("free a target"))?;
-        inner.target_words.remove(&target);
-        Ok(())
+        let before = inner.target_words.remove(&target);
+        before.map_or(Ok(()), |before| self.indexes().unlist(before))
     }
 
     /// In the order in which they are given; each replaces the entry of the same prefix.
     pub(super) fn add_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), TableError> {
-        self.peers().add(set, entries)
+        let mut peers = self.peers();
+        self.indexes().before_peers(set, &peers::buckets(entries))?;
+        let added = peers.add(set, entries);
+        self.indexes().after_peers(set, peers.buckets(set))?;
+        added
     }
 
     pub(super) fn remove_peers(&self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), TableError> {
-        self.peers().remove(set, entries)
+        let mut peers = self.peers();
+        let removed = peers.remove(set, entries);
+        self.indexes().after_peers(set, peers.buckets(set))?;
+        removed
     }
 
     pub(super) fn set_node_addresses(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), TableError> {
@@ -264,6 +287,10 @@ impl Tables {
     fn peers(&self) -> MutexGuard<'_, Peers> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn indexes(&self) -> MutexGuard<'_, Indexes> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Inner {
@@ -336,13 +363,17 @@ fn errno(error: &MapError) -> Option<i32> {
     }
 }
 
+fn is_present(error: &MapError) -> bool {
+    errno(error) == Some(libc::EEXIST)
+}
+
 fn is_full(error: &MapError) -> bool {
     matches!(errno(error), Some(libc::E2BIG | libc::ENOSPC | libc::ENOMEM))
 }
 
 fn unless_present(result: Result<(), MapError>, what: &'static str) -> Result<(), TableError> {
     match result {
-        Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
+        Err(error) if is_present(&error) => Ok(()),
         Err(error) if is_full(&error) => Err(TableError::CountersFull),
         other => other.map_err(on(what)),
     }

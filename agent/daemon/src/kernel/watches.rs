@@ -44,7 +44,7 @@ mod tests {
             segmenter_ifindex: 0,
             flags: abi::TARGET_MAC_HEADER,
             slot_count: slots.len() as u32,
-            reserved: 0,
+            index: abi::TARGET_NO_INDEX,
             identity: 0,
             slots: [0; abi::MAX_TARGET_SLOTS],
         };

@@ -10,9 +10,13 @@ mod damage;
 mod diversions;
 mod filters;
 mod frame;
+mod lists;
 mod matching;
 mod model;
 mod peers;
 mod properties;
 mod rig;
 mod super_packets;
+
+#[path = "../common/peer_set.rs"]
+mod peer_set;

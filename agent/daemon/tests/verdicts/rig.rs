@@ -59,7 +59,7 @@ impl Rig {
             segmenter_ifindex: 0,
             flags: abi::TARGET_MAC_HEADER,
             slot_count: 0,
-            reserved: 0,
+            index: abi::TARGET_NO_INDEX,
             identity: IDENTITY,
             slots: [0; abi::MAX_TARGET_SLOTS],
         };

@@ -18,6 +18,7 @@ mod dns;
 mod events;
 mod filter;
 mod headers;
+mod index;
 mod note;
 mod packet;
 mod peers;

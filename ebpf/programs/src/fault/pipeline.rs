@@ -11,6 +11,7 @@ use crate::counters::{self, add, incident};
 use crate::detour::Detour;
 use crate::events::{self, Decision};
 use crate::filter::{self, Portion};
+use crate::index;
 use crate::packet::Packet;
 use crate::raw;
 use crate::rules;
@@ -81,7 +82,7 @@ const _: () = assert!(MAX_TARGET_SLOTS.is_power_of_two());
 
 #[inline(always)]
 pub fn run(ctx: &TcContext, target: &Target, direction: u32, entrance: Entrance) -> Step {
-    let mut index = match entrance {
+    let first = match entrance {
         Entrance::Start => 0,
         Entrance::After(slot) => position(target, slot).saturating_add(1),
         Entrance::At(slot) | Entrance::Uncounted(slot) => {
@@ -93,14 +94,18 @@ pub fn run(ctx: &TcContext, target: &Target, direction: u32, entrance: Entrance)
             position(target, slot).saturating_add(1)
         }
     };
-    while index < MAX_TARGET_SLOTS as u32 && index < target.slot_count {
-        // The compiler may compare a copy of the index; a verifier before 6.6 then has nothing but the mask to go by.
-        let place = core::hint::black_box(index as usize) & (MAX_TARGET_SLOTS - 1);
+    let mut left = index::candidates(target, direction, first);
+    for _ in 0..MAX_TARGET_SLOTS {
+        if left == 0 {
+            break;
+        }
+        // The compiler may know that the place is within the list; the verifier has nothing but the mask to go by.
+        let place = core::hint::black_box(left.trailing_zeros() as usize) & (MAX_TARGET_SLOTS - 1);
         let step = fault_visit(raw(ctx), target.slots[place], direction);
         if step != CONTINUE {
             return Step::of(step);
         }
-        index += 1;
+        left &= left - 1;
     }
     Step::Continue
 }

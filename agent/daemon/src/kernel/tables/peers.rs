@@ -12,7 +12,8 @@ use sabot_abi as abi;
 use sabot_core::plan::{PeerEntry, PeerSetId};
 
 use self::limited::Limited;
-use super::{TableError, is_full, on, take, unless_absent};
+use super::index::{Buckets, Summary};
+use super::{TableError, is_full, is_present, on, take, unless_absent};
 use crate::kernel::tables_encode::mapped;
 
 /// No entry of its own.
@@ -32,6 +33,8 @@ struct Maps {
     v6: KernelHash<MapData, abi::PeerKey6, u32>,
     trie: LpmTrie<MapData, abi::PeerPrefix, u32>,
     lengths: Array<MapData, abi::PeerLengths>,
+    /// Of the entries that are in them.
+    summaries: HashMap<PeerSetId, Summary>,
 }
 
 /// The prefixes of a set that are in the kernel.
@@ -64,12 +67,19 @@ impl Peers {
             v6: take(ebpf, "PEERS_V6")?,
             trie: take(ebpf, "PEERS_TRIE")?,
             lengths: take(ebpf, "PEER_LENGTHS")?,
+            summaries: HashMap::new(),
         };
         Ok(Self {
             maps,
             sets: HashMap::new(),
             limited: Limited::take(ebpf)?,
         })
+    }
+
+    /// Where the entries are that a set has now.
+    pub(super) fn buckets(&self, set: PeerSetId) -> Buckets {
+        let summary = self.maps.summaries.get(&set);
+        summary.map(Summary::buckets).unwrap_or_default()
     }
 
     /// One after the other, in this order, so that a rule that reads the set meanwhile sees exceptions that come first.
@@ -87,10 +97,14 @@ impl Peers {
                 self.limited.add(&mut self.maps, set, &net, only)?;
                 continue;
             }
-            let value = value | self.limited.beside(set, &net, value);
+            if is_exact(&net) {
+                let value = value | self.limited.beside(set, &net, value);
+                self.maps.insert_whole(set, &net, value)?;
+                continue;
+            }
             self.maps.insert(&place(set, &net, in_trie), value)?;
-            if !is_exact(&net) {
-                self.sets.entry(set).or_default().add(net, value);
+            if self.sets.entry(set).or_default().add(net, value) {
+                self.maps.summarise(set, |summary| summary.add(&net));
             }
         }
         Ok(())
@@ -104,12 +118,20 @@ impl Peers {
                 self.limited.remove(&mut self.maps, set, &net, only)?;
                 continue;
             }
-            match self.limited.beside(set, &net, NONE) {
-                NONE => self.maps.remove(&place(set, &net, in_trie))?,
-                ports => self.maps.insert(&place(set, &net, in_trie), ports)?,
+            if is_exact(&net) {
+                match self.limited.beside(set, &net, NONE) {
+                    NONE => self.maps.remove_whole(set, &net)?,
+                    ports => self.maps.insert_whole(set, &net, ports)?,
+                }
+                continue;
             }
-            if let Some(prefixes) = self.sets.get_mut(&set) {
-                prefixes.remove(&net);
+            self.maps.remove(&place(set, &net, in_trie))?;
+            if self
+                .sets
+                .get_mut(&set)
+                .is_some_and(|prefixes| prefixes.remove(&net))
+            {
+                self.maps.summarise(set, |summary| summary.remove(&net));
             }
         }
         let Some(prefixes) = self.sets.get(&set) else {
@@ -148,7 +170,7 @@ impl Maps {
         let copied = prefixes
             .entries
             .iter()
-            .try_for_each(|(net, value)| self.insert(&place(set, net, true), *value));
+            .try_for_each(|(net, value)| self.insert(&place(set, net, true), *value).map(drop));
         if let Err(error) = copied {
             for net in prefixes.entries.keys() {
                 self.remove(&place(set, net, true))?;
@@ -181,13 +203,46 @@ impl Maps {
         }
     }
 
-    fn insert(&mut self, place: &Place, value: u32) -> Result<(), TableError> {
-        let result = match place {
-            Place::V4(key) => self.v4.insert(key, value, 0),
-            Place::V6(key) => self.v6.insert(key, value, 0),
-            Place::Trie(key) => self.trie.insert(key, value, 0),
+    /// A whole address, whose entry may be there already.
+    fn insert_whole(&mut self, set: PeerSetId, net: &IpNet, value: u32) -> Result<(), TableError> {
+        if self.insert(&place(set, net, false), value)? {
+            self.summarise(set, |summary| summary.add(net));
+        }
+        Ok(())
+    }
+
+    /// One that isn't there is no error.
+    fn remove_whole(&mut self, set: PeerSetId, net: &IpNet) -> Result<(), TableError> {
+        if self.remove(&place(set, net, false))? {
+            self.summarise(set, |summary| summary.remove(net));
+        }
+        Ok(())
+    }
+
+    fn summarise(&mut self, set: PeerSetId, change: impl FnOnce(&mut Summary)) {
+        let summary = self.summaries.entry(set).or_default();
+        change(summary);
+        if summary.is_empty() {
+            self.summaries.remove(&set);
+        }
+    }
+
+    /// Whether there was none before; of the trie nobody knows.
+    fn insert(&mut self, place: &Place, value: u32) -> Result<bool, TableError> {
+        let mut inserted = |flags: u32| {
+            let flags = u64::from(flags);
+            match place {
+                Place::V4(key) => self.v4.insert(key, value, flags),
+                Place::V6(key) => self.v6.insert(key, value, flags),
+                Place::Trie(key) => self.trie.insert(key, value, 0),
+            }
         };
-        result.map_err(|error| {
+        let mut result = inserted(abi::BPF_NOEXIST);
+        let is_new = !result.as_ref().is_err_and(is_present);
+        if !is_new {
+            result = inserted(0);
+        }
+        result.map(|()| is_new).map_err(|error| {
             if is_full(&error) {
                 TableError::PeersFull(abi::MAX_PEERS)
             } else {
@@ -196,14 +251,16 @@ impl Maps {
         })
     }
 
-    /// One that isn't there is no error.
-    fn remove(&mut self, place: &Place) -> Result<(), TableError> {
+    /// Whether there was one; that there was none is no error.
+    fn remove(&mut self, place: &Place) -> Result<bool, TableError> {
         let result: Result<(), MapError> = match place {
             Place::V4(key) => self.v4.remove(key),
             Place::V6(key) => self.v6.remove(key),
             Place::Trie(key) => self.trie.remove(key),
         };
-        unless_absent(result).map_err(on("remove a peer"))
+        let was_there = result.is_ok();
+        unless_absent(result).map_err(on("remove a peer"))?;
+        Ok(was_there)
     }
 
     fn set_lengths(&mut self, set: PeerSetId, lengths: abi::PeerLengths) -> Result<(), TableError> {
@@ -214,16 +271,22 @@ impl Maps {
 }
 
 impl Prefixes {
-    fn add(&mut self, net: IpNet, value: u32) {
-        if self.entries.insert(net, value).is_none() {
+    /// Whether it wasn't there.
+    fn add(&mut self, net: IpNet, value: u32) -> bool {
+        let is_new = self.entries.insert(net, value).is_none();
+        if is_new {
             *self.counts.of(&net) += 1;
         }
+        is_new
     }
 
-    fn remove(&mut self, net: &IpNet) {
-        if self.entries.remove(net).is_some() {
+    /// Whether it was there.
+    fn remove(&mut self, net: &IpNet) -> bool {
+        let was_there = self.entries.remove(net).is_some();
+        if was_there {
             *self.counts.of(net) -= 1;
         }
+        was_there
     }
 
     fn lengths(&self) -> abi::PeerLengths {
@@ -287,6 +350,11 @@ fn include_v6(lengths: &mut abi::PeerLengths, length: u32) {
 fn are_few(lengths: &abi::PeerLengths) -> bool {
     let v6 = lengths.v6_high.count_ones() + lengths.v6_low.count_ones();
     lengths.v4.count_ones().max(v6) <= abi::MAX_PEER_LENGTHS
+}
+
+/// Where entries are going to be.
+pub(super) fn buckets(entries: &[PeerEntry]) -> Buckets {
+    Buckets::of(entries.iter().map(|entry| canonical(&entry.net)))
 }
 
 /// An IPv4-mapped network is the IPv4 one.

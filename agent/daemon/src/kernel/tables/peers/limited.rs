@@ -66,9 +66,8 @@ impl Limited {
             ports.known.insert(only);
             return Ok(());
         }
-        let place = place(set, net, false);
-        let whole = maps.get(&place)?;
-        maps.insert(&place, whole | abi::PEER_PORTS)?;
+        let whole = maps.get(&place(set, net, false))?;
+        maps.insert_whole(set, net, whole | abi::PEER_PORTS)?;
         let known = HashSet::from([only]);
         self.addresses.insert((set, net.addr()), Ports { whole, known });
         Ok(())
@@ -89,10 +88,9 @@ impl Limited {
             if ports.known.len() > 1 {
                 ports.known.remove(&only);
             } else {
-                let place = place(set, net, false);
                 match ports.whole {
-                    NONE => maps.remove(&place)?,
-                    whole => maps.insert(&place, whole)?,
+                    NONE => maps.remove_whole(set, net)?,
+                    whole => maps.insert_whole(set, net, whole)?,
                 }
                 self.addresses.remove(&address);
             }
