@@ -1,5 +1,6 @@
 //! Durations beside those of bpftrace, taken of the same calls.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Stdio};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sabot_abi::{SUB_BITS, log_linear_bucket};
+use sabot_testkit::cri::{Containerd, PodSpec};
 use sabot_testkit::traced::bpftrace;
 use sabotd::observe::names::syscall_number;
 use sabotd::observe::syscalls::SyscallSnapshot;
@@ -19,7 +21,11 @@ use crate::rig::{observe, on_thread_named, unique_name, wait_until};
 /// Of each syscall.
 const CALLS: u32 = 400;
 /// Different durations that bpftrace can tell apart: more than there are calls.
-const DURATIONS: u32 = 1 << 14;
+const DURATIONS: u32 = 1 << 17;
+const PODS: usize = 3;
+/// Between the two readings of the clock the one tracer is inside the other's: of a call that is shorter that is more than a
+/// bucket.
+const SHORTEST: Duration = Duration::from_micros(8);
 
 /// bpftrace, measuring each call of the threads of one name.
 struct Bpftrace {
@@ -167,6 +173,24 @@ fn sleep_read_and_sync(file: &File) {
     }
 }
 
+fn percentile(calls: &[usize], percent: usize) -> usize {
+    calls[calls.len() * percent / 100]
+}
+
+/// Looks at each percentile that takes no less than `shortest`; returns how many those are.
+fn assert_alike(syscall: &str, ours: &[usize], theirs: &[usize], shortest: Duration) -> usize {
+    let shortest = log_linear_bucket(shortest.as_nanos() as u64);
+    let both = (5..=95).map(|percent| (percent, percentile(ours, percent), percentile(theirs, percent)));
+    let compared: Vec<_> = both.filter(|(_, _, theirs)| *theirs >= shortest).collect();
+    for &(percent, one, other) in &compared {
+        assert!(
+            one.abs_diff(other) <= 1,
+            "{syscall}: {percent} % are below bucket {one}, and {other} by bpftrace: {ours:?} and {theirs:?}"
+        );
+    }
+    compared.len()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn latencies_are_those_of_bpftrace_within_a_bucket_of_ours() {
     let name = unique_name();
@@ -180,19 +204,56 @@ async fn latencies_are_those_of_bpftrace_within_a_bucket_of_ours() {
         let (ours, theirs) = (ours(&snapshot, &name, syscall), recorded.buckets(syscall));
         assert_eq!(ours.len(), theirs.len(), "each saw every {syscall}");
         assert!(ours.len() >= CALLS as usize, "{} of {syscall}", ours.len());
-        let at = |calls: &[usize], percent: usize| calls[calls.len() * percent / 100];
-        for percent in 5..=95 {
-            let (one, other) = (at(&ours, percent), at(&theirs, percent));
-            assert!(
-                one.abs_diff(other) <= 1,
-                "{syscall}: {percent} % are below bucket {one}, and {other} by bpftrace: {ours:?} and {theirs:?}"
-            );
-        }
+        assert_eq!(assert_alike(syscall, &ours, &theirs, Duration::ZERO), 91);
         // What there is to agree on: four powers of two and more, but for the disk's own pace.
-        let width = at(&ours, 95) - at(&ours, 5);
+        let width = percentile(&ours, 95) - percentile(&ours, 5);
         assert!(
             syscall == "fsync" || width >= 4 << SUB_BITS,
             "{syscall} is spread over {width} buckets"
         );
     }
+}
+
+/// A containerd under this name, from its start to its end, with pods that begin and end meanwhile.
+fn run_pods(name: &str) {
+    // A process has the name of the file that it came from.
+    const RENAME: &str = r#"ln -s "$(command -v "$1")" "$0" && shift && exec "$0" "$@""#;
+    let folder = tempfile::tempdir().unwrap();
+    let mut prefix = ["sh", "-c", RENAME].map(OsString::from).to_vec();
+    prefix.push(folder.path().join(name).into());
+    let containerd = Containerd::start_under(&std::env::temp_dir(), &prefix).unwrap();
+    for number in 0..PODS {
+        let spec = PodSpec::idle("team-a", &format!("web-{number}"));
+        let pod = containerd.run_pod(&spec).unwrap();
+        containerd.stop_pod(&pod).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latencies_of_a_container_runtime_are_those_of_bpftrace() {
+    /// Fewer calls of a syscall have no percentiles.
+    const ENOUGH: usize = 200;
+    let name = unique_name();
+    let (observer, _events) = observe(&name, None);
+    let bpftrace = Bpftrace::measure(&name);
+    std::thread::scope(|scope| scope.spawn(|| run_pods(&name)).join()).expect("pods run");
+    let recorded = bpftrace.end();
+    let snapshot = observer.snapshot().unwrap();
+    let (mut syscalls, mut percentiles) = (0, 0);
+    for (process, syscall) in snapshot.calls.keys() {
+        let ours = ours(&snapshot, process, syscall);
+        let theirs = recorded.buckets(syscall);
+        if ours.len() < ENOUGH {
+            continue;
+        }
+        assert_eq!(ours.len(), theirs.len(), "each saw every {syscall}");
+        let compared = assert_alike(syscall, &ours, &theirs, SHORTEST);
+        eprintln!("{syscall}: {} calls, {compared} percentiles", ours.len());
+        syscalls += usize::from(compared > 0);
+        percentiles += compared;
+    }
+    assert!(
+        syscalls >= 3 && percentiles >= 100,
+        "{syscalls} syscalls, {percentiles} percentiles"
+    );
 }
