@@ -13,7 +13,7 @@ use crate::args::{
     QuickCommand, RateLimitArgs, ReorderArgs,
 };
 use crate::error::CliError;
-use crate::name;
+use crate::name::{self, FaultRef};
 
 /// What a quick form describes: one fault, or one for each of two ends.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,13 +41,13 @@ fn both_ends(
     ends: [&EndForm; 2],
     now: SystemTime,
 ) -> Result<[Manifest; 2], CliError> {
-    let name = args
-        .name
-        .clone()
-        .unwrap_or_else(|| name::generate(action, &ends[0].target));
+    let both = metadata(args, action, &ends[0].target)?;
     let one = |end: &EndForm, other: &EndForm, suffix| -> Result<Manifest, CliError> {
-        let name = format!("{name}-{suffix}");
-        let mut fault = described(args, action.clone(), *end.target.clone(), name, now)?;
+        let metadata = Metadata {
+            name: format!("{}-{suffix}", both.name),
+            ..both.clone()
+        };
+        let mut fault = described(args, action.clone(), *end.target.clone(), metadata, now)?;
         fault.spec.peers = vec![*other.peer.clone()];
         Ok(fault)
     };
@@ -174,18 +174,28 @@ fn packets(args: &FaultArgs) -> Option<Packets> {
 
 fn manifest(args: &FaultArgs, action: Action, now: SystemTime) -> Result<Manifest, CliError> {
     let target = target(args)?;
-    let name = args
-        .name
-        .clone()
-        .unwrap_or_else(|| name::generate(&action, &target));
-    described(args, action, target, name, now)
+    let metadata = metadata(args, &action, &target)?;
+    described(args, action, target, metadata, now)
+}
+
+/// What the fault is called, as given or made up.
+fn metadata(args: &FaultArgs, action: &Action, target: &Target) -> Result<Metadata, CliError> {
+    let namespace = args.namespace.as_deref();
+    let FaultRef { namespace, name } = match &args.name {
+        Some(name) => FaultRef::parse(name, namespace)?,
+        None => FaultRef {
+            namespace: namespace.unwrap_or_default().to_owned(),
+            name: name::generate(action, target),
+        },
+    };
+    Ok(Metadata { name, namespace })
 }
 
 fn described(
     args: &FaultArgs,
     action: Action,
     target: Target,
-    name: String,
+    metadata: Metadata,
     now: SystemTime,
 ) -> Result<Manifest, CliError> {
     let starts_at = match args.starts_in {
@@ -195,10 +205,7 @@ fn described(
     Ok(Manifest {
         api_version: API_VERSION.to_owned(),
         kind: KIND.to_owned(),
-        metadata: Metadata {
-            name,
-            namespace: args.namespace.clone().unwrap_or_default(),
-        },
+        metadata,
         spec: FaultSpec {
             duration: Some(args.duration),
             starts_at,

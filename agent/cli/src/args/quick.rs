@@ -210,7 +210,7 @@ pub(crate) struct FaultArgs {
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     pub(crate) duration: Duration,
     /// The fault's name. Default: made from the action and the target.
-    #[arg(long)]
+    #[arg(long, value_name = "[NAMESPACE/]NAME")]
     pub(crate) name: Option<String>,
     /// The fault's own namespace. Default: none.
     #[arg(short, long)]

@@ -227,6 +227,44 @@ fn what_all_faults_have_says_the_same_as_a_manifest() {
 }
 
 #[test]
+fn a_name_may_have_its_namespace_before_it() {
+    let line = |name: &[&'static str]| {
+        let rest = [
+            "sabot",
+            "drop",
+            "5",
+            "--target",
+            "netns:lab",
+            "--for",
+            "1m",
+            "--name",
+        ];
+        parse(&[&rest, name].concat())
+    };
+    for name in [
+        &["shop/cut"][..],
+        &["cut", "-n", "shop"],
+        &["shop/cut", "-n", "shop"],
+    ] {
+        let metadata = line(name).expect("a fault").metadata;
+        assert_eq!((&*metadata.namespace, &*metadata.name), ("shop", "cut"));
+    }
+    for (wrong, said) in [
+        (
+            &["shop/cut", "-n", "other"][..],
+            "`shop/cut` is not in the namespace other",
+        ),
+        (
+            &["shop/"],
+            "`shop/` is not a fault's name: NAME or NAMESPACE/NAME",
+        ),
+    ] {
+        let error = line(wrong).expect_err("it can't be meant").to_string();
+        assert!(error.starts_with(said), "{error}");
+    }
+}
+
+#[test]
 fn two_ends_are_two_faults_each_with_the_other_as_its_peer() {
     let line =
         "sabot partition --between pods:shop/app=a --and pod:db/b-0 --for 20s --name cut -n shop --port 5432";
