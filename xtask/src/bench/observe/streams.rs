@@ -1,6 +1,7 @@
 //! What observing TCP, drops and DNS costs a stream.
 
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -13,16 +14,18 @@ use crate::bench::report::{Figure, Report, Statistic};
 use crate::interrupt;
 use crate::ui::Step;
 
+/// Between two streams.
+const REST: Duration = Duration::from_millis(300);
+
 /// Each round: without, with, and without again, so that a machine that gets slower speaks for neither.
 pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     let step = Step::start("streams with and without the daemon");
-    let rounds = plan.repetitions(15, 1);
-    let seconds = if plan.quick { 1 } else { 2 };
+    let rounds = plan.repetitions(45, 1);
     let scene = Scene::new(2)?;
     let [from, to] = [scene.lab.pod(0), scene.lab.pod(1)];
     let run = || {
-        thread::sleep(SETTLED);
-        iperf::stream(from, to, seconds)
+        thread::sleep(REST);
+        iperf::stream(from, to, 1)
     };
     let (mut none, mut observed) = (Samples::default(), Samples::default());
     let (mut ratios, mut control) = (Samples::default(), Samples::default());
@@ -34,6 +37,7 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
         let before = run()?;
         let with = {
             let _daemon = scene.daemon(plan)?;
+            thread::sleep(SETTLED);
             run()?
         };
         let after = run()?;
