@@ -17,6 +17,7 @@ pub mod leaks;
 pub mod metrics;
 pub mod netns;
 pub mod prediction;
+pub mod programs;
 pub mod prometheus;
 mod qdisc;
 pub mod rig;

@@ -1,18 +1,18 @@
 //! Socket-level load balancing, as Cilium does it: a program at a cgroup's `connect` puts a backend in the place of the
 //! Service, so that no packet ever carries the Service's address.
 
-use std::ffi::c_long;
 use std::fs;
 use std::io;
-use std::mem;
 use std::net::SocketAddrV4;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
+use sabot_testkit::programs::{self, instruction};
 
+const PLACE: bpf_attach_type = bpf_attach_type::BPF_CGROUP_INET4_CONNECT;
 // Of `struct bpf_sock_addr`.
 const USER_IP4: i16 = 4;
 const USER_PORT: i16 = 24;
@@ -42,20 +42,12 @@ impl Balancer {
 
     /// Replaces all Services by these, each with its backends.
     pub(crate) fn replace(&mut self, services: &[(SocketAddrV4, Vec<SocketAddrV4>)]) -> io::Result<()> {
-        let program = load(&program(services))?;
+        let kind = bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR;
+        let program = programs::load(kind, PLACE, &program(services))?;
         let folder = fs::File::open(&self.folder)?;
         // A cgroup has one program of a kind.
         self.link = None;
-        // SAFETY: an all-zero attribute is valid; only integers are set.
-        let attr = unsafe {
-            let mut attr: bpf_attr = mem::zeroed();
-            let create = &mut attr.link_create;
-            create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
-            create.__bindgen_anon_2.target_fd = folder.as_raw_fd() as u32;
-            create.attach_type = bpf_attach_type::BPF_CGROUP_INET4_CONNECT as u32;
-            attr
-        };
-        self.link = Some(bpf(bpf_cmd::BPF_LINK_CREATE, &attr)?);
+        self.link = Some(programs::attach(program, PLACE, folder.as_raw_fd() as u32)?);
         Ok(())
     }
 }
@@ -128,44 +120,4 @@ fn program(services: &[(SocketAddrV4, Vec<SocketAddrV4>)]) -> Vec<u64> {
 fn ends(end: SocketAddrV4) -> (i32, i32) {
     let address = i32::from_ne_bytes(end.ip().octets());
     (address, i32::from(end.port().to_be()))
-}
-
-/// In the byte order of a little-endian machine.
-fn instruction(code: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
-    let registers = u64::from(to | from << 4);
-    u64::from(code) | registers << 8 | u64::from(offset as u16) << 16 | u64::from(value as u32) << 32
-}
-
-fn load(code: &[u64]) -> io::Result<OwnedFd> {
-    let license = c"Dual MIT/GPL";
-    // SAFETY: an all-zero attribute is valid; the fields set below point at data that outlives the call.
-    let attr = unsafe {
-        let mut attr: bpf_attr = mem::zeroed();
-        let load = &mut attr.__bindgen_anon_3;
-        load.prog_type = bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32;
-        load.expected_attach_type = bpf_attach_type::BPF_CGROUP_INET4_CONNECT as u32;
-        load.insns = code.as_ptr() as u64;
-        load.insn_cnt = code.len() as u32;
-        load.license = license.as_ptr() as u64;
-        attr
-    };
-    bpf(bpf_cmd::BPF_PROG_LOAD, &attr)
-}
-
-/// A call that makes a descriptor.
-fn bpf(command: bpf_cmd, attr: &bpf_attr) -> io::Result<OwnedFd> {
-    // SAFETY: the attribute is as large as is said, and what it points at lives as long as its caller's borrow.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as c_long,
-            std::ptr::from_ref(attr),
-            size_of::<bpf_attr>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made it, for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
 }

@@ -3,22 +3,22 @@
 //!
 //! The program is eleven instructions long, and written down as such.
 
-use std::ffi::c_long;
 use std::io;
-use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
 use nix::net::if_::if_nametoindex;
 use sabot_testkit::LabPod;
+use sabot_testkit::programs::{self, instruction};
 
 use super::LIMIT;
 use crate::bench::rules;
 
 /// How reports name it.
 pub(super) const NAME: &str = "EDT + fq";
+const PLACE: bpf_attach_type = bpf_attach_type::BPF_TCX_EGRESS;
 /// Of `tstamp` in `struct __sk_buff`, in bytes.
 const TSTAMP: i16 = 152;
 /// The number of `bpf_ktime_get_ns`, which tells the time that fq goes by.
@@ -66,16 +66,6 @@ fn remove_fq(pod: &LabPod) {
     }
 }
 
-/// One instruction as the kernel reads it.
-#[cfg(target_endian = "little")]
-const fn instruction(code: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
-    code as u64
-        | (to as u64) << 8
-        | (from as u64) << 12
-        | (offset as u16 as u64) << 16
-        | (value as u32 as u64) << 32
-}
-
 /// `tstamp = max(tstamp, now) + delay`: what TCP itself paces is delayed from then on.
 fn program(delay: Duration) -> [u64; 11] {
     let delay = delay.as_nanos() as u64;
@@ -99,52 +89,25 @@ fn program(delay: Duration) -> [u64; 11] {
     ]
 }
 
-/// Loads a classifier.
-fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
-    let license = c"Dual MIT/GPL";
-    // SAFETY: an all-zero attribute is valid; the fields set below point at data that outlives the call.
-    let attr = unsafe {
-        let mut attr: bpf_attr = mem::zeroed();
-        let load = &mut attr.__bindgen_anon_3;
-        load.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
-        load.insns = instructions.as_ptr() as u64;
-        load.insn_cnt = instructions.len() as u32;
-        load.license = license.as_ptr() as u64;
-        attr
-    };
-    bpf(bpf_cmd::BPF_PROG_LOAD, &attr)
+fn load(code: &[u64]) -> io::Result<OwnedFd> {
+    programs::load(bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, PLACE, code)
 }
 
-/// Attaches it to the pod's way out; the link ends with its descriptor.
+/// Attaches it to the pod's way out.
 fn attach(pod: &LabPod, program: &OwnedFd) -> Result<OwnedFd> {
     pod.netns().run(|| {
-        let ifindex = if_nametoindex("eth0").context("the pod has no eth0")?;
-        // SAFETY: an all-zero attribute is valid; only integers are set.
-        let attr = unsafe {
-            let mut attr: bpf_attr = mem::zeroed();
-            let create = &mut attr.link_create;
-            create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
-            create.__bindgen_anon_2.target_ifindex = ifindex;
-            create.attach_type = bpf_attach_type::BPF_TCX_EGRESS as u32;
-            attr
-        };
-        bpf(bpf_cmd::BPF_LINK_CREATE, &attr).context("the program of departure times can't be attached")
+        let device = if_nametoindex("eth0").context("the pod has no eth0")?;
+        programs::attach(program, PLACE, device).context("the program of departure times can't be attached")
     })
-}
-
-/// A command that makes something, and its descriptor.
-fn bpf(command: bpf_cmd, attr: &bpf_attr) -> io::Result<OwnedFd> {
-    // SAFETY: the attribute is initialised and its size is its own; the kernel only reads it for these commands.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command as c_long, attr, size_of::<bpf_attr>()) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just given us this descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as RawFd) })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::c_long;
+    use std::mem;
+    use std::os::fd::AsRawFd;
+
+    use aya_obj::generated::{bpf_attr, bpf_cmd};
     use nix::time::{ClockId, clock_gettime};
 
     use super::*;
