@@ -8,10 +8,9 @@ use sabot_testkit::exec::ExecPod;
 use sabot_testkit::wait::wait_until;
 use serde_json::Value;
 
-use crate::scene::{PATIENCE, Scene, code, column, sabotd, stderr, stdout};
+use crate::scene::{LOOK, PATIENCE, Scene, code, column, sabotd, stderr, stdout};
 
 const ENDS: &str = "--target pods:shop/app=a --peer pods:shop/app=b --for 60s";
-const LOOK: Duration = Duration::from_millis(20);
 
 #[test]
 fn a_fault_is_applied_shown_and_deleted_on_all_nodes() {

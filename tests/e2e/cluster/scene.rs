@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
 const PODS: [&str; 2] = ["a", "b"];
 const NAMESPACE: &str = "sabot";
 
@@ -51,10 +52,7 @@ impl Node {
             name: name.to_owned(),
         };
         let knows = || node.targets() == PODS.len();
-        assert!(
-            wait_until(PATIENCE, Duration::from_millis(20), knows),
-            "{name} doesn't find its pods"
-        );
+        assert!(wait_until(PATIENCE, LOOK, knows), "{name} doesn't find its pods");
         node
     }
 
