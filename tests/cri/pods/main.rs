@@ -6,5 +6,6 @@ mod lifecycle;
 mod node;
 mod observation;
 mod partition;
+mod reactions;
 mod runtime;
 mod selection;

@@ -39,7 +39,14 @@ impl Node {
 
     /// With more flags for the daemon.
     pub(crate) fn with(flags: &[&str]) -> Self {
-        let containerd = Containerd::start(&env::temp_dir()).expect("containerd starts");
+        Self::on(
+            Containerd::start(&env::temp_dir()).expect("containerd starts"),
+            flags,
+        )
+    }
+
+    /// Where a runtime and its pods are older than the daemon.
+    pub(crate) fn on(containerd: Containerd, flags: &[&str]) -> Self {
         let netns = NetnsRef::open(containerd.node_netns()).expect("the node has a namespace");
         let options = DaemonOptions::built().expect("the daemon is built");
         let options = options.runtime(&containerd.socket()).netns(&netns).flags(flags);

@@ -10,7 +10,7 @@ use sabot_proto::runtime::v1::{
     ContainerConfig, ContainerMetadata, ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest,
     ImageSpec, LinuxContainerConfig, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption,
     PodSandboxConfig, PodSandboxStatusRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
-    StartContainerRequest, StopPodSandboxRequest,
+    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
 };
 use tonic::{Code, Status};
 
@@ -36,6 +36,18 @@ impl Containerd {
     pub fn stop_pod(&self, pod: &Pod) -> Result<()> {
         self.remove_sandbox(&pod.sandbox)
             .with_context(|| format!("stopping the pod {}/{}", pod.spec.namespace, pod.spec.name))
+    }
+
+    /// Ends a pod's container at once, as a kubelet does when its liveness probe fails; the sandbox stays.
+    pub fn stop_container(&self, pod: &Pod) -> Result<()> {
+        let stop = StopContainerRequest {
+            container_id: pod.container.clone(),
+            timeout: 0,
+        };
+        let stop = |mut cri: Cri| async move { cri.stop_container(stop).await };
+        self.client
+            .call_within(TEARDOWN_TIMEOUT, "StopContainer", stop)
+            .map(drop)
     }
 
     /// Gives the same pod a new sandbox, as a kubelet does after the old one died: new addresses, new namespaces.
