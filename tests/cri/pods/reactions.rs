@@ -2,6 +2,8 @@
 
 use std::env;
 use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
+use std::time::Duration;
 
 use sabot_testkit::cri::{Containerd, PodSpec};
 use sabot_testkit::wait::wait_until;
@@ -9,6 +11,8 @@ use serde_json::Value;
 
 use crate::node::{LOOK, Node, PATIENCE, is_injected};
 
+/// Within this time the daemon knows the containers that there are.
+const LISTED: Duration = Duration::from_secs(4);
 /// Connections of the pod on the node's network.
 const CONNECTIONS: usize = 7;
 
@@ -34,6 +38,8 @@ fn the_end_of_a_container_that_is_older_than_the_daemon_is_its_pods() {
     node.wait_status("cut", "its target", is_injected);
     let is_recorded = || !moments(&node, "cut").is_empty();
     assert!(wait_until(PATIENCE, LOOK, is_recorded));
+    // Containers are asked for once a second, which nothing outside shows.
+    thread::sleep(LISTED);
     node.containerd.stop_container(&pod).expect("it ends");
     let reacted = || {
         let moments = moments(&node, "cut");
@@ -66,7 +72,7 @@ fn connections_of_a_pod_on_the_nodes_network_are_its_own() {
     };
     assert!(wait_until(PATIENCE, LOOK, is_known), "it has no counters");
     let before = opened();
-    let answering = std::thread::spawn(move || {
+    let answering = thread::spawn(move || {
         for _ in 0..CONNECTIONS {
             drop(listener.accept().expect("a connection"));
         }

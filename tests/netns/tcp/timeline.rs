@@ -14,8 +14,8 @@ const INTERVAL: Duration = Duration::from_millis(5);
 /// Every owner is looked at each five seconds, so that two looks lie in this.
 const BEFORE: Duration = Duration::from_secs(11);
 const LATENCY: Duration = Duration::from_millis(40);
-/// A recovery takes three seconds of traffic, and TCP some to notice.
-const RECOVERY: Duration = Duration::from_secs(40);
+/// A recovery takes three seconds of traffic, and is waited for no longer than a minute.
+const RECOVERY: Duration = Duration::from_secs(60);
 
 /// A namespace is looked at from the moment on that a fault names it.
 fn known(rig: &Rig, pod: &LabPod) {
