@@ -213,8 +213,8 @@ fn runtime_sources(features: &Features, state: &RuntimeState) -> Vec<v1::Runtime
                 || "not wanted (--cri-calls, --runtime-endpoint)".to_owned(),
                 |feature| feature.detail.clone(),
             ),
-            blind_spots: "what happens although nobody asks for it, as the end of a container; names of calls on a connection \
-                          older than the daemon, until they are sent in full; io_uring and 32-bit clients"
+            blind_spots: "what happens although nobody asks for it, as the end of a container; names of some calls on a \
+                          connection older than the daemon, until the client connects anew; io_uring and 32-bit clients"
                 .to_owned(),
         },
         v1::RuntimeSource {

@@ -11,8 +11,8 @@ use crate::observe::identity::{self, Identities, containers::Containers};
 use crate::targets::{RuntimeEndpoint, TargetsHandle, Told};
 
 const FOUND: &str = "the container runtime's calls are read where clients send and receive (tracepoints sock_send_length and \
-    sock_recv_length); on a connection older than the daemon a call whose name isn't sent in full is `unknown`; io_uring \
-    isn't seen";
+    sock_recv_length); on a connection older than the daemon a call whose name isn't sent in full is known by its \
+    messages, or by an earlier one's, or else it is `unknown`; io_uring isn't seen";
 
 /// Begins to observe unless told not to, and says how that went; a machine that can't do it does without.
 pub(super) fn start(

@@ -183,6 +183,24 @@ fn the_pod_is_bounded() {
     }
 }
 
+/// The daemon lists and watches, and never asks for one thing by its name.
+#[test]
+fn the_daemons_role_has_no_verb_that_it_does_without() {
+    let all = rendered(&everything());
+    let roles = of_kind(&all, "ClusterRole");
+    let role = roles
+        .iter()
+        .find(|role| role["metadata"]["name"] == "sabot-daemon");
+    let rules = role.expect("the daemon has a role")["rules"].as_array();
+    let verbs: BTreeSet<_> = rules
+        .expect("a list")
+        .iter()
+        .flat_map(|rule| rule["verbs"].as_array().expect("a list"))
+        .map(|verb| verb.as_str().expect("a name"))
+        .collect();
+    assert_eq!(verbs, BTreeSet::from(["create", "list", "patch", "watch"]));
+}
+
 /// What the roles allow, and that nothing is a wildcard or a secret.
 #[test]
 fn roles_are_narrow_and_bindings_lead_to_them() {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::hpack::{Decoder, Field};
 use super::http2::{CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Heard, RST_STREAM, Reader};
 use super::message::Message;
-use super::operations::{Method, UNKNOWN, by_shape};
+use super::names::{Names, Unseen};
+use super::operations::{Method, UNKNOWN};
+use super::shape::by_shape;
 use super::status::{CANCELLED, DISCONNECTED, LOST, RESET, UNREAD, outcome};
 
 /// Bytes of a request and of an answer that are kept: enough for the names and ids at their beginning.
@@ -78,6 +80,7 @@ pub(super) struct Connection {
     answers: Direction,
     calls: BTreeMap<u32, Call>,
     remembered: VecDeque<u32>,
+    names: Names,
     /// When something was last heard.
     pub(super) heard: u64,
     /// Who was last heard at the client's end.
@@ -113,6 +116,8 @@ struct Request {
     client: Sender,
     /// `None`: its path isn't known.
     method: Option<Method>,
+    /// What its path may be then.
+    unseen: Option<Unseen>,
     message: Vec<u8>,
     is_whole: bool,
 }
@@ -150,6 +155,7 @@ impl Connection {
             answers: Direction::new(),
             calls: BTreeMap::new(),
             remembered: VecDeque::new(),
+            names: Names::default(),
             heard: 0,
             client: Sender::default(),
         }
@@ -225,7 +231,7 @@ impl Connection {
             .filter_map(|request| match request.method {
                 Some(Method::Operation(operation)) => Some(operation),
                 Some(Method::Foreign) => None,
-                None => Some(UNKNOWN),
+                None => Some(self.names.get(request.unseen.as_ref()).unwrap_or(UNKNOWN)),
             })
     }
 
@@ -317,10 +323,12 @@ impl Connection {
             return;
         };
         if call.request.is_none() {
+            let method = method(fields);
             call.request = Some(Request {
                 start: said.time,
                 client: said.sender.clone(),
-                method: method(fields),
+                method,
+                unseen: method.is_none().then(|| Unseen::of(fields)).flatten(),
                 message: Vec::new(),
                 is_whole: block.ends_stream,
             });
@@ -441,15 +449,17 @@ impl Connection {
         if self.remembered.len() > REMEMBERED {
             self.remembered.pop_front();
         }
-        let method = request.as_ref().and_then(|request| request.method);
-        let by_shape = || {
-            let message = Message::of_grpc(&request.as_ref()?.message)?;
-            by_shape(message)
-        };
-        let operation = match method {
+        let operation = match request.as_ref().and_then(|request| request.method) {
             Some(Method::Operation(operation)) => operation,
             Some(Method::Foreign) => return,
-            None => by_shape().unwrap_or(UNKNOWN),
+            None => {
+                let asked = request
+                    .as_ref()
+                    .and_then(|request| Message::of_grpc(&request.message));
+                let unseen = request.as_ref().and_then(|request| request.unseen.as_ref());
+                let shape = by_shape(asked, Message::of_grpc(&answer));
+                self.names.settle(unseen, shape).unwrap_or(UNKNOWN)
+            }
         };
         let start = request.as_ref().map(|request| request.start);
         let (client, request) = match request {

@@ -16,6 +16,8 @@ pub(super) use self::statics::{STATIC, STATIC_ENTRIES};
 
 /// Bytes of entries that are kept at most; the two sides seldom keep more than 4 KiB.
 const TABLE_BYTES: usize = 64 * 1024;
+/// Between the places of entries before and after some were missed.
+const GAP: i64 = 1 << 40;
 /// What an entry costs beside its text.
 const ENTRY_OVERHEAD: usize = 32;
 /// The longest text of one name or value.
@@ -26,6 +28,9 @@ const MAX_TEXT: usize = 64 * 1024;
 pub(super) struct Field {
     pub(super) name: Option<Arc<[u8]>>,
     pub(super) value: Option<Arc<[u8]>>,
+    /// Of a field that isn't known: which of all entries ever added it is, counted from the first one that was seen. On one
+    /// connection the same place is the same field.
+    pub(super) place: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +50,8 @@ pub(super) struct Decoder {
     /// The newest one first.
     entries: VecDeque<Field>,
     bytes: usize,
+    /// The place of the next entry.
+    next: i64,
     /// There may be entries behind those that are known.
     is_partial: bool,
     huffman: HuffmanDecoder,
@@ -56,6 +63,7 @@ impl Decoder {
         Self {
             entries: VecDeque::new(),
             bytes: 0,
+            next: 0,
             is_partial: true,
             huffman: HuffmanDecoder::new(),
         }
@@ -71,6 +79,7 @@ impl Decoder {
     pub(super) fn forget(&mut self) {
         self.entries.clear();
         self.bytes = 0;
+        self.next = self.next.saturating_add(GAP);
         self.is_partial = true;
     }
 
@@ -108,7 +117,11 @@ impl Decoder {
             self.entry(place)?.name
         };
         let value = Some(self.text(rest)?);
-        Ok(Field { name, value })
+        Ok(Field {
+            name,
+            value,
+            place: None,
+        })
     }
 
     fn text(&mut self, rest: &mut &[u8]) -> Result<Arc<[u8]>, HpackError> {
@@ -132,18 +145,23 @@ impl Decoder {
             return Ok(Field {
                 name: Some(name.as_bytes().into()),
                 value: Some(value.as_bytes().into()),
+                place: None,
             });
         }
         let index = place.checked_sub(STATIC_ENTRIES + 1).ok_or(HpackError::NoEntry)?;
         match self.entries.get(index) {
             Some(field) => Ok(field.clone()),
-            None if self.is_partial => Ok(Field::default()),
+            None if self.is_partial => Ok(Field {
+                place: i64::try_from(index).ok().map(|index| self.next - 1 - index),
+                ..Field::default()
+            }),
             None => Err(HpackError::NoEntry),
         }
     }
 
     fn insert(&mut self, field: Field) {
         self.bytes += field.size();
+        self.next = self.next.saturating_add(1);
         self.entries.push_front(field);
         while self.bytes > TABLE_BYTES
             && let Some(oldest) = self.entries.pop_back()

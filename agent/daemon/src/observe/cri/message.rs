@@ -51,6 +51,15 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// The first of several: of a list whose end may be missing, it is whole more often than the last.
+    pub(super) fn first_message(self, number: u64) -> Option<Self> {
+        let (_, value) = self.fields().find(|&(found, _)| found == number)?;
+        match value {
+            Value::Bytes(bytes) => Some(Self(bytes)),
+            Value::Number(_) | Value::Other => None,
+        }
+    }
+
     /// A text that isn't empty.
     pub(super) fn text(self, number: u64) -> Option<&'a str> {
         let Self(bytes) = self.message(number)?;

@@ -2,8 +2,9 @@
 //!
 //! They are read from what is sent over connections to the runtime's socket, whoever made those and whenever: gRPC is
 //! protobuf in HTTP/2. A connection abbreviates what it has said before, so that of one that is older than the observer some
-//! names stay open until they are spelt out anew; a call is then known by the shape of its request, where only one has that
-//! shape, or it is counted as `unknown`. The daemon's own calls are left out.
+//! names stay open until they are spelt out anew; a call is then known by the shape of its messages, where only one has that
+//! shape, or by an abbreviation that such a call had before, or it is counted as `unknown`. The daemon's own calls are left
+//! out.
 
 mod book;
 mod connection;
@@ -13,8 +14,10 @@ pub mod fuzzing;
 mod hpack;
 mod http2;
 mod message;
+mod names;
 mod operations;
 mod places;
+mod shape;
 mod status;
 mod table;
 #[cfg(test)]

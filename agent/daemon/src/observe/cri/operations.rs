@@ -89,39 +89,6 @@ pub(super) fn is_poll(operation: &str) -> bool {
         || ["GetContainerEvents", "ImageFsInfo", "RuntimeConfig", "Version"].contains(&operation)
 }
 
-/// The operation that a request must be by its shape alone, where no other call's request could have it.
-pub(super) fn by_shape(request: Message<'_>) -> Option<&'static str> {
-    if request.message(1).is_some_and(is_sandbox_config) {
-        return Some("RunPodSandbox");
-    }
-    if request.message(1).is_some_and(is_image) && request.message(3).is_some_and(is_sandbox_config) {
-        return Some("PullImage");
-    }
-    request.text(1)?;
-    if request.message(2).is_some_and(is_container_config) {
-        return Some("CreateContainer");
-    }
-    // Where others have a flag, which is 0 or 1, there are seconds.
-    if request.number(2)? > 1 && request.fields().all(|(number, _)| number <= 2) {
-        return Some("StopContainer");
-    }
-    None
-}
-
-fn is_sandbox_config(message: Message<'_>) -> bool {
-    let is_metadata = |metadata: Message<'_>| [1, 2, 3].iter().all(|&field| metadata.text(field).is_some());
-    message.message(1).is_some_and(is_metadata)
-}
-
-fn is_container_config(message: Message<'_>) -> bool {
-    let is_metadata = |metadata: Message<'_>| metadata.text(1).is_some();
-    message.message(1).is_some_and(is_metadata) && message.message(2).is_some_and(is_image)
-}
-
-fn is_image(message: Message<'_>) -> bool {
-    message.text(1).is_some()
-}
-
 /// What a call is about, as far as its messages say; empty where they don't.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Subject {
@@ -197,47 +164,10 @@ fn pod(config: Message<'_>) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use sabot_proto::runtime::v1::{
-        ContainerConfig, ContainerMetadata, ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest,
-        ImageSpec, ListContainersRequest, ListPodSandboxRequest, PodSandboxConfig, PodSandboxFilter,
-        PodSandboxMetadata, PodSandboxState, PodSandboxStateValue, PodSandboxStatusRequest,
-        RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopContainerRequest,
-        VersionRequest,
-    };
+    use sabot_proto::runtime::v1::StartContainerRequest;
 
-    use super::super::testing::encoded;
+    use super::super::testing::{ID, create, encoded};
     use super::*;
-
-    const ID: &str = "5f2c8e0b7a6d4c3b2a190f8e7d6c5b4a39281706f5e4d3c2b1a0f9e8d7c6b5a4";
-
-    fn config() -> Option<PodSandboxConfig> {
-        Some(PodSandboxConfig {
-            metadata: Some(PodSandboxMetadata {
-                name: "web".into(),
-                uid: "u-1".into(),
-                namespace: "team-a".into(),
-                attempt: 0,
-            }),
-            ..PodSandboxConfig::default()
-        })
-    }
-
-    fn create() -> CreateContainerRequest {
-        CreateContainerRequest {
-            pod_sandbox_id: ID.into(),
-            config: Some(ContainerConfig {
-                metadata: Some(ContainerMetadata {
-                    name: "main".into(),
-                    attempt: 0,
-                }),
-                image: Some(ImageSpec {
-                    image: "busybox:1".into(),
-                }),
-                ..ContainerConfig::default()
-            }),
-            sandbox_config: config(),
-        }
-    }
 
     #[test]
     fn paths_are_calls_of_any_version_or_foreign() {
@@ -269,77 +199,6 @@ mod tests {
         for call in ["RunPodSandbox", "StopContainer", "PullImage", "ExecSync", UNKNOWN] {
             assert!(!is_poll(call), "{call}");
         }
-    }
-
-    fn shape(message: &impl prost::Message) -> Option<&'static str> {
-        by_shape(Message(&encoded(message)))
-    }
-
-    #[test]
-    fn shapes_that_are_unique_name_the_call() {
-        let run = RunPodSandboxRequest {
-            config: config(),
-            runtime_handler: String::new(),
-        };
-        assert_eq!(shape(&run), Some("RunPodSandbox"));
-        assert_eq!(shape(&create()), Some("CreateContainer"));
-        let stop = |timeout| StopContainerRequest {
-            container_id: ID.into(),
-            timeout,
-        };
-        assert_eq!(shape(&stop(30)), Some("StopContainer"));
-        assert_eq!(shape(&stop(1)), None, "it may be a status, with details");
-        // PullImage is of a service that isn't in our file: an image, and the sandbox's configuration.
-        let image = encoded(&RunPodSandboxRequest {
-            config: config(),
-            runtime_handler: String::new(),
-        });
-        let mut pull = vec![0x0a, 11, 0x0a, 9];
-        pull.extend(b"busybox:1");
-        assert_eq!(by_shape(Message(&pull)), None);
-        pull.push(0x1a);
-        pull.extend(&image[1..]);
-        assert_eq!(by_shape(Message(&pull)), Some("PullImage"));
-        let subject = Subject::of("PullImage", Some(Message(&pull)), None);
-        assert_eq!(
-            (subject.image.as_str(), subject.pod),
-            ("busybox:1", Some(("team-a".to_owned(), "web".to_owned())))
-        );
-    }
-
-    #[test]
-    fn shapes_that_several_calls_share_name_none() {
-        let id = || ID.to_owned();
-        assert_eq!(shape(&StartContainerRequest { container_id: id() }), None);
-        assert_eq!(shape(&RemovePodSandboxRequest { pod_sandbox_id: id() }), None);
-        assert_eq!(shape(&VersionRequest { version: "v1".into() }), None);
-        assert_eq!(shape(&ListContainersRequest::default()), None);
-        let status = ContainerStatusRequest {
-            container_id: id(),
-            verbose: true,
-        };
-        assert_eq!(shape(&status), None);
-        let status = PodSandboxStatusRequest {
-            pod_sandbox_id: id(),
-            verbose: true,
-        };
-        assert_eq!(shape(&status), None);
-        let exec = ExecSyncRequest {
-            container_id: id(),
-            cmd: vec!["ls".into()],
-            timeout: 10,
-        };
-        assert_eq!(shape(&exec), None);
-        let list = ListPodSandboxRequest {
-            filter: Some(PodSandboxFilter {
-                id: id(),
-                state: Some(PodSandboxStateValue {
-                    state: PodSandboxState::SandboxNotready.into(),
-                }),
-                label_selector: [("a".to_owned(), "b".to_owned())].into(),
-            }),
-        };
-        assert_eq!(shape(&list), None);
     }
 
     #[test]

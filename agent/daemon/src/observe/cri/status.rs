@@ -86,14 +86,8 @@ fn percent_decoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::field;
     use super::*;
-
-    fn field(name: &str, value: &str) -> Field {
-        Field {
-            name: Some(name.as_bytes().into()),
-            value: Some(value.as_bytes().into()),
-        }
-    }
 
     #[test]
     fn a_status_is_named() {

@@ -3,8 +3,15 @@
 use std::collections::VecDeque;
 
 use loona_hpack::encoder::encode_integer;
+use sabot_proto::runtime::v1::{
+    ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, PodSandboxConfig,
+    PodSandboxMetadata,
+};
 
-use super::hpack::{STATIC, STATIC_ENTRIES};
+use super::hpack::{Field, STATIC, STATIC_ENTRIES};
+
+/// As runtimes make them.
+pub(super) const ID: &str = "5f2c8e0b7a6d4c3b2a190f8e7d6c5b4a39281706f5e4d3c2b1a0f9e8d7c6b5a4";
 
 /// Encodes headers as Go's gRPC does: everything that is sent goes into the table, and is a number when it's sent again.
 #[derive(Default)]
@@ -53,4 +60,54 @@ fn append(block: &mut Vec<u8>, pattern: u8, prefix: u8, value: usize) {
 /// A message as it is on the wire.
 pub(super) fn encoded(message: &impl prost::Message) -> Vec<u8> {
     message.encode_to_vec()
+}
+
+pub(super) fn field(name: &str, value: &str) -> Field {
+    Field {
+        name: Some(name.as_bytes().into()),
+        value: Some(value.as_bytes().into()),
+        place: None,
+    }
+}
+
+/// A field that was sent before anyone listened.
+pub(super) fn unseen(place: i64) -> Field {
+    Field {
+        place: Some(place),
+        ..Field::default()
+    }
+}
+
+/// What the pod `team-a/web` is called.
+pub(super) fn pod() -> PodSandboxMetadata {
+    PodSandboxMetadata {
+        name: "web".into(),
+        uid: "u-1".into(),
+        namespace: "team-a".into(),
+        attempt: 0,
+    }
+}
+
+pub(super) fn sandbox() -> Option<PodSandboxConfig> {
+    Some(PodSandboxConfig {
+        metadata: Some(pod()),
+        ..PodSandboxConfig::default()
+    })
+}
+
+pub(super) fn create() -> CreateContainerRequest {
+    CreateContainerRequest {
+        pod_sandbox_id: ID.into(),
+        config: Some(ContainerConfig {
+            metadata: Some(ContainerMetadata {
+                name: "main".into(),
+                attempt: 0,
+            }),
+            image: Some(ImageSpec {
+                image: "busybox:1".into(),
+            }),
+            ..ContainerConfig::default()
+        }),
+        sandbox_config: sandbox(),
+    }
 }

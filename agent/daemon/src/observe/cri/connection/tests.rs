@@ -1,10 +1,10 @@
 use proptest::prelude::*;
 use sabot_proto::runtime::v1::{
-    PodSandboxConfig, PodSandboxMetadata, RunPodSandboxRequest, RunPodSandboxResponse, StartContainerRequest,
+    ListPodSandboxResponse, PodSandbox, RunPodSandboxRequest, RunPodSandboxResponse, StartContainerRequest,
 };
 
 use super::super::http2::PREFACE;
-use super::super::testing::{Encoder, encoded};
+use super::super::testing::{Encoder, encoded, pod, sandbox};
 use super::*;
 
 const RUN: &str = "/runtime.v1.RuntimeService/RunPodSandbox";
@@ -125,15 +125,7 @@ fn grpc(message: &[u8]) -> Vec<u8> {
 
 fn run() -> Vec<u8> {
     encoded(&RunPodSandboxRequest {
-        config: Some(PodSandboxConfig {
-            metadata: Some(PodSandboxMetadata {
-                name: "web".into(),
-                uid: "u-1".into(),
-                namespace: "team-a".into(),
-                attempt: 0,
-            }),
-            ..PodSandboxConfig::default()
-        }),
+        config: sandbox(),
         runtime_handler: String::new(),
     })
 }
@@ -250,6 +242,49 @@ fn on_an_older_connection_a_name_is_known_by_shape_or_when_it_is_spelt_out() {
     talk.call(7, START, &start(), &[]);
     talk.call(9, START, &start(), &[]);
     assert_eq!(talk.ends(), [("StartContainer", "OK"); 2]);
+}
+
+#[test]
+fn on_an_older_connection_a_name_holds_for_all_calls_with_its_abbreviation() {
+    const LIST: &str = "/runtime.v1.RuntimeService/ListPodSandbox";
+    let mut talk = Talk::new();
+    // Nobody listens yet.
+    for path in [LIST, START] {
+        talk.request(1, path, &[]);
+    }
+    let list = encoded(&ListPodSandboxResponse {
+        items: vec![PodSandbox {
+            id: "ab".repeat(32),
+            metadata: Some(pod()),
+            created_at: 1,
+            ..PodSandbox::default()
+        }],
+    });
+    talk.call(3, LIST, &[], &[]);
+    talk.call(5, START, &start(), &[]);
+    assert_eq!(talk.ends(), [(UNKNOWN, "OK"); 2], "neither has a shape");
+    talk.call(7, LIST, &[], &list);
+    talk.call(9, START, &start(), &[]);
+    talk.call(11, LIST, &[], &[]);
+    assert_eq!(
+        talk.ends(),
+        [
+            ("ListPodSandbox", "OK"),
+            (UNKNOWN, "OK"),
+            ("ListPodSandbox", "OK")
+        ]
+    );
+    let request = talk.request(13, LIST, &[]);
+    talk.say(Way::Request, &request);
+    assert_eq!(
+        talk.connection.in_flight(|_| true).collect::<Vec<_>>(),
+        ["ListPodSandbox"]
+    );
+    // What was missed may have added to the table.
+    talk.connection.lose(talk.time, &mut talk.news);
+    assert_eq!(talk.ends(), [("ListPodSandbox", "lost")]);
+    talk.call(15, LIST, &[], &[]);
+    assert_eq!(talk.ends(), [(UNKNOWN, "OK")]);
 }
 
 #[test]
