@@ -27,6 +27,7 @@ impl Turn {
     pub fn of(stream: *const Stream) -> Option<Self> {
         // SAFETY: the entry outlives the program's run, and nobody writes its id.
         let id = unsafe { (*stream).id };
+        // Such a map has all its entries: there is always a lock.
         let lock = STREAM_LOCKS.get_ptr_mut(id as u32 % LOCKS as u32)?;
         // SAFETY: the pointer is to an entry of the map, which stays.
         Some(Self(unsafe { &raw mut (*lock).lock }))
