@@ -79,7 +79,7 @@ fn missing(report: &UdpReport) -> u64 {
 
 #[test]
 fn a_partition_lets_nothing_pass() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     each_way(&rig, "partition: {}", &[], |report, books| {
         assert_eq!(report.arrived(), 0);
         assert_eq!(books.dropped.packets, LOAD.datagrams);
@@ -88,7 +88,7 @@ fn a_partition_lets_nothing_pass() {
 
 #[test]
 fn drop_loses_what_it_counts_by_every_model() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     for model in [
         "percent: 25",
         "gilbertElliott: {p: 10, r: 30}",
@@ -114,7 +114,7 @@ fn drop_loses_what_it_counts_by_every_model() {
 
 #[test]
 fn drop_of_connections_takes_all_packets_of_one_or_none() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     each_way(&rig, "drop: {flows: {percent: 50}}", &[], |report, books| {
         assert_eq!(books.dropped.packets, missing(report));
         assert!([0, LOAD.datagrams].contains(&missing(report)), "{books:?}");
@@ -123,7 +123,7 @@ fn drop_of_connections_takes_all_packets_of_one_or_none() {
 
 #[test]
 fn corrupt_alters_what_it_counts() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     each_way(&rig, "corrupt: {percent: 25}", PER_PACKET, |report, books| {
         assert_eq!(books.corrupted.packets, report.altered.len() as u64);
         assert!((40..200).contains(&report.altered.len()), "{books:?}");
@@ -133,7 +133,7 @@ fn corrupt_alters_what_it_counts() {
 
 #[test]
 fn corruption_on_the_wire_is_thrown_away_by_the_receiver() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     let yaml = "corrupt: {percent: 25, kind: wire}";
     each_way(&rig, yaml, PER_PACKET, |report, books| {
         assert!((40..200).contains(&missing(report)), "{books:?}");
@@ -145,7 +145,7 @@ fn corruption_on_the_wire_is_thrown_away_by_the_receiver() {
 #[test]
 fn duplicates_arrive_once_more() {
     let yaml = "duplicate: {percent: 25, copies: 2}";
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     for way in Way::BOTH {
         let (from, to) = way.ends(&rig);
         if !applies(&rig, yaml, LATER_PER_PACKET, |spec| {
@@ -171,7 +171,7 @@ fn duplicates_arrive_once_more() {
 
 #[test]
 fn reorder_lets_others_overtake_and_loses_none() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     for way in Way::BOTH {
         let (from, to) = way.ends(&rig);
         let yaml = "reorder: {percent: 10, gap: 3}";
@@ -200,7 +200,7 @@ fn reorder_lets_others_overtake_and_loses_none() {
 
 #[test]
 fn a_rate_limit_drops_what_finds_no_room() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     for way in Way::BOTH {
         let (from, to) = way.ends(&rig);
         let yaml = "rateLimit: {rate: 200kbit, burst: 3028, queueTime: 50ms}";
@@ -219,7 +219,7 @@ fn a_rate_limit_drops_what_finds_no_room() {
 
 #[test]
 fn delay_holds_every_packet_for_its_time() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     let peer = rig.lab.pod(PEER);
     // No packet is ever early; a normal delay is within five of its deviations.
     for (yaml, least) in [
@@ -250,7 +250,7 @@ fn delay_holds_every_packet_for_its_time() {
 
 #[test]
 fn a_rejected_datagram_is_told_to_its_sender() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     let peer = rig.lab.pod(PEER);
     for ip in [peer.ipv4(), peer.ipv6()] {
         if !applies(&rig, "reject: {}", LATER, |spec| spec.egress().port("UDP", None)) {
@@ -281,7 +281,7 @@ fn a_rejected_datagram_is_told_to_its_sender() {
 
 #[test]
 fn an_established_connection_is_reset() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     let peer = rig.lab.pod(PEER);
     for ip in [peer.ipv4(), peer.ipv6()] {
         let echo = Echo::start(peer.netns(), ip).expect("it listens");
@@ -312,7 +312,7 @@ fn an_established_connection_is_reset() {
 
 #[test]
 fn a_bulk_stream_survives_loss_delay_and_corruption_of_its_super_packets() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     let peer = rig.lab.pod(PEER);
     for (yaml, needs) in [
         ("drop: {percent: 2}", PER_PACKET),

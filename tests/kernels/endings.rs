@@ -43,9 +43,7 @@ fn is_cut(prober: &Prober) -> bool {
 
 /// Kills a daemon under faults. With tcx nothing is left; with clsact inert filters, until the next daemon sweeps them.
 fn kill_under(hook: &str) {
-    let Some(mut rig) = crate::rig(2, &["--hook", hook]) else {
-        return;
-    };
+    let mut rig = crate::rig(2, &["--hook", hook]);
     let mut leaks = Leaks::baseline(&rig.places()).expect("the machine can be looked at");
     let (_answers, prober) = probes(&rig);
     cut(&rig);
@@ -76,7 +74,7 @@ fn kill_under(hook: &str) {
 
 #[test]
 fn under_tcx_a_kill_leaves_nothing() {
-    let Some(rig) = crate::rig(0, &[]) else { return };
+    let rig = crate::rig(0, &[]);
     let node = rig.client.node().expect("it answers");
     drop(rig);
     if needs(&node, "tcx") {
@@ -86,7 +84,7 @@ fn under_tcx_a_kill_leaves_nothing() {
 
 #[test]
 fn under_clsact_a_kill_leaves_inert_filters_which_the_next_start_sweeps() {
-    let Some(rig) = crate::rig(0, &[]) else { return };
+    let rig = crate::rig(0, &[]);
     let node = rig.client.node().expect("it answers");
     drop(rig);
     if needs(&node, "clsact") {
@@ -96,14 +94,12 @@ fn under_clsact_a_kill_leaves_inert_filters_which_the_next_start_sweeps() {
 
 #[test]
 fn a_daemon_that_is_told_to_end_leaves_nothing_by_whatever_hook() {
-    let Some(rig) = crate::rig(0, &[]) else { return };
+    let rig = crate::rig(0, &[]);
     let node = rig.client.node().expect("it answers");
     drop(rig);
     let hooks = ["tcx", "clsact"].into_iter();
     for hook in hooks.filter(|hook| feature(&node, hook).available) {
-        let Some(mut rig) = crate::rig(2, &["--hook", hook]) else {
-            return;
-        };
+        let mut rig = crate::rig(2, &["--hook", hook]);
         let mut leaks = Leaks::baseline(&rig.places()).expect("the machine can be looked at");
         let (_answers, prober) = probes(&rig);
         cut(&rig);
@@ -121,7 +117,7 @@ fn a_daemon_that_is_told_to_end_leaves_nothing_by_whatever_hook() {
 #[test]
 fn the_kernel_ends_a_fault_whose_daemon_is_stopped() {
     const LASTING: Duration = Duration::from_secs(4);
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     let (_answers, prober) = probes(&rig);
     let spec = Spec::partition(rig.lab.pod(TARGET)).lasting(LASTING);
     let fault = rig.apply("brief", spec);
@@ -134,7 +130,7 @@ fn the_kernel_ends_a_fault_whose_daemon_is_stopped() {
 
 #[test]
 fn a_delay_line_without_its_daemon_is_bypassed() {
-    let Some(rig) = crate::rig(2, &[]) else { return };
+    let rig = crate::rig(2, &[]);
     let (_answers, prober) = probes(&rig);
     let spec = Spec::delay(rig.lab.pod(TARGET), Duration::from_secs(1)).egress();
     rig.apply("slow", spec);

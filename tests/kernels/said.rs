@@ -7,7 +7,7 @@ use crate::REFUSAL;
 
 #[test]
 fn every_feature_comes_with_what_was_found_or_with_the_reason_and_the_consequence() {
-    let Some(rig) = crate::rig(0, &[]) else { return };
+    let rig = crate::rig(0, &[]);
     let node = rig.client.node().expect("it answers");
     for feature in &node.features {
         println!("{}: {}, {}", feature.name, feature.available, feature.detail);
@@ -25,7 +25,7 @@ fn every_feature_comes_with_what_was_found_or_with_the_reason_and_the_consequenc
 
 #[test]
 fn a_hook_that_is_missing_is_refused_with_its_reason_and_another_one_works() {
-    let Some(rig) = crate::rig(0, &[]) else { return };
+    let rig = crate::rig(0, &[]);
     let node = rig.client.node().expect("it answers");
     for hook in ["tcx", "clsact"] {
         let mut options = DaemonOptions::built()

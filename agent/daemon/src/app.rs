@@ -127,6 +127,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), AppError
     };
     logging::start(&config.log)?;
     privileges::check()?;
+    privileges::raise_locked_memory();
     // Before the runtime's threads are started, which inherit it.
     if let Err(error) = crate::kernel::cgroups::enter_outer() {
         tracing::warn!(%error, "cgroups are seen as in this container; pods on the node's network may have no name");

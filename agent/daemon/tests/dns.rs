@@ -10,7 +10,7 @@ use sabot_core::model::{Action, BootTime, Direction, PacketFilter};
 use sabot_core::plan::{RuleBody, Slot, TargetId};
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::boot_time;
-use sabotd::kernel::trial::{Frame, Outcome, Trial, Verdict};
+use sabotd::kernel::trial::{Frame, Outcome, Trial, Verdict, Words};
 
 const TARGET: TargetId = TargetId(5);
 const SLOT: Slot = Slot(7);
@@ -31,7 +31,8 @@ struct Rig(
 impl Rig {
     fn new(watches: bool) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let trial = Trial::load(Duration::from_secs(10)).expect("the fault object loads (root is needed)");
+        let trial = Trial::load(Duration::from_secs(10), Words::of_this_kernel())
+            .expect("the fault object loads (root is needed)");
         let rule = RuleBody {
             action: Action::Partition,
             direction: Direction::Both,

@@ -17,7 +17,7 @@ use sabot_core::model::{BootTime, Direction, PacketFilter};
 use sabot_core::plan::{PeerEntry, PeerPort, PeerSetId, RuleBody, Slot, TargetId};
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::boot_time;
-use sabotd::kernel::trial::{Frame, Trial, Verdict};
+use sabotd::kernel::trial::{Frame, Trial, Verdict, Words};
 
 use self::peer_set::PeerSet;
 
@@ -39,7 +39,8 @@ impl Rig {
     fn new() -> Self {
         let mut trial = TRIAL.lock().unwrap_or_else(PoisonError::into_inner);
         trial.get_or_insert_with(|| {
-            Trial::load(Duration::from_secs(10)).expect("the fault object loads (root is needed)")
+            Trial::load(Duration::from_secs(10), Words::of_this_kernel())
+                .expect("the fault object loads (root is needed)")
         });
         let rig = Self(trial);
         rig.trial().write_rule(SLOT, &rule()).expect("it is written");

@@ -1,4 +1,4 @@
-//! The objects: one for each folder of `ebpf/programs/src` that has a `main.rs`.
+//! The objects: one for each folder of `ebpf/programs/src` that has a `main.rs`, and [`VARIANTS`] of them.
 
 use std::fs;
 use std::io;
@@ -12,6 +12,9 @@ const TARGET: &str = if cfg!(target_endian = "little") {
 } else {
     "bpfeb-unknown-none"
 };
+
+/// Objects with another's source, each from a package of its own.
+const VARIANTS: [&str; 1] = ["fault_locked"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -61,7 +64,7 @@ impl Objects {
             path: source.clone(),
             source: source_error,
         };
-        let mut names = Vec::new();
+        let mut names = VARIANTS.map(str::to_owned).to_vec();
         for entry in fs::read_dir(&source).map_err(at)? {
             let entry = entry.map_err(at)?;
             if entry.path().join("main.rs").is_file() {
@@ -129,6 +132,7 @@ impl Objects {
 
     fn arguments(&self) -> Vec<std::ffi::OsString> {
         let mut arguments: Vec<std::ffi::OsString> = vec![
+            "--workspace".into(),
             "--release".into(),
             "--target".into(),
             TARGET.into(),
@@ -142,12 +146,13 @@ impl Objects {
 }
 
 /// What a build of the objects reads, for `cargo::rerun-if-changed`. The target folder is not among it.
-pub fn source_paths(root: &Path) -> [PathBuf; 5] {
+pub fn source_paths(root: &Path) -> [PathBuf; 6] {
     let ebpf = root.join("ebpf");
     [
         ebpf.join("programs/src"),
         ebpf.join("programs/Cargo.toml"),
         ebpf.join("programs/Cargo.lock"),
+        ebpf.join("programs/locked/Cargo.toml"),
         ebpf.join("abi/src"),
         ebpf.join("abi/Cargo.toml"),
     ]

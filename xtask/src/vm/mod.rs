@@ -78,8 +78,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ui::heading("vm: guests, one after the other");
     let scratch = tempfile::tempdir()?;
     let mut guests = Vec::new();
+    let jobs = suites::jobs(&built.suites, arguments.test.as_deref());
     for (family, kernel) in &kernels {
-        let jobs = suites::jobs(&built.suites, family, arguments.test.as_deref());
         let archive = files.archive(kernel, family, &jobs)?;
         let guest = boot(&qemu, kernel, &archive, &jobs, scratch.path())?;
         guests.push((family.version, guest));

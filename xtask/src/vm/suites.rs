@@ -8,7 +8,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::initramfs::Job;
-use super::kernel::Family;
 use crate::process;
 use crate::ui::Step;
 
@@ -48,14 +47,9 @@ impl Suite {
     }
 }
 
-/// What a kernel's guest runs of the suites.
-pub(super) fn jobs(suites: &[Built], family: &Family, filter: Option<&str>) -> Vec<Job> {
-    // Where no program loads at all, that this is said is all there is to test.
-    let is_too_old = family.may_lack.contains(&"bpf");
-    let told = suites
-        .iter()
-        .filter(|built| !is_too_old || built.suite.name == "kernels");
-    told.map(|built| built.suite.job(filter)).collect()
+/// What a guest runs of the suites.
+pub(super) fn jobs(suites: &[Built], filter: Option<&str>) -> Vec<Job> {
+    suites.iter().map(|built| built.suite.job(filter)).collect()
 }
 
 /// In the order in which they run.

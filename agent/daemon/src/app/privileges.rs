@@ -3,6 +3,9 @@
 use std::fmt;
 use std::fs;
 
+use aya::util::KernelVersion;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
@@ -82,6 +85,22 @@ pub(super) fn check() -> Result<(), PrivilegeError> {
         needs,
         root: nix::unistd::geteuid().is_root(),
     })
+}
+
+/// Linux before 5.11 counts what programs and their tables take as locked memory, of which even root may have little.
+/// Where the limit can't be raised the log says so, and the kernel decides whether it is enough.
+pub(super) fn raise_locked_memory() {
+    if !KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 11, 0)) {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(soft, _)| soft);
+        tracing::warn!(
+            %error,
+            limit,
+            "the limit of locked memory (bytes), of which this kernel takes the programs', can't be raised: it takes CAP_SYS_RESOURCE"
+        );
+    }
 }
 
 fn effective(status: &str) -> Result<u64, PrivilegeError> {

@@ -12,7 +12,7 @@ use sabot_abi::{
 };
 
 use super::btf::{Btf, BtfError};
-use super::object::{Named, ObjectError, OwnerTable};
+use super::object::{Named, ObjectError, OwnerTable, require_cookies};
 use super::offsets;
 use super::verified;
 
@@ -169,6 +169,7 @@ fn attach(
     reasons: &Reasons,
     arguments: Arguments,
 ) -> Result<Ebpf, ObjectError> {
+    require_cookies()?;
     let (net, skb) = (offsets::of_net(btf)?, offsets::of_skb(btf)?);
     let has_reason = u32::from(arguments != Arguments::Packet);
     let has_receiver = u32::from(arguments == Arguments::Receiver);

@@ -156,7 +156,7 @@ pub(super) fn load_pass() -> io::Result<OwnedFd> {
     load_classifier(c"sabot_pass", &[move_imm(R0, PASS), EXIT])
 }
 
-/// A program that adds to memory and learns what was there, as counters and random streams need it (Linux 5.12).
+/// A program that adds to memory and learns what was there (Linux 5.12), as random streams need it that aren't locked.
 pub(super) fn load_fetch() -> io::Result<OwnedFd> {
     load_classifier(
         c"sabot_fetch",

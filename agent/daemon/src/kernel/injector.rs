@@ -20,7 +20,7 @@ use super::gate::Gate;
 use super::heartbeat::MapHeartbeat;
 use super::hook::HookKind;
 use super::line::VNET_HEADER;
-use super::loader::{FaultObject, LoadError};
+use super::loader::{FaultObject, LoadError, Words};
 use super::losses::{DeviceDrops, Losses, UnderWay};
 use super::netns;
 use super::tables::{Counted, TableError, Tables};
@@ -75,7 +75,7 @@ struct Target {
 
 impl Injector {
     pub fn load(options: &InjectorOptions) -> Result<(Arc<Self>, Taps), LoadError> {
-        let object = FaultObject::load(HEARTBEAT_BOUND)?;
+        let object = FaultObject::load(HEARTBEAT_BOUND, Words::of_this_kernel())?;
         let workshop = netns::make_private()?;
         let config = delayline::Config {
             bytes_per_line: options.line_bytes,

@@ -16,6 +16,7 @@ use super::tables::{TableError, Tables, take};
 use super::verified;
 
 static FAULT_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fault"));
+static LOCKED_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fault_locked"));
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -43,6 +44,32 @@ pub enum LoadError {
     NoHook(String),
 }
 
+/// How the programs change words that CPUs share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Words {
+    /// In one step (Linux 5.12).
+    Atomic,
+    /// Each under a lock.
+    Locked,
+}
+
+impl Words {
+    /// The best that this kernel can.
+    pub fn of_this_kernel() -> Self {
+        match entry::load_fetch() {
+            Ok(_) => Self::Atomic,
+            Err(_) => Self::Locked,
+        }
+    }
+
+    fn object(self) -> &'static [u8] {
+        match self {
+            Self::Atomic => FAULT_OBJECT,
+            Self::Locked => LOCKED_OBJECT,
+        }
+    }
+}
+
 /// The loaded object, taken apart.
 pub(super) struct FaultObject {
     /// Keeps the programs; their maps are taken out of it.
@@ -67,7 +94,7 @@ const BEHIND_THE_GATE: [(u32, &str); abi::GATE_SIZE as usize] = [
 
 impl FaultObject {
     /// Loads everything and opens the gate. `heartbeat_bound` is the age at which a delay line counts as hung.
-    pub(super) fn load(heartbeat_bound: Duration) -> Result<Self, LoadError> {
+    pub(super) fn load(heartbeat_bound: Duration, words: Words) -> Result<Self, LoadError> {
         // Any non-zero number that others don't use; it is fresh with each start.
         let return_mark: u32 = rand::random::<u32>() | 1;
         let bound = u64::try_from(heartbeat_bound.as_nanos()).unwrap_or(u64::MAX);
@@ -75,7 +102,7 @@ impl FaultObject {
             .override_global("RETURN_MARK", &return_mark, true)
             .override_global("DROP_MARK", &drop_mark(), true)
             .override_global("HEARTBEAT_BOUND", &bound, true)
-            .load(FAULT_OBJECT)?;
+            .load(words.object())?;
         let logger = match EbpfLogger::init(&mut programs) {
             Ok(logger) => Some(logger),
             Err(error) => {

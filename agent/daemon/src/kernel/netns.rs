@@ -55,8 +55,13 @@ pub fn make_private() -> Result<File, NetnsError> {
 
 /// The number that the kernel gives a network namespace, and no other one until the machine restarts. From Linux 5.14 on.
 pub fn cookie(netns: BorrowedFd<'_>) -> Result<u64, NetnsError> {
-    // A socket stays in the namespace where it was made; one of this kind takes nothing there.
-    let socket = run_in(netns, UnixDatagram::unbound)?.map_err(NetnsError::Cookie)?;
+    run_in(netns, own_cookie)?
+}
+
+/// The same of the namespace that the calling thread is in.
+pub fn own_cookie() -> Result<u64, NetnsError> {
+    // A socket of this kind takes nothing in the namespace.
+    let socket = UnixDatagram::unbound().map_err(NetnsError::Cookie)?;
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the kernel writes no more than `length` bytes to the number, which has as many.

@@ -8,11 +8,14 @@ use sabot_abi::OwnerKey;
 
 use super::btf::BtfError;
 use super::cgroups::CgroupError;
+use super::netns::{self, NetnsError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     #[error(transparent)]
     Btf(#[from] BtfError),
+    #[error("whose traffic it is can be told from Linux 5.14 on: {0}")]
+    Cookies(#[source] NetnsError),
     #[error("no cgroup is there to attach to: {0}")]
     Cgroups(#[source] CgroupError),
     #[error("the {object} object can't be loaded: {source}")]
@@ -134,6 +137,11 @@ impl Named {
             Err(source) => Err(self.map(map)(source)),
         }
     }
+}
+
+/// Programs and daemon know an owner by the cookie of its network namespace; without those everything is nobody's.
+pub(super) fn require_cookies() -> Result<(), ObjectError> {
+    netns::own_cookie().map(drop).map_err(ObjectError::Cookies)
 }
 
 /// An object's own table of the owners that live.

@@ -21,9 +21,11 @@ const LOOPBACK: u32 = 1;
 
 /// Tries everything; nothing is left behind, since the namespace goes at the end.
 pub fn probe() -> Features {
-    let list = match try_bpf() {
+    let list = match entry::load_pass() {
         Ok(program) => with_bpf(program.as_fd()),
-        Err(reason) => vec![bpf(Err(reason))],
+        Err(error) => vec![bpf(Err(format!(
+            "the kernel refused a program of two instructions: {error}"
+        )))],
     };
     Features {
         kernel_release: kernel_release(),
@@ -69,6 +71,7 @@ fn with_bpf(program: BorrowedFd<'_>) -> Vec<Feature> {
         "events can be read",
         "no fault can be injected and nothing is observed",
     ));
+    list.push(atomics());
     list.push(feature(
         "tcx",
         inside(here, || sys::tcx_link(program, LOOPBACK, false).map(drop).map_err(|e| e.to_string())),
@@ -98,22 +101,24 @@ fn with_bpf(program: BorrowedFd<'_>) -> Vec<Feature> {
     list
 }
 
-/// A program that passes everything, where the kernel takes what all programs of ours are made of.
-fn try_bpf() -> Result<OwnedFd, String> {
-    let program = entry::load_pass();
-    let program = program.map_err(|e| format!("the kernel refused a program of two instructions: {e}"))?;
-    entry::load_fetch().map_err(|error| {
-        format!("programs can't change memory and read it in one step, as from Linux 5.12 on ({error})")
-    })?;
-    Ok(program)
-}
-
 fn bpf(result: Result<(), String>) -> Feature {
     feature(
         "bpf",
         result,
         "programs load",
         "no fault can be injected and nothing is observed",
+    )
+}
+
+fn atomics() -> Feature {
+    let found = entry::load_fetch().map(drop).map_err(|error| {
+        format!("programs can't change memory and read it in one step, as from Linux 5.12 on ({error})")
+    });
+    feature(
+        "atomics",
+        found,
+        "programs change memory and read it in one step",
+        "CPUs that decide on packets of the same fault at the same time wait for each other; faults do the same",
     )
 }
 

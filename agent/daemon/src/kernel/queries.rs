@@ -12,7 +12,7 @@ use sabot_core::model::BootTime;
 
 use super::btf::Btf;
 use super::cgroups;
-use super::object::{Named, ObjectError, OwnerTable};
+use super::object::{Named, ObjectError, OwnerTable, require_cookies};
 use super::offsets;
 use super::verified;
 
@@ -61,6 +61,7 @@ impl QueryPrograms {
     /// When the kernel doesn't describe its types, there is no hierarchy of cgroups of version 2, or the kernel refuses the
     /// object.
     pub fn attach(config: &QueryProgramConfig) -> Result<(Self, RingBuf<MapData>), ObjectError> {
+        require_cookies()?;
         let btf = Btf::kernel()?;
         let net = offsets::of_net(&btf)?;
         drop(btf);

@@ -13,7 +13,7 @@ use aya::{Ebpf, EbpfLoader};
 use sabot_abi::{OwnerKey, TCP_LOSS_COUNT, TcpFirsts, TcpSocket, TcpStats};
 
 use self::tables::Tables;
-use super::object::{Named, ObjectError};
+use super::object::{Named, ObjectError, require_cookies};
 use super::verified;
 
 const TCP: Named = Named("tcp");
@@ -101,6 +101,7 @@ impl TcpPrograms {
     ///
     /// When this kernel doesn't describe its sockets, or refuses the object (no privilege, no raw tracepoints).
     pub fn load(ring_bytes: u32) -> Result<(Self, RingBuf<MapData>), ObjectError> {
+        require_cookies()?;
         let needed = PROGRAMS.into_iter().filter(|name| *name != OPTIONAL);
         let offsets = layout::offsets(needed.chain([RETRANSMIT]))?;
         let mut object = EbpfLoader::new()

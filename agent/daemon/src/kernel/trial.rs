@@ -21,6 +21,7 @@ use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
 use super::entry::{Door, Entries};
 use super::gate::{Gate, GateError};
+pub use super::loader::Words;
 use super::loader::{FaultObject, LoadError};
 use super::sys::{self, TrialContext, TrialRun};
 use super::tables::{TableError, Tables};
@@ -75,6 +76,7 @@ pub enum TrialError {
 
 /// The fault object, attached to nothing.
 pub struct Trial {
+    words: Words,
     tables: Tables,
     entries: Entries,
     gate: Gate,
@@ -90,10 +92,11 @@ impl Trial {
     ///
     /// # Errors
     /// The object can't be loaded.
-    pub fn load(heartbeat_bound: Duration) -> Result<Self, LoadError> {
-        let object = FaultObject::load(heartbeat_bound)?;
+    pub fn load(heartbeat_bound: Duration, words: Words) -> Result<Self, LoadError> {
+        let object = FaultObject::load(heartbeat_bound, words)?;
         let gate_fd = object.gate.share().map_err(LoadError::Instructions)?;
         Ok(Self {
+            words,
             tables: object.tables,
             entries: Entries::default(),
             gate: object.gate,
@@ -102,6 +105,11 @@ impl Trial {
             dns_answers: object.dns_answers,
             programs: object.programs,
         })
+    }
+
+    /// What it was loaded with.
+    pub fn words(&self) -> Words {
+        self.words
     }
 
     /// Runs what is attached to one side of a target's device on a frame, which goes nowhere.

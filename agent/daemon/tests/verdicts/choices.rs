@@ -7,7 +7,7 @@ use sabotd::kernel::trial::Verdict;
 
 use crate::chances::{Chances, Factor};
 use crate::frame::{ACK, Frame, RST, SYN, sctp, tcp, udp};
-use crate::rig::{BOTH, Egress, IDENTITY, Ingress, Rig, SEED, cut, drop, lose, rule, share, single};
+use crate::rig::{BOTH, Egress, IDENTITY, Ingress, Rig, SEED, cut, drop, lose, rule, share, single, ways};
 
 const ROUNDS: usize = 5_000;
 
@@ -46,18 +46,21 @@ fn predicted(model: LossModel, seed: u64, direction: LedgerDirection) -> Vec<boo
 
 #[test]
 fn a_seed_says_each_verdict() {
-    for model in [LossModel::Percent(share(30.0)), chain(), LossModel::EveryNth(7)] {
+    for (words, model) in ways().into_iter().flat_map(|words| {
+        let models = [LossModel::Percent(share(30.0)), chain(), LossModel::EveryNth(7)];
+        models.map(|model| (words, model))
+    }) {
         let mut all = Vec::new();
         for seed in [SEED, SEED, 1, 0, u64::MAX] {
             let mut body = rule(lose(model));
             body.seed = seed;
-            let rig = Rig::with_rule(&body);
+            let rig = Rig::of(words).under(&body);
             for direction in BOTH {
                 let seen = fates(&rig, direction);
                 assert_eq!(
                     seen,
                     predicted(model, seed, direction),
-                    "{model:?} {seed} {direction:?}"
+                    "{words:?} {model:?} {seed} {direction:?}"
                 );
                 all.push(seen);
             }
@@ -102,7 +105,13 @@ fn with_flags(mut frame: Frame, flags: u8, sequence: u32) -> Frame {
 
 #[test]
 fn the_first_packets_are_those_of_each_connection() {
-    let rig = Rig::with_rule(&rule(lose(LossModel::FirstOfConnection(2))));
+    for words in ways() {
+        let rig = Rig::of(words).under(&rule(lose(LossModel::FirstOfConnection(2))));
+        assert_first_packets(&rig);
+    }
+}
+
+fn assert_first_packets(rig: &Rig) {
     for port in [1, 2, 3] {
         let packet = |flags, sequence| {
             with_flags(
@@ -122,7 +131,7 @@ fn the_first_packets_are_those_of_each_connection() {
             ("the rest", packet(ACK, 502), false),
             ("its end", packet(RST, 503), false),
         ] {
-            assert_eq!(is_cut(&rig, Egress, &frame), lost, "{what}, port {port}");
+            assert_eq!(is_cut(rig, Egress, &frame), lost, "{what}, port {port}");
         }
     }
     // The other direction begins with the answer to the SYN.
@@ -134,11 +143,11 @@ fn the_first_packets_are_those_of_each_connection() {
         (answer(ACK, 8), true),
         (answer(ACK, 9), false),
     ] {
-        assert_eq!(is_cut(&rig, Ingress, &frame), lost);
+        assert_eq!(is_cut(rig, Ingress, &frame), lost);
     }
     for transport in [udp(5, 6), sctp(5, 6)] {
         let frame = Frame::new("fd00::1", "fd00::2", transport);
-        let seen = [(); 4].map(|()| is_cut(&rig, Egress, &frame));
+        let seen = [(); 4].map(|()| is_cut(rig, Egress, &frame));
         assert_eq!(seen, [true, true, false, false], "{transport:?}");
     }
 }

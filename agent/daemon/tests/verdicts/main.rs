@@ -6,6 +6,7 @@ mod chances;
 mod choices;
 mod control;
 mod corruption;
+mod crowds;
 mod damage;
 mod diversions;
 mod filters;

@@ -16,7 +16,7 @@ use sabot_core::plan::{PeerEntry, RuleBody, Slot, TargetId};
 use sabot_testkit::Netns;
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::boot_time;
-use sabotd::kernel::trial::{self, Outcome, Trial, Verdict};
+use sabotd::kernel::trial::{self, Outcome, Trial, Verdict, Words};
 
 use crate::frame::Frame;
 
@@ -50,8 +50,16 @@ pub(crate) struct Rig {
 impl Rig {
     /// A target with a MAC header and without detours or faults; nothing else is in the tables.
     pub(crate) fn new() -> Self {
+        Self::of(Words::of_this_kernel())
+    }
+
+    /// The same with programs that change words in this way.
+    pub(crate) fn of(words: Words) -> Self {
         let mut trial = TRIAL.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = || Trial::load(HEARTBEAT_BOUND).expect("the fault object loads (root is needed)");
+        if trial.as_ref().is_some_and(|trial| trial.words() != words) {
+            *trial = None;
+        }
+        let loaded = || Trial::load(HEARTBEAT_BOUND, words).expect("the fault object loads (root is needed)");
         trial.get_or_insert_with(loaded);
         let target = abi::Target {
             ifindex: 900,
@@ -94,10 +102,14 @@ impl Rig {
 
     /// A target whose one fault cuts all that a rule matches.
     pub(crate) fn with_rule(rule: &RuleBody) -> Self {
-        let mut rig = Self::new();
-        rig.put(SLOT, rule);
-        rig.list(&[SLOT]);
-        rig
+        Self::new().under(rule)
+    }
+
+    /// Puts a rule into force.
+    pub(crate) fn under(mut self, rule: &RuleBody) -> Self {
+        self.put(SLOT, rule);
+        self.list(&[SLOT]);
+        self
     }
 
     /// Changes what the classifier knows of the target beside its slots.
@@ -164,6 +176,12 @@ impl Rig {
             .expect("the kernel takes it")
     }
 
+    /// So many runs on the same frame, without a pause.
+    pub(crate) fn repeat(&self, direction: LedgerDirection, frame: &trial::Frame<'_>, runs: u32) {
+        let took = self.trial().time(TARGET, direction, frame, runs);
+        took.expect("the kernel takes it");
+    }
+
     /// Whether a rule that cuts everything it matches, the only one, matches a frame. Checks that verdict and counters
     /// say the same, that the frame stays as it is, and that nothing goes wrong.
     pub(crate) fn cuts(&self, direction: LedgerDirection, frame: &Frame) -> bool {
@@ -209,6 +227,11 @@ impl Drop for Rig {
             *self.trial = None;
         }
     }
+}
+
+/// How words can be changed here; under locks they can everywhere.
+pub(crate) fn ways() -> BTreeSet<Words> {
+    [Words::of_this_kernel(), Words::Locked].into()
 }
 
 /// Runs a test in a network namespace of its own, where clones, which the kernel really sends, get no further than its

@@ -7,7 +7,7 @@ use sabot_abi::INCIDENT_HELPER_FAILED;
 
 use crate::counters::incident;
 use crate::packet::{Packet, TCP, TCP_SYN};
-use crate::streams::{StreamRef, fetch_add};
+use crate::streams::StreamRef;
 
 /// Connections of all faults of this kind; the ones that were quiet for longest are forgotten.
 const MAX_CONNECTIONS: u32 = 1 << 16;
@@ -46,7 +46,7 @@ pub fn is_among_first(stream: StreamRef, packet: &Packet, count: u64) -> Option<
     let flags = match found {
         // SAFETY: the entry stays readable while the program runs, even when it is taken for another connection.
         Some(connection) if !is_renewed(packet, unsafe { (*connection).initial_sequence }) => {
-            return Some(count_up(connection, count));
+            return Some(count_up(stream, connection, count));
         }
         None if !begins => return Some(false),
         Some(_) => BPF_ANY,
@@ -65,7 +65,7 @@ pub fn is_among_first(stream: StreamRef, packet: &Packet, count: u64) -> Option<
     }
     CONNECTIONS
         .get_ptr_mut(&key)
-        .map(|connection| count_up(connection, count))
+        .map(|connection| count_up(stream, connection, count))
 }
 
 /// No wire packet of this super-packet can be among the first, so that it needn't be taken apart.
@@ -86,9 +86,9 @@ fn is_renewed(packet: &Packet, initial_sequence: u64) -> bool {
 }
 
 #[inline(always)]
-fn count_up(connection: *mut Connection, count: u64) -> bool {
+fn count_up(stream: StreamRef, connection: *mut Connection, count: u64) -> bool {
     // SAFETY: as above; the field is an aligned word.
-    unsafe { (*connection).packets < count && fetch_add(&raw mut (*connection).packets, 1) < count }
+    unsafe { (*connection).packets < count && stream.fetch_add(&raw mut (*connection).packets, 1) < count }
 }
 
 /// Fragments, of which only the first has ports, count as a connection of their own.

@@ -4,7 +4,7 @@
 //! tail-calls one of the four programs here through the gate. When the gate is closed, nothing here runs any more.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![cfg_attr(not(feature = "locked"), feature(asm_experimental_arch))]
 
 mod action;
 mod choice;
@@ -27,6 +27,8 @@ mod ports;
 mod rules;
 mod streams;
 mod targets;
+#[cfg_attr(feature = "locked", path = "words_locked.rs")]
+mod words;
 
 #[path = "../common/waking.rs"]
 mod waking;
