@@ -6,7 +6,7 @@
 
 pub(crate) mod details;
 mod flags;
-mod processes;
+mod totals;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use sabot_core::Violation;
 use sabot_core::model::BootTime;
 
 pub use self::details::Detail;
-pub use self::processes::ProcessStats;
+pub use self::totals::{CallTotals, waits};
 pub use self::watching::{DEFAULT_PROCESSES, Tracing};
 use self::watching::{Numbers, check};
 use super::clock;
