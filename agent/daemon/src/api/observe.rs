@@ -243,6 +243,7 @@ fn syscall_summary(summary: SyscallSummary) -> v1::SyscallSummary {
         errors: counts(summary.errors),
         p50: Some(duration_to_proto(summary.p50)),
         p99: Some(duration_to_proto(summary.p99)),
+        durations: Some(tcp::durations(&summary.durations)),
     }
 }
 

@@ -58,6 +58,9 @@ struct Observers {
 
 impl ObserveSource for Observers {
     fn syscalls(&self) -> Vec<SyscallSummary> {
+        let mut durations = Histogram::EMPTY;
+        durations.buckets[0] = 12;
+        durations.sum = 340_000;
         vec![SyscallSummary {
             process: "containerd".into(),
             syscall: "openat".into(),
@@ -66,6 +69,7 @@ impl ObserveSource for Observers {
             errors: vec![("ENOENT".into(), 3)],
             p50: Duration::from_micros(20),
             p99: Duration::from_micros(90),
+            durations,
         }]
     }
 
