@@ -5,7 +5,7 @@ use crate::{assert_layout, pod};
 /// Processes (by name) that are told apart.
 pub const MAX_PROCESSES: u32 = 64;
 /// Cgroups that can be watched at once.
-pub const MAX_WATCHED_CGROUPS: u32 = 8;
+pub const MAX_WATCHED_CGROUPS: u32 = 16;
 /// Bytes of a process name, NUL-padded, as the kernel's `comm`.
 pub const COMM_LENGTH: usize = 16;
 
@@ -26,7 +26,7 @@ pub struct SyscallSettings {
 }
 assert_layout!(
     SyscallSettings,
-    size = 8 * (COMM_FILTER_WORDS + SYSCALL_BITMAP_WORDS) + 40,
+    size = 8 * (COMM_FILTER_WORDS + SYSCALL_BITMAP_WORDS) + 4 * MAX_WATCHED_CGROUPS as usize + 8,
     align = 8
 );
 

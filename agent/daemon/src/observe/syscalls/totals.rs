@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CallKey, SLOW_EXEMPT, SyscallObserver, read};
+use super::{CallKey, SLOW_EXEMPT, SyscallObserver};
 use crate::kernel::syscalls::SyscallProgramError;
 use crate::observe::durations::Sparse;
 use crate::observe::names::{errno_name, syscall_name};
@@ -39,9 +39,9 @@ impl SyscallObserver {
     /// When the kernel refuses to read a map.
     pub fn totals(&self) -> Result<BTreeMap<CallKey, CallTotals>, SyscallProgramError> {
         // A call is counted before its error is: in this order no errors are without their calls.
-        let errnos = self.programs.errnos()?;
-        let latencies = self.programs.latencies()?;
-        let label = |number| read(&self.numbers, |n| n.is_live(number).then(|| n.label(number)));
+        let errnos = self.traced.programs().errnos()?;
+        let latencies = self.traced.programs().latencies()?;
+        let label = |number| self.traced.label(number);
         let mut totals: BTreeMap<CallKey, CallTotals> = BTreeMap::new();
         for (key, latency) in latencies {
             if let Some(process) = label(key.process) {
