@@ -73,13 +73,11 @@ fn row(name: &str, [before, during, after]: [String; 3]) -> [String; 4] {
 /// What is longer than the last bound.
 const BEYOND: &str = "> 17s";
 
-fn quantiles(latencies: LatenciesDoc) -> String {
-    let [p50, p99] = [latencies.p50, latencies.p99].map(|quantile| upper(quantile, BEYOND));
+/// The median and the 99th percentile.
+fn quantiles(latencies: LatenciesDoc, beyond: &str) -> String {
+    let [p50, p99] = [latencies.p50, latencies.p99]
+        .map(|quantile| quantile.map_or_else(|| beyond.to_owned(), |Span(time)| short(time)));
     format!("{p50} / {p99}")
-}
-
-fn upper(quantile: Option<Span>, beyond: &str) -> String {
-    quantile.map_or_else(|| beyond.to_owned(), |Span(time)| short(time))
 }
 
 /// Three digits or so: `1.25ms`, `42.0s`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::table;
-use super::{quantiles, row, short};
+use super::{BEYOND, quantiles, row, short};
 use crate::view::{AggregateDoc, Counts, LatenciesDoc, TargetTimelineDoc};
 
 /// A line of numbers, and the lines of what they are made of.
@@ -74,7 +74,7 @@ pub(super) fn aggregates(target: &TargetTimelineDoc) -> String {
     }
     for (name, times) in TIMES {
         if columns.iter().flatten().any(|a| times(a).is_some()) {
-            let cell = |a: &AggregateDoc| times(a).map_or_else(|| "-".to_owned(), quantiles);
+            let cell = |a: &AggregateDoc| times(a).map_or_else(|| "-".to_owned(), |times| quantiles(times, BEYOND));
             rows.push(row(name, cells(columns, cell)));
         }
     }

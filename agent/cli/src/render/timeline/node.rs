@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::{or_dash, table};
 use super::aggregates::parts;
-use super::{BEYOND, row, short, upper};
+use super::{BEYOND, quantiles, row, short};
 use crate::view::{Counts, LatenciesDoc, NodeAggregateDoc, NodeTimelineDoc, Span};
 
 /// The outcome that is no news.
@@ -20,9 +20,9 @@ type Cell = (u64, u64, Counts, Option<LatenciesDoc>);
 pub(super) fn node(node: &NodeTimelineDoc) -> Option<String> {
     let columns = [&node.before, &node.during, &node.after].map(Option::as_ref);
     let sections = [
-        ("SYSCALLS / FAILED / P99", processes(columns)),
+        ("SYSCALLS / FAILED / P50 / P99", processes(columns)),
         ("BY SYSCALL", calls(columns)),
-        ("RUNTIME CALLS / FAILED / P99", operations(columns)),
+        ("RUNTIME CALLS / FAILED / P50 / P99", operations(columns)),
     ];
     if sections.iter().all(|(_, rows)| rows.is_empty()) {
         return None;
@@ -90,8 +90,8 @@ fn section(
         let cells = columns.map(|column| read(column?, name));
         let shown = cells.each_ref().map(|cell| match cell {
             Some((calls, failed, _, durations)) => {
-                let p99 = durations.map_or_else(|| "-".to_owned(), |durations| upper(durations.p99, beyond));
-                format!("{calls} / {failed} / {p99}")
+                let quantiles = durations.map_or_else(|| "-".to_owned(), |durations| quantiles(durations, beyond));
+                format!("{calls} / {failed} / {quantiles}")
             }
             None => "-".to_owned(),
         });

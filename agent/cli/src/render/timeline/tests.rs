@@ -118,6 +118,7 @@ fn named(name: &str, count: u64) -> v1::NamedCount {
 fn took(count: u64, p99_micros: u64) -> Option<v1::Latencies> {
     Some(v1::Latencies {
         count,
+        p50: Some(duration_to_proto(Duration::from_micros(p99_micros / 2))),
         p99: Some(duration_to_proto(Duration::from_micros(p99_micros))),
         ..v1::Latencies::default()
     })
@@ -188,14 +189,14 @@ fn what_the_node_did_meanwhile_stands_side_by_side() {
         [
             "BEFORE DURING AFTER",
             "length 30.000s 10.000s -",
-            "SYSCALLS / FAILED / P99",
-            "kubelet 900 / 0 / 40.000µs 400 / 20 / 2.500ms -",
-            "runc - 7 / 0 / 12.000µs -",
+            "SYSCALLS / FAILED / P50 / P99",
+            "kubelet 900 / 0 / 20.000µs / 40.000µs 400 / 20 / 1.250ms / 2.500ms -",
+            "runc - 7 / 0 / 6.000µs / 12.000µs -",
             "BY SYSCALL",
-            "etcd fdatasync 100 / 0 / 900.000µs 90 / 2 / 250.000ms -",
+            "etcd fdatasync 100 / 0 / 450.000µs / 900.000µs 90 / 2 / 125.000ms / 250.000ms -",
             "EIO 0 2 -",
-            "RUNTIME CALLS / FAILED / P99",
-            "StopContainer - 2 / 1 / 500.000ms -",
+            "RUNTIME CALLS / FAILED / P50 / P99",
+            "StopContainer - 2 / 1 / 250.000ms / 500.000ms -",
             "DeadlineExceeded - 1 -",
         ],
         "{text}"
