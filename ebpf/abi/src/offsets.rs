@@ -28,7 +28,8 @@ pub struct NetOffsets {
     pub cgroup_node: u32,
     /// `kernfs_node.id`, or [`NO_OFFSET`].
     pub node_id: u32,
-    pub reserved: u32,
+    /// `cgroup.self.parent`, which points to the parent's `self`, where the parent itself begins; or [`NO_OFFSET`].
+    pub cgroup_parent: u32,
 }
 assert_layout!(NetOffsets, size = 40, align = 4);
 

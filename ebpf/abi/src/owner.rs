@@ -18,4 +18,7 @@ pub const NODE_OWNER: u32 = 0;
 /// Entries that the tables of owners hold: a node's pods, and the cgroups of those on its own network.
 pub const MAX_OWNERS: u32 = 2048;
 
+/// How deep inside a pod's cgroup, itself counted, a socket's cgroup is still known to be in it.
+pub const CGROUP_DEPTH: u32 = 8;
+
 pod!(OwnerKey);

@@ -251,7 +251,8 @@ pub struct TcpOffsets {
     // `struct net_device`.
     pub device_net: u32,
     /// Keeps the size a multiple of 8 bytes.
-    pub reserved: u32,
+    /// `cgroup.self.parent`, which points to the parent's `self`, where the parent itself begins; or [`NO_OFFSET`].
+    pub cgroup_parent: u32,
 }
 assert_layout!(TcpOffsets, size = 112, align = 4);
 

@@ -1,9 +1,12 @@
 //! Whose a connection is, and that nothing of those who went stays.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sabot_abi::{CONNECTION_OPENED, NODE_OWNER};
@@ -85,7 +88,7 @@ fn what_happens_before_an_owner_is_known_is_counted_as_nobodys() {
     assert!(totals.bytes_sent >= 2000, "{}", totals.bytes_sent);
 }
 
-/// A cgroup of our own, for a process that is to start in it.
+/// A cgroup of our own as a pod's, and one in it as a container's, for a process that is to start there.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -97,9 +100,25 @@ impl Cgroup {
             (kind == "cgroup2").then(|| path.to_owned())
         });
         let root = root.expect("the unified hierarchy is mounted");
-        let path = PathBuf::from(root).join(format!("sabot-test-{}", std::process::id()));
-        fs::create_dir(&path).expect("a cgroup can be made");
-        Self(path)
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(root).join(format!("sabot-test-{}-{number}", std::process::id()));
+        let group = Self(path);
+        fs::create_dir_all(group.inner()).expect("a cgroup can be made");
+        group
+    }
+
+    fn inner(&self) -> PathBuf {
+        self.0.join("container/init")
+    }
+
+    /// A process in it, which connects to a port of its namespace. Its end of the connection is 3.
+    fn connect(&self, netns: &Netns, port: u16, then: &str) -> Child {
+        let procs = self.inner().join("cgroup.procs").display().to_string();
+        let script = format!("echo $$ > {procs}; exec 3<>/dev/tcp/127.0.0.1/{port}; {then}; exec 3>&-");
+        let mut command = netns.command("bash");
+        let child = command.args(["-c", &script]).stdin(Stdio::piped()).spawn();
+        child.expect("bash starts")
     }
 
     fn id(&self) -> u64 {
@@ -109,8 +128,12 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir(&self.0) {
-            eprintln!("{} can't be removed: {error}", self.0.display());
+        for path in self.inner().ancestors().take(3) {
+            // What has ended leaves its group a moment later.
+            let is_gone = || fs::remove_dir(path).is_ok();
+            if !wait_until(PATIENCE, Duration::from_millis(10), is_gone) {
+                eprintln!("{} can't be removed", path.display());
+            }
         }
     }
 }
@@ -128,19 +151,44 @@ fn pods_on_the_nodes_network_are_told_apart_by_their_cgroup() {
         .run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
         .expect("an address");
     let port = listener.local_addr().expect("an address").port();
-    let procs = group.0.join("cgroup.procs").display().to_string();
-    let script = format!("echo $$ > {procs}; exec 3<>/dev/tcp/127.0.0.1/{port}; exec 3>&-");
-    let status = node
-        .command("bash")
-        .args(["-c", &script])
-        .status()
-        .expect("bash starts");
-    assert!(status.success());
+    let status = group.connect(&node, port, "true").wait();
+    assert!(status.expect("it is ours").success());
     drop(listener.accept().expect("a connection"));
     connect_within(&node);
     let (pods, nodes) = (scene.settled(5), scene.settled(NODE_OWNER));
     assert_eq!(pods.connections(CONNECTION_OPENED), 1);
     assert_eq!(nodes.connections(CONNECTION_OPENED), 1);
+}
+
+#[test]
+fn a_connection_of_the_node_is_its_pods_as_soon_as_that_is_known() {
+    let node = Netns::new("sabot-node").expect("root is needed");
+    let group = Cgroup::new();
+    let of_node = owner(NODE_OWNER, vec![key(&node, 0)]);
+    let scene = Scene::with(Owners::new([of_node.clone()]), DEFAULT_RING_BYTES);
+    let listener = node
+        .run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .expect("an address");
+    let port = listener.local_addr().expect("an address").port();
+    let mut client = group.connect(&node, port, "read; printf %05000d 0 >&3; read");
+    let (mut accepted, _) = listener.accept().expect("a connection");
+    let opened = || scene.totals(NODE_OWNER).connections(CONNECTION_OPENED) == 1;
+    assert!(wait_until(PATIENCE, Duration::from_millis(10), opened));
+
+    scene.tell(vec![of_node, owner(5, vec![key(&node, group.id())])]);
+    let mut stdin = client.stdin.take().expect("it is piped");
+    writeln!(stdin).expect("it reads");
+    let mut bytes = vec![0; 5000];
+    accepted.read_exact(&mut bytes).expect("it writes");
+    drop(stdin);
+    assert!(client.wait().expect("it is ours").success());
+    drop(accepted);
+    let sent = || scene.totals(5).bytes_sent >= 5000;
+    assert!(wait_until(PATIENCE, Duration::from_millis(10), sent));
+    assert!(
+        scene.settled(NODE_OWNER).bytes_sent < 5000,
+        "they aren't the node's"
+    );
 }
 
 #[test]

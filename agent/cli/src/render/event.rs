@@ -15,13 +15,18 @@ pub(crate) fn event_line(event: &EventDoc) -> String {
             fault,
             change,
             message,
+            target,
         } => {
+            let target = target
+                .as_ref()
+                .map(|target| format!(" at {}", owner(Some(target))));
             let message = if message.is_empty() {
                 String::new()
             } else {
                 format!(": {message}")
             };
-            format!("fault {} {change}{message}", full_name(fault))
+            let target = target.unwrap_or_default();
+            format!("fault {} {change}{target}{message}", full_name(fault))
         }
         EventKindDoc::Tcp(event) => tcp::event_line(event),
         EventKindDoc::Drop(drop) => drop_line(drop),

@@ -41,6 +41,9 @@ pub(crate) enum EventKindDoc {
         fault: Metadata,
         change: String,
         message: String,
+        /// Left out for the fault as a whole.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        target: Option<PodDoc>,
     },
     Cri(CriDoc),
     Container(ContainerDoc),
@@ -192,6 +195,7 @@ impl TryFrom<v1::Event> for EventDoc {
                 fault: metadata(change.fault),
                 change: change.change,
                 message: change.message,
+                target: change.target.map(PodDoc::from),
             },
             Some(Kind::Cri(call)) => EventKindDoc::Cri(CriDoc {
                 duration: span("cri.duration", call.duration)?,

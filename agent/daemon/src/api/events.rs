@@ -133,7 +133,10 @@ impl EventFilter {
             EventKind::Fault(change) => {
                 self.wants(v1::EventType::Fault)
                     && !self.asks_for_packets()
-                    && self.pod.is_none()
+                    && self.pod.as_ref().is_none_or(|p| {
+                        let target = change.target.as_deref();
+                        target.is_some_and(|target| owner_ref(target).as_ref() == Some(p))
+                    })
                     && !self.asks_for_syscalls()
                     && self.fault.as_ref().is_none_or(|f| *f == change.fault)
             }
@@ -266,6 +269,10 @@ fn fault_event(change: &FaultEvent) -> v1::FaultEvent {
         fault: Some(fault_ref(&change.fault)),
         change: change.change.to_owned(),
         message: change.message.clone(),
+        target: change.target.as_deref().map(|target| v1::PodRef {
+            namespace: target.namespace().to_owned(),
+            name: target.label(),
+        }),
     }
 }
 

@@ -34,11 +34,18 @@ pub(super) fn start(
         drops,
         queries,
         names: identities.containers().clone(),
+        only_during_faults: only_during_faults(config),
         ..Observers::default()
     };
     let features = [syscall_feature, cri_feature, tcp_feature];
     let always = [drop_feature, query_feature];
     (observers, features.into_iter().flatten().chain(always).collect())
+}
+
+fn only_during_faults(config: &Config) -> Vec<&'static str> {
+    let modes = [("syscalls", config.syscalls), ("TCP connections", config.tcp)];
+    let active = modes.into_iter().filter(|(_, mode)| *mode == ObserveMode::Active);
+    active.map(|(what, _)| what).collect()
 }
 
 /// Observers learn what the engine knows, and rest while there is no fault where that is wanted.

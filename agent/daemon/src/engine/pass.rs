@@ -258,6 +258,7 @@ impl Engine {
                 fault: fault.clone(),
                 change,
                 message: message.to_owned(),
+                target: None,
             }),
         });
     }

@@ -24,8 +24,12 @@ pub enum CostError {
 /// What all programs of one name have cost since they were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
+    /// Measured while [`Measuring`] lives.
     pub runs: u64,
     pub time: Duration,
+    /// How often the kernel left a run out, always counted: a program that interrupts itself on its processor doesn't run
+    /// again there. Some kernels from 6.2 on do so.
+    pub misses: u64,
 }
 
 /// The kernel measures every program's runs while this lives, everybody's: some 20 ns a run.
@@ -43,25 +47,36 @@ impl Measuring {
             _stats: enable_stats(Stats::RunTime)?,
         })
     }
+}
 
-    /// By the programs' names, of which the kernel keeps 15 bytes.
-    ///
-    /// # Errors
-    ///
-    /// When they can't be read.
-    pub fn costs(&self) -> Result<BTreeMap<String, Cost>, CostError> {
-        let own = own_programs(Path::new(DESCRIPTORS))?;
-        let mut costs: BTreeMap<String, Cost> = BTreeMap::new();
-        for program in loaded_programs() {
-            let program = program?;
-            if let (Some(cost), Some(name)) = (own.get(&program.id()), program.name_as_str()) {
-                let sum = costs.entry(name.to_owned()).or_default();
-                sum.runs += cost.runs;
-                sum.time += cost.time;
-            }
+/// By the programs' names, of which the kernel keeps 15 bytes.
+///
+/// # Errors
+///
+/// When they can't be read.
+pub fn costs() -> Result<BTreeMap<String, Cost>, CostError> {
+    let own = own_programs(Path::new(DESCRIPTORS))?;
+    let mut costs: BTreeMap<String, Cost> = BTreeMap::new();
+    for program in loaded_programs() {
+        let program = program?;
+        if let (Some(cost), Some(name)) = (own.get(&program.id()), program.name_as_str()) {
+            let sum = costs.entry(name.to_owned()).or_default();
+            sum.runs += cost.runs;
+            sum.time += cost.time;
+            sum.misses += cost.misses;
         }
-        Ok(costs)
     }
+    Ok(costs)
+}
+
+/// How often the kernel has left out a run of any of our programs.
+///
+/// # Errors
+///
+/// When they can't be read.
+pub fn misses() -> Result<u64, CostError> {
+    let own = own_programs(Path::new(DESCRIPTORS))?;
+    Ok(own.values().map(|cost| cost.misses).sum())
 }
 
 /// By their numbers; a program that several descriptors lead to is there once.
@@ -86,6 +101,8 @@ fn program(text: &str) -> Option<(u32, Cost)> {
     let cost = Cost {
         runs: field("run_cnt")?,
         time: Duration::from_nanos(field("run_time_ns")?),
+        // Since 5.12.
+        misses: field("recursion_misses").unwrap_or_default(),
     };
     Some((u32::try_from(field("prog_id")?).ok()?, cost))
 }
@@ -100,8 +117,11 @@ mod tests {
         let cost = Cost {
             runs: 3,
             time: Duration::from_nanos(1500),
+            misses: 0,
         };
         assert_eq!(program(text), Some((42, cost)));
+        let missed = format!("{text}recursion_misses:\t7\n");
+        assert_eq!(program(&missed), Some((42, Cost { misses: 7, ..cost })));
         assert_eq!(
             program("pos:\t0\nlink_type:\traw_tracepoint\nprog_id:\t42\n"),
             None

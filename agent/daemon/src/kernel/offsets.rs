@@ -22,12 +22,22 @@ pub(super) fn of_net(btf: &Btf) -> Result<NetOffsets, BtfError> {
         sock_cgroup: optional("sock", "sk_cgrp_data.cgroup"),
         cgroup_node: optional("cgroup", "kn"),
         node_id: optional("kernfs_node", "id"),
-        reserved: 0,
+        cgroup_parent: cgroup_parent(btf),
     };
     if offsets.cgroup_node == NO_OFFSET || offsets.node_id == NO_OFFSET {
         offsets.sock_cgroup = NO_OFFSET;
     }
     Ok(offsets)
+}
+
+/// From a cgroup to its parent.
+pub(super) fn cgroup_parent(btf: &Btf) -> u32 {
+    let inner = btf.offset("cgroup", "self.parent");
+    match (btf.offset("cgroup", "self"), inner) {
+        // Only so is the parent's `self` the parent.
+        (Ok(0), Ok(parent)) => parent,
+        _ => NO_OFFSET,
+    }
 }
 
 /// Inside packets.
@@ -67,7 +77,7 @@ mod tests {
     fn the_kernel_that_runs_has_them_all() {
         let btf = Btf::kernel().expect("the kernel describes its types");
         let net = of_net(&btf).expect("namespaces are where programs look for them");
-        assert_ne!(net.sock_cgroup, NO_OFFSET);
+        assert!(net.sock_cgroup != NO_OFFSET && net.cgroup_parent != NO_OFFSET);
         let skb = of_skb(&btf).expect("packets are what programs take them for");
         assert!(skb.classifier_words > skb.sk && skb.classifier_words < skb.len);
     }

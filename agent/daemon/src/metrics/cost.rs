@@ -49,3 +49,16 @@ pub(super) fn register_programs(registry: &mut Registry, costs: &BTreeMap<String
     time.register(registry);
     runs.register(registry);
 }
+
+/// What the kernel counts of our programs in any case.
+pub(super) fn register_misses(registry: &mut Registry, costs: &BTreeMap<String, Cost>) {
+    let mut misses = Family::new(
+        "observer_program_misses",
+        "How often the kernel left out a run of the daemon's programs, because the program was running on that processor.",
+        ["program"],
+    );
+    for (name, cost) in costs {
+        misses.push([name], Count(cost.misses));
+    }
+    misses.register(registry);
+}

@@ -32,7 +32,7 @@ pub use self::http::{HttpState, Probe, serve};
 pub use self::node::ReconcileDuration;
 pub use self::text::Format;
 use crate::engine::handle::Handle;
-use crate::kernel::cost::Measuring;
+use crate::kernel::cost::{Measuring, costs};
 use crate::kernel::features::Features;
 use crate::observe::cri::CriObserver;
 use crate::observe::drops::DropObserver;
@@ -128,11 +128,14 @@ impl Metrics {
 
     fn gather_costs(&self, registry: &mut Registry) {
         cost::register_time(registry);
-        if let Some(measuring) = &self.sources.costs {
-            match measuring.costs() {
-                Ok(costs) => cost::register_programs(registry, &costs),
-                Err(error) => self.errors.count("costs", &error.to_string()),
+        match costs() {
+            Ok(costs) => {
+                cost::register_misses(registry, &costs);
+                if self.sources.costs.is_some() {
+                    cost::register_programs(registry, &costs);
+                }
             }
+            Err(error) => self.errors.count("costs", &error.to_string()),
         }
     }
 

@@ -85,9 +85,11 @@ pub struct SyscallEvent {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaultEvent {
     pub fault: FaultName,
-    /// `applied`, `edited`, `injected`, `partial`, `failed`, `expired`, `deleted`.
+    /// `applied`, `edited`, `injected`, `partial`, `failed`, `expired`, `deleted`; of one target the moments of its timeline.
     pub change: &'static str,
     pub message: String,
+    /// The target that it happened to; `None` for the fault as a whole.
+    pub target: Option<Arc<Identity>>,
 }
 
 /// A call of the container runtime that has ended. What isn't known is empty.

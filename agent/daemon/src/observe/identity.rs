@@ -21,15 +21,15 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::containers::{Container, Containers};
-use self::keys::{Cookies, cgroup_keys};
+use self::keys::{Cookies, cgroup_key};
 use super::ring::OwnedTask;
+use crate::engine::handle::RuntimeState;
 use crate::kernel::nsfs::OWN_NETNS;
 use crate::targets::WorldUpdate;
 
 /// An owner that went is still known for this long, since what it did may be told late.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// How often what can change without the world's saying so is looked at: the cgroups of pods on the node's network, and the
-/// namespaces behind paths.
+/// How often what can change without the world's saying so is looked at: the namespaces behind paths.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Who it is, as labels and events say it.
@@ -114,6 +114,12 @@ impl Owners {
         self.iter()
             .find(|owner| owner.paths.iter().any(|known| known == path))
             .map(|owner| owner.number)
+    }
+
+    /// Before the runtime's pods are known, nobody can say that something is the node's own.
+    fn without_node(mut self) -> Self {
+        self.0.remove(&NODE_OWNER);
+        self
     }
 
     pub fn keys(&self) -> impl Iterator<Item = (OwnerKey, u32)> {
@@ -265,7 +271,9 @@ impl Follower {
             let mut registry = std::mem::take(&mut self.registry);
             let read = spawn_blocking(move || {
                 let owners = registry.owners(&update.world);
-                (registry, owners, needs_looks(&update.world))
+                let is_known = update.runtime != RuntimeState::Connecting;
+                let owners = if is_known { owners } else { owners.without_node() };
+                (registry, owners, !update.world.namespaces.is_empty())
             });
             let Ok((registry, owners, looked_at)) = read.await else {
                 tracing::error!(
@@ -294,11 +302,6 @@ impl Follower {
             changed
         });
     }
-}
-
-/// Whether something can change without the world's saying so.
-fn needs_looks(world: &World) -> bool {
-    !world.namespaces.is_empty() || world.pods.values().any(|pod| pod.host_network)
 }
 
 impl Registry {
@@ -351,10 +354,10 @@ impl Registry {
 
     fn pod_keys(&mut self, sandbox: &str, pod: &Pod, node: Option<u64>) -> Vec<OwnerKey> {
         if pod.host_network {
-            return match (node, pod.process) {
-                (Some(cookie), Some(process)) => cgroup_keys(cookie, process),
-                _ => Vec::new(),
-            };
+            let key = node
+                .zip(pod.process)
+                .and_then(|(cookie, process)| cgroup_key(cookie, process, &pod.uid));
+            return key.into_iter().collect();
         }
         let path = pod.netns_path.as_deref();
         let cookie = path.and_then(|path| self.cookies.of_sandbox(sandbox, path));

@@ -26,6 +26,9 @@ const REACTIONS: [&str; 9] = [
     "UpdateContainerResources",
 ];
 
+/// What the runtime tells of containers and sandboxes of its own accord, which something made it do or made them end.
+const CONTAINER_REACTIONS: [&str; 4] = ["created", "started", "stopped", "deleted"];
+
 /// An observer that is absent, or can't be read now, knows nothing.
 impl Measure for Observers {
     fn totals(&self, owners: &BTreeSet<u32>) -> HashMap<u32, Totals> {
@@ -80,19 +83,33 @@ impl Measure for Observers {
     }
 
     fn reaction(&self, event: &Event) -> Option<(Identity, Reaction)> {
-        let EventKind::Cri(call) = &event.kind else {
-            return None;
+        let (namespace, name, what) = match &event.kind {
+            EventKind::Cri(call) if REACTIONS.contains(&call.operation) => {
+                let what = format!("{} by {}: {}", call.operation, call.process, call.outcome);
+                (&call.pod_namespace, &call.pod_name, what)
+            }
+            // Where the kernel doesn't show the calls, this is all that there is.
+            EventKind::Container(told) if CONTAINER_REACTIONS.contains(&told.change) => {
+                let whose = if told.container.is_empty() {
+                    "sandbox"
+                } else {
+                    "container"
+                };
+                let what = format!("{whose} {}, says the runtime", told.change);
+                (&told.pod_namespace, &told.pod_name, what)
+            }
+            _ => return None,
         };
-        if call.pod_name.is_empty() || !REACTIONS.contains(&call.operation) {
+        if name.is_empty() {
             return None;
         }
         let pod = Identity::Pod {
-            namespace: call.pod_namespace.clone(),
-            name: call.pod_name.clone(),
+            namespace: namespace.clone(),
+            name: name.clone(),
         };
         let reaction = Reaction {
             at: clock::instant(event.time),
-            what: format!("{} by {}: {}", call.operation, call.process, call.outcome),
+            what,
         };
         Some((pod, reaction))
     }
@@ -148,6 +165,61 @@ impl From<TcpMoments> for Firsts {
             reset: moments.reset,
             connect_failure: moments.connect_failure,
             connection_lost: moments.loss,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::observe::event::{ContainerEvent, CriEvent};
+
+    fn reaction(kind: EventKind) -> Option<(String, String)> {
+        let event = Event {
+            time: SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000),
+            container: None,
+            kind,
+        };
+        let (identity, reaction) = Observers::default().reaction(&event)?;
+        Some((identity.to_string(), reaction.what))
+    }
+
+    fn call(operation: &'static str, pod: &str) -> EventKind {
+        EventKind::Cri(CriEvent {
+            operation,
+            pod_namespace: "shop".to_owned(),
+            pod_name: pod.to_owned(),
+            process: "kubelet".to_owned(),
+            outcome: "OK",
+            ..CriEvent::default()
+        })
+    }
+
+    fn told(change: &'static str, container: &str) -> EventKind {
+        EventKind::Container(ContainerEvent {
+            change,
+            pod_namespace: "shop".to_owned(),
+            pod_name: "web".to_owned(),
+            container: container.to_owned(),
+            ..ContainerEvent::default()
+        })
+    }
+
+    #[test]
+    fn the_runtime_reacts_by_calls_and_by_what_it_tells() {
+        for (kind, what) in [
+            (call("StopContainer", "web"), Some("StopContainer by kubelet: OK")),
+            (call("ListContainers", "web"), None),
+            (call("StopContainer", ""), None),
+            (told("stopped", "c1"), Some("container stopped, says the runtime")),
+            (told("deleted", ""), Some("sandbox deleted, says the runtime")),
+            (told("other", "c1"), None),
+        ] {
+            let seen = reaction(kind.clone());
+            let expected = what.map(|what| ("shop/web".to_owned(), what.to_owned()));
+            assert_eq!(seen, expected, "{kind:?}");
         }
     }
 }

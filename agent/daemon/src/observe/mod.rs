@@ -1,5 +1,6 @@
 //! Ring readers, decoding, enrichment.
 
+mod audit;
 pub mod clock;
 pub mod cri;
 pub mod dns;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES, SYSCALL_LOSS_EVENT};
+use sabot_abi::{INCIDENT_COUNT, INCIDENT_NAMES};
 
+use super::audit::missing;
 use super::cri::CriObserver;
 use super::cri::containers::{CHANGES, ContainerObserver, ContainerSnapshot};
 use super::dns::DnsObserver;
@@ -39,6 +40,8 @@ pub struct Observers {
     pub queries: Option<QueryObserver>,
     pub tcp: Option<TcpObserver>,
     pub incidents: Option<Incidents>,
+    /// What is only observed while a fault is active.
+    pub only_during_faults: Vec<&'static str>,
     /// Names what happens in containers.
     pub names: Containers,
 }
@@ -140,57 +143,6 @@ impl Observers {
         owners
             .chain([(UNRESOLVED_CONTAINERS, self.names.unresolved())])
             .collect()
-    }
-
-    /// What is in no counter, in words.
-    fn missing(&self) -> Vec<String> {
-        let absent = [
-            ("syscalls", self.syscalls.is_none()),
-            ("calls of the container runtime", self.cri.is_none()),
-            ("drops", self.drops.is_none()),
-            ("DNS queries", self.queries.is_none()),
-            ("TCP connections", self.tcp.is_none()),
-        ];
-        let absent = absent.iter().filter(|(_, is_absent)| *is_absent);
-        let mut missing: Vec<_> = absent
-            .map(|(what, _)| format!("{what} are not observed"))
-            .collect();
-        let mut uncounted = |count: u64, what: &str| {
-            if count > 0 {
-                missing.push(format!("{count} {what}"));
-            }
-        };
-        if let Some(observer) = &self.syscalls {
-            let losses = read("syscalls", Some(observer.snapshot())).losses;
-            // Lost events are in no counter's way.
-            let of_tables = losses.iter().enumerate();
-            let of_tables = of_tables.filter(|(index, _)| *index != SYSCALL_LOSS_EVENT as usize);
-            uncounted(
-                of_tables.map(|(_, count)| count).sum(),
-                "syscalls that a full table kept out",
-            );
-        }
-        let drops = self.drops.as_ref().map(DropObserver::snapshot);
-        uncounted(read("drops", drops).uncounted, "drops that a full table kept out");
-        let queries = self.queries.as_ref().map(QueryObserver::snapshot);
-        for (table, count) in read("queries", queries).unrecorded {
-            uncounted(count, &format!("DNS messages that are not counted ({table})"));
-        }
-        let tcp = self.tcp.as_ref().map(TcpObserver::snapshot);
-        uncounted(
-            read("tcp", tcp).untracked,
-            "sightings of TCP connections that a full table kept out",
-        );
-        let out_of_sync = self.cri.as_ref().map_or(0, |cri| cri.snapshot().out_of_sync);
-        uncounted(
-            out_of_sync,
-            "times that a connection of the container runtime was not followed",
-        );
-        uncounted(
-            self.told().gaps,
-            "times that the container runtime's events were interrupted",
-        );
-        missing
     }
 
     /// What the container runtime told of its containers; nothing where it tells nothing.
@@ -315,7 +267,7 @@ impl ObserveSource for Observers {
 
     fn audit(&self) -> Audit {
         Audit {
-            missing: self.missing(),
+            missing: missing(self),
             unresolved: named(&self.unresolved()),
         }
     }

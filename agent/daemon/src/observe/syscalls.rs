@@ -26,7 +26,7 @@ use sabot_core::model::BootTime;
 pub use self::details::Detail;
 use self::following::Traced;
 pub use self::totals::{CallTotals, waits};
-use self::watching::places::find;
+use self::watching::places::Found;
 pub use self::watching::places::{CGROUP, CONTAINER, is_cgroup, is_container};
 pub use self::watching::{DEFAULT_CONTAINERS, DEFAULT_PROCESSES, Tracing};
 use self::watching::{Numbers, check};
@@ -176,15 +176,14 @@ pub fn start(
 ) -> Result<SyscallObserver, SyscallsError> {
     let wanted = check(&config.tracing).map_err(SyscallsError::Invalid)?;
     let numbers = Numbers::default().assign(&config.tracing, wanted);
-    let found = find(numbers.places(), &containers);
-    let cgroups = found.numbers();
-    let (programs, ring) = SyscallPrograms::attach(&translate(config, numbers.watch(found))?)?;
+    let (programs, ring) = SyscallPrograms::attach(&translate(config, numbers.watch(Found::default()))?)?;
     let programs = Arc::new(programs);
     let loss = Arc::new(StreamLoss::new(
         STREAM_SYSCALLS,
         lost_events(Arc::clone(&programs)),
     ));
-    let traced = Arc::new(Traced::new(numbers, programs, containers.clone(), cgroups));
+    let traced = Arc::new(Traced::new(numbers, programs, containers.clone()));
+    traced.follow()?;
     let labels = Arc::clone(&traced);
     let task = publish_from(
         ring,
@@ -250,6 +249,11 @@ impl SyscallObserver {
     pub fn set_tracing(&self, tracing: &Tracing) -> Result<(), SyscallsError> {
         let wanted = check(tracing).map_err(SyscallsError::Invalid)?;
         Ok(self.traced.replace(tracing, wanted)?)
+    }
+
+    /// Cgroups that are to be traced now, and aren't for want of room.
+    pub fn left_out(&self) -> usize {
+        self.traced.left_out()
     }
 
     /// What events lack on this kernel.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
-use sabot_abi::{MAX_OWNERS, NO_OFFSET, NODE_OWNER, NetOffsets, OwnerKey};
+use sabot_abi::{CGROUP_DEPTH, MAX_OWNERS, NO_OFFSET, NODE_OWNER, NetOffsets, OwnerKey};
 
 use crate::memory::{offset, read, read_pointer};
 
@@ -25,7 +25,7 @@ pub static NET: NetOffsets = NetOffsets {
     sock_cgroup: 0,
     cgroup_node: 0,
     node_id: 0,
-    reserved: 0,
+    cgroup_parent: NO_OFFSET,
 };
 
 /// States in which a socket is only the stub of one, without a cgroup.
@@ -37,12 +37,29 @@ const NEW_SYN_RECV: u8 = 12;
 pub fn of(net: u64, sock: u64) -> Option<u32> {
     let cookie = read::<u64>(net, offset!(NET.net_cookie))?;
     let owner = get(cookie, 0)?;
-    if owner == NODE_OWNER
-        && let Some(pod) = cgroup(sock).and_then(|cgroup| get(cookie, cgroup))
-    {
-        return Some(pod);
+    if owner != NODE_OWNER {
+        return Some(owner);
     }
-    Some(owner)
+    Some(on_node(cookie, sock))
+}
+
+/// The pod in whose cgroup, however deep, a socket of the node's own network is; the node without one.
+#[inline(never)]
+fn on_node(cookie: u64, sock: u64) -> u32 {
+    let mut group = group(sock);
+    for _ in 0..CGROUP_DEPTH {
+        let Some(this) = group else {
+            break;
+        };
+        if let Some(pod) = id(this).and_then(|id| get(cookie, id)) {
+            return pod;
+        }
+        group = match offset!(NET.cgroup_parent) {
+            NO_OFFSET => None,
+            parent => read_pointer(this, parent),
+        };
+    }
+    NODE_OWNER
 }
 
 #[inline(always)]
@@ -54,6 +71,11 @@ fn get(cookie: u64, cgroup: u64) -> Option<u32> {
 /// The id of a socket's cgroup (v2); `None` where it has none, or there is no socket.
 #[inline(always)]
 pub fn cgroup(sock: u64) -> Option<u64> {
+    id(group(sock)?)
+}
+
+#[inline(always)]
+fn group(sock: u64) -> Option<u64> {
     if sock == 0 || offset!(NET.sock_cgroup) == NO_OFFSET {
         return None;
     }
@@ -61,8 +83,12 @@ pub fn cgroup(sock: u64) -> Option<u64> {
     if state == TIME_WAIT || state == NEW_SYN_RECV {
         return None;
     }
-    let cgroup = read_pointer(sock, offset!(NET.sock_cgroup))?;
-    let node = read_pointer(cgroup, offset!(NET.cgroup_node))?;
+    read_pointer(sock, offset!(NET.sock_cgroup))
+}
+
+#[inline(always)]
+fn id(group: u64) -> Option<u64> {
+    let node = read_pointer(group, offset!(NET.cgroup_node))?;
     read(node, offset!(NET.node_id))
 }
 

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
-use sabot_abi::{MAX_OWNERS, NODE_OWNER, OwnerKey};
+use sabot_abi::{CGROUP_DEPTH, MAX_OWNERS, NODE_OWNER, OwnerKey};
 
 use crate::sock::Sock;
 
@@ -25,10 +25,23 @@ pub fn of(sock: Sock) -> Option<u32> {
     if owner != NODE_OWNER {
         return Some(owner);
     }
-    match sock.cgroup() {
-        0 => Some(owner),
-        cgroup => find(cookie, cgroup).or(Some(owner)),
+    Some(on_node(cookie, sock))
+}
+
+/// The pod in whose cgroup, however deep, a socket of the node's own network is; the node without one.
+#[inline(never)]
+fn on_node(cookie: u64, sock: Sock) -> u32 {
+    let mut group = sock.group();
+    for _ in 0..CGROUP_DEPTH {
+        if !group.exists() {
+            break;
+        }
+        if let Some(pod) = find(cookie, group.id()) {
+            return pod;
+        }
+        group = group.parent();
     }
+    NODE_OWNER
 }
 
 #[inline(always)]

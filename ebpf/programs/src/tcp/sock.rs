@@ -34,7 +34,7 @@ static OFFSETS: TcpOffsets = TcpOffsets {
     segments: 0,
     device: 0,
     device_net: 0,
-    reserved: 0,
+    cgroup_parent: NO_OFFSET,
 };
 
 /// The loader replaces the value that the compiler sees, hence the volatile read.
@@ -62,6 +62,10 @@ const TCP_NEW_SYN_RECV: u32 = 12;
 /// The address of a `struct sock` or of one of its stand-ins, or 0.
 #[derive(Clone, Copy)]
 pub struct Sock(u64);
+
+/// The address of a `struct cgroup`, or 0.
+#[derive(Clone, Copy)]
+pub struct Group(u64);
 
 /// The address of a `struct sk_buff`, or 0.
 #[derive(Clone, Copy)]
@@ -130,14 +134,19 @@ impl Sock {
     /// The id of its cgroup (v2), 0 where there is none.
     #[inline(always)]
     pub fn cgroup(self) -> u64 {
+        match self.group() {
+            group if group.exists() => group.id(),
+            _ => 0,
+        }
+    }
+
+    /// Its cgroup (v2), perhaps none.
+    #[inline(always)]
+    pub fn group(self) -> Group {
         if offset!(cgroup) == NO_OFFSET || matches!(self.state(), TCP_TIME_WAIT | TCP_NEW_SYN_RECV) {
-            return 0;
+            return Group(0);
         }
-        let cgroup: u64 = read(self.0, offset!(cgroup));
-        if cgroup == 0 {
-            return 0;
-        }
-        read(read(cgroup, offset!(cgroup_node)), offset!(node_id))
+        Group(read(self.0, offset!(cgroup)))
     }
 
     #[inline(always)]
@@ -217,6 +226,27 @@ impl Sock {
     #[inline(always)]
     pub fn send_window(self) -> u32 {
         read(self.0, offset!(send_window))
+    }
+}
+
+impl Group {
+    #[inline(always)]
+    pub fn exists(self) -> bool {
+        self.0 != 0
+    }
+
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        read(read(self.0, offset!(cgroup_node)), offset!(node_id))
+    }
+
+    /// The one that it is in; none for the root.
+    #[inline(always)]
+    pub fn parent(self) -> Self {
+        match offset!(cgroup_parent) {
+            NO_OFFSET => Self(0),
+            parent => Self(read(self.0, parent)),
+        }
     }
 }
 

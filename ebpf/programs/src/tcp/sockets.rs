@@ -5,7 +5,8 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use sabot_abi::{
-    MAX_TCP_SOCKETS, NO_OWNER, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RTO, TcpFirsts, TcpSocket, TcpStats,
+    MAX_TCP_SOCKETS, NO_OWNER, NODE_OWNER, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RTO, TcpFirsts, TcpSocket,
+    TcpStats,
 };
 
 use crate::losses::Loss;
@@ -83,12 +84,14 @@ pub fn forget(sock: Sock) {
     let _ = SOCKETS.remove(sock.address());
 }
 
+/// A socket that is taken for the node's may be a pod's that wasn't known when it was seen first.
+///
 /// # Errors
 ///
 /// [`Loss::Unresolved`] when nobody is known to own the socket.
 #[inline(always)]
 pub fn owner(entry: &mut TcpSocket, sock: Sock) -> Result<&'static mut TcpStats, Loss> {
-    if entry.owner == NO_OWNER {
+    if entry.owner == NO_OWNER || entry.owner == NODE_OWNER {
         entry.owner = owners::of(sock).ok_or(Loss::Unresolved)?;
     }
     if let Some(stats) = stats::of(entry.owner) {

@@ -22,7 +22,7 @@ pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     let pods = plan.repetitions(PODS, 10);
     let step = Step::start(&format!("a daemon at rest that observes {pods} pods"));
     let scene = Scene::new(pods)?;
-    let daemon = scene.daemon(plan)?;
+    let daemon = scene.daemon(plan, &[])?;
     thread::sleep(REST);
     let before = cpu_time(daemon.pid())?;
     thread::sleep(IDLE);

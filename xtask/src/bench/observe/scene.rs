@@ -35,8 +35,8 @@ impl Scene {
         })
     }
 
-    pub(super) fn daemon(&self, plan: &Plan) -> Result<Daemon> {
-        let options = plan.options.clone().netns(self.lab.node());
+    pub(super) fn daemon(&self, plan: &Plan, flags: &[&str]) -> Result<Daemon> {
+        let options = plan.options.clone().netns(self.lab.node()).flags(flags);
         Daemon::start(options.runtime(&socket_in(&self.folder)))
     }
 }

@@ -143,13 +143,30 @@ fn assert_line(kind: v1::event::Kind, line: &str) {
 }
 
 #[test]
+fn what_happened_to_one_target_says_to_which() {
+    let reacted = v1::FaultEvent {
+        fault: cut(),
+        change: "runtimeReaction".into(),
+        message: "StopContainer by kubelet: OK".into(),
+        target: Some(v1::PodRef {
+            namespace: "team-a".into(),
+            name: "web-0".into(),
+        }),
+    };
+    assert_line(
+        v1::event::Kind::Fault(reacted),
+        "fault team-a/cut runtimeReaction at team-a/web-0: StopContainer by kubelet: OK",
+    );
+}
+
+#[test]
 fn events_are_one_line_each() {
     use v1::event::Kind;
 
     let expired = v1::FaultEvent {
         fault: cut(),
         change: "expired".into(),
-        message: String::new(),
+        ..v1::FaultEvent::default()
     };
     for (kind, line) in [
         (

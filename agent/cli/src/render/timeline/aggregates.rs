@@ -74,7 +74,8 @@ pub(super) fn aggregates(target: &TargetTimelineDoc) -> String {
     }
     for (name, times) in TIMES {
         if columns.iter().flatten().any(|a| times(a).is_some()) {
-            let cell = |a: &AggregateDoc| times(a).map_or_else(|| "-".to_owned(), |times| quantiles(times, BEYOND));
+            let cell =
+                |a: &AggregateDoc| times(a).map_or_else(|| "-".to_owned(), |times| quantiles(times, BEYOND));
             rows.push(row(name, cells(columns, cell)));
         }
     }

@@ -90,7 +90,8 @@ fn section(
         let cells = columns.map(|column| read(column?, name));
         let shown = cells.each_ref().map(|cell| match cell {
             Some((calls, failed, _, durations)) => {
-                let quantiles = durations.map_or_else(|| "-".to_owned(), |durations| quantiles(durations, beyond));
+                let quantiles =
+                    durations.map_or_else(|| "-".to_owned(), |durations| quantiles(durations, beyond));
                 format!("{calls} / {failed} / {quantiles}")
             }
             None => "-".to_owned(),

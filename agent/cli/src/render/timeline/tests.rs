@@ -28,8 +28,16 @@ fn moment(kind: v1::MomentKind, millis: u64, after: Option<u64>) -> v1::Moment {
     }
 }
 
-#[test]
-fn a_timeline_reads_from_top_to_bottom_with_what_was_before_during_and_after() {
+/// Lines with one space between words.
+fn squeezed(text: &str) -> Vec<String> {
+    let words = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    words.map(|words| words.join(" ")).collect()
+}
+
+/// Some of everything.
+fn during() -> v1::Aggregate {
     let rtt = v1::Latencies {
         count: 9,
         mean: Some(duration_to_proto(Duration::from_millis(40))),
@@ -37,7 +45,7 @@ fn a_timeline_reads_from_top_to_bottom_with_what_was_before_during_and_after() {
         p90: None,
         p99: None,
     };
-    let during = v1::Aggregate {
+    v1::Aggregate {
         length: Some(duration_to_proto(Duration::from_secs(10))),
         retransmits: 12,
         connections_failed: 5,
@@ -55,7 +63,11 @@ fn a_timeline_reads_from_top_to_bottom_with_what_was_before_during_and_after() {
         dns_retries: 1,
         rtt: Some(rtt),
         ..v1::Aggregate::default()
-    };
+    }
+}
+
+#[test]
+fn a_timeline_reads_from_top_to_bottom_with_what_was_before_during_and_after() {
     let target = v1::TargetTimeline {
         namespace: "shop".into(),
         name: "web-0".into(),
@@ -65,16 +77,12 @@ fn a_timeline_reads_from_top_to_bottom_with_what_was_before_during_and_after() {
         ],
         recovery: v1::Recovery::TooSlow.into(),
         before: Some(v1::Aggregate::default()),
-        during: Some(during),
+        during: Some(during()),
         after: None,
     };
     let text = timeline(&document(vec![target]));
-    let lines: Vec<_> = text
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect();
     assert_eq!(
-        lines,
+        squeezed(&text),
         [
             "Fault: shop/cut",
             "Applied: 1970-01-01T00:00:00.000Z",
@@ -180,12 +188,8 @@ fn what_the_node_did_meanwhile_stands_side_by_side() {
         .activity;
     let text = timeline(&document);
     let (_, text) = text.split_once("The node meanwhile\n").expect("it is told");
-    let lines: Vec<_> = text
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect();
     assert_eq!(
-        lines,
+        squeezed(text),
         [
             "BEFORE DURING AFTER",
             "length 30.000s 10.000s -",

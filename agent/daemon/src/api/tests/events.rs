@@ -1,6 +1,7 @@
 mod containers;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sabot_proto::sabot::v1;
@@ -12,6 +13,7 @@ use super::{Fixture, HUB_CAPACITY, metadata, next};
 use crate::observe::event::{
     ContainerEvent, CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent,
 };
+use crate::observe::identity::Identity;
 
 fn packet(fault: &str, pod: &str, outcome: &'static str) -> EventKind {
     EventKind::Packet(PacketEvent {
@@ -46,10 +48,21 @@ fn syscall(process: &str, micros: u64, errno: Option<&'static str>) -> EventKind
 }
 
 fn change(fault: &str) -> EventKind {
+    change_of(fault, None)
+}
+
+fn change_of(fault: &str, pod: Option<&str>) -> EventKind {
+    let target = pod.map(|name| {
+        Arc::new(Identity::Pod {
+            namespace: "team-a".into(),
+            name: name.into(),
+        })
+    });
     EventKind::Fault(FaultEvent {
         fault: fault_name(fault),
-        change: "injected",
+        change: if pod.is_some() { "recovered" } else { "injected" },
         message: String::new(),
+        target,
     })
 }
 
@@ -93,6 +106,8 @@ fn samples() -> Vec<EventKind> {
         call("web", 1, "OK"),
         call("db", 5, "NotFound"),
         container("web"),
+        change_of("cut", Some("web")),
+        change_of("cut", Some("db")),
     ]
 }
 
@@ -256,7 +271,7 @@ async fn calls_of_the_runtime_are_filtered_by_type_and_pod() {
         }),
         ..none()
     };
-    assert_eq!(passing(pod).await, [0, 2, 8, 10]);
+    assert_eq!(passing(pod).await, [0, 2, 8, 10, 11]);
 }
 
 #[tokio::test]
@@ -271,7 +286,7 @@ async fn filters_hold_together_and_exclude_what_lacks_the_property() {
         fault: Some(metadata("cut")),
         ..none()
     };
-    assert_eq!(passing(fault).await, [0, 1, 6]);
+    assert_eq!(passing(fault).await, [0, 1, 6, 11, 12]);
     let fault_and_pod = v1::WatchEventsRequest {
         fault: Some(metadata("cut")),
         pod: Some(v1::PodRef {
@@ -280,7 +295,7 @@ async fn filters_hold_together_and_exclude_what_lacks_the_property() {
         }),
         ..none()
     };
-    assert_eq!(passing(fault_and_pod).await, [0]);
+    assert_eq!(passing(fault_and_pod).await, [0, 11]);
     let outcome = v1::WatchEventsRequest {
         outcome: v1::PacketOutcome::Delayed.into(),
         ..none()

@@ -3,6 +3,7 @@
 use sabot_abi::{NO_OFFSET, TcpOffsets};
 
 use crate::kernel::btf::{Btf, BtfError};
+use crate::kernel::offsets::cgroup_parent;
 
 /// Reads the kernel's description of its types: some ten milliseconds.
 ///
@@ -46,6 +47,6 @@ pub(super) fn offsets(tracepoints: impl Iterator<Item = &'static str>) -> Result
         segments: kernel.offset("sk_buff", "cb")? + kernel.offset("tcp_skb_cb", "tcp_gso_segs")?,
         device: kernel.offset("sk_buff", "dev")?,
         device_net: kernel.offset("net_device", "nd_net.net")?,
-        reserved: 0,
+        cgroup_parent: cgroup_parent(&kernel),
     })
 }

@@ -158,7 +158,9 @@ fn observed() -> String {
     dns::register(&mut registry, &dns());
     cri::register(&mut registry, &cri());
     cri::register_containers(&mut registry, &ContainerSnapshot::default());
-    cost::register_programs(&mut registry, &[("sys_enter".to_owned(), Cost::default())].into());
+    let costs = [("sys_enter".to_owned(), Cost::default())].into();
+    cost::register_programs(&mut registry, &costs);
+    cost::register_misses(&mut registry, &costs);
     Format::Text.encode(&[&registry]).unwrap()
 }
 
@@ -196,7 +198,10 @@ async fn no_family_has_more_series_than_are_documented() {
         .iter()
         .filter(|(name, _)| !open.contains(&name.as_str()))
         .filter(|(name, (labels, series))| {
-            documented[*name].labels != *labels || documented[*name].series != *series
+            let known = &documented[*name];
+            // Other tests of this process may have loaded programs.
+            let is_exact = known.of_each == "program" || known.series == *series;
+            known.labels != *labels || !is_exact
         })
         .map(|(name, found)| format!("{name}: {found:?} on the page, {:?} documented", documented[name]))
         .collect();

@@ -134,13 +134,13 @@ impl State {
             }
             None => {
                 subject.sandbox = id;
-                self.places.complete(&mut subject, &self.known.sandboxes);
+                self.places.complete(&mut subject, &self.known);
                 if subject.pod.is_none() {
                     subject.container = std::mem::take(&mut subject.sandbox);
                 }
             }
         }
-        self.places.complete(&mut subject, &self.known.sandboxes);
+        self.places.complete(&mut subject, &self.known);
         subject
     }
 }

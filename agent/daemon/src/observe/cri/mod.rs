@@ -206,7 +206,7 @@ impl State {
         let request = Message::of_grpc(&ended.request);
         let answer = Message::of_grpc(&ended.answer).filter(|_| ended.outcome == OK);
         let mut subject = Subject::of(ended.operation, request, answer);
-        self.places.complete(&mut subject, &self.known.sandboxes);
+        self.places.complete(&mut subject, &self.known);
         if ended.outcome == OK {
             self.places.learn(ended.operation, &subject);
             self.known.learn(&subject);

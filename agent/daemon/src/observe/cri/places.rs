@@ -18,7 +18,7 @@ pub type Sandboxes = Box<dyn Fn(&str) -> Option<PodName> + Send + Sync>;
 
 /// What others know.
 pub struct Known {
-    pub(super) sandboxes: Sandboxes,
+    sandboxes: Sandboxes,
     containers: Containers,
 }
 
@@ -71,19 +71,20 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Completes what a call is about.
-    pub(super) fn complete(&self, subject: &mut Subject, known: &Sandboxes) {
-        if subject.sandbox.is_empty()
-            && let Some(sandbox) = self.sandboxes.get(&subject.container)
-        {
-            subject.sandbox.clone_from(sandbox);
+    /// Completes what a call is about; what is older than the observer, others know.
+    pub(super) fn complete(&self, subject: &mut Subject, known: &Known) {
+        if subject.sandbox.is_empty() {
+            let sandbox = self.sandboxes.get(&subject.container).cloned();
+            subject.sandbox = sandbox
+                .or_else(|| known.containers.sandbox(&subject.container))
+                .unwrap_or_default();
         }
         if subject.pod.is_none() && !subject.sandbox.is_empty() {
             subject.pod = self
                 .pods
                 .get(&subject.sandbox)
                 .cloned()
-                .or_else(|| known(&subject.sandbox));
+                .or_else(|| (known.sandboxes)(&subject.sandbox));
         }
     }
 
@@ -156,10 +157,17 @@ impl<T> Memory<T> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
+    use crate::observe::identity::containers;
 
     fn web() -> PodName {
         ("team-a".to_owned(), "web".to_owned())
+    }
+
+    fn db() -> PodName {
+        ("team-b".to_owned(), "db".to_owned())
     }
 
     fn subject(sandbox: &str, container: &str, pod: Option<PodName>) -> Subject {
@@ -172,14 +180,17 @@ mod tests {
     }
 
     fn completed(places: &Places, sandbox: &str, container: &str) -> Subject {
-        let known: Sandboxes = Box::new(|id| (id == "old").then(|| ("team-b".to_owned(), "db".to_owned())));
+        let (_sender, listed) = watch::channel(Arc::default());
+        let containers = containers::start(listed, Box::new(|_| None), || ());
+        containers.learn("old-c", "main", "old");
+        let known = Known::new(Box::new(|id| (id == "old").then(db))).with_containers(containers);
         let mut subject = subject(sandbox, container, None);
         places.complete(&mut subject, &known);
         subject
     }
 
-    #[test]
-    fn a_container_leads_to_its_pod_until_it_is_removed() {
+    #[tokio::test]
+    async fn a_container_leads_to_its_pod_until_it_is_removed() {
         let mut places = Places::default();
         places.learn("RunPodSandbox", &subject("s1", "", Some(web())));
         places.learn("CreateContainer", &subject("s1", "c1", None));
@@ -192,12 +203,13 @@ mod tests {
         assert!(places.pods.order.is_empty() && places.sandboxes.order.is_empty());
     }
 
-    #[test]
-    fn what_was_there_before_is_asked_of_others() {
+    #[tokio::test]
+    async fn what_was_there_before_is_asked_of_others() {
         let places = Places::default();
+        assert_eq!(completed(&places, "old", "").pod, Some(db()));
         assert_eq!(
-            completed(&places, "old", "").pod,
-            Some(("team-b".into(), "db".into()))
+            completed(&places, "", "old-c"),
+            subject("old", "old-c", Some(db()))
         );
         assert_eq!(completed(&places, "", "unheard"), subject("", "unheard", None));
     }

@@ -239,6 +239,15 @@ impl Containers {
             .collect()
     }
 
+    /// The sandbox of the container of this id, or of the only one that begins like this.
+    pub fn sandbox(&self, id: &str) -> Option<String> {
+        let shared = self.shared.as_ref().filter(|_| !id.is_empty())?;
+        let known = lock(&shared.known);
+        known
+            .get(known.whole(id))
+            .map(|container| container.sandbox.clone())
+    }
+
     /// Learns of a container before the runtime is asked the next time.
     pub fn learn(&self, id: &str, name: &str, sandbox: &str) {
         let Some(shared) = self

@@ -1,6 +1,6 @@
 //! What the kernel knows an owner by.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -85,47 +85,31 @@ fn read(path: &Path) -> Option<u64> {
         .ok()
 }
 
-/// The cgroups of a pod on the node's own network: its sandbox's, with all those of its containers beside it. None where
+/// The cgroup of a pod on the node's own network, in which those of its sandbox and of its containers are. `None` where
 /// processes are not in the unified hierarchy.
-pub(super) fn cgroup_keys(cookie: u64, process: u32) -> Vec<OwnerKey> {
-    let Some(root) = unified_root() else {
-        return Vec::new();
+pub(super) fn cgroup_key(cookie: u64, process: u32, uid: &str) -> Option<OwnerKey> {
+    let text = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+    let group = unified_root()?.join(pod_group(own_group(&text)?, uid));
+    // A cgroup's id is the inode of its directory.
+    let cgroup = fs::metadata(group).ok()?.ino();
+    Some(OwnerKey { cookie, cgroup })
+}
+
+/// The group around a sandbox's own one that has the pod's uid in its name, as the kubelet makes one, `pod1-2` or
+/// `kubepods-pod1_2.slice`. Without one a pod has its sandbox's alone: what is around that, others share.
+fn pod_group<'a>(own: &'a Path, uid: &str) -> &'a Path {
+    let underscored = uid.replace('-', "_");
+    let is_pods = |group: &&Path| {
+        let name = group.file_name().unwrap_or_default().to_string_lossy();
+        !uid.is_empty() && (name.contains(uid) || name.contains(&underscored))
     };
-    let Ok(text) = fs::read_to_string(format!("/proc/{process}/cgroup")) else {
-        return Vec::new();
-    };
-    let Some(own) = own_group(&text) else {
-        return Vec::new();
-    };
-    // A sandbox directly below the root has no pod's group around it.
-    let group = own
-        .parent()
-        .filter(|parent| *parent != Path::new(""))
-        .unwrap_or(own);
-    let mut ids = BTreeSet::new();
-    collect(&root.join(group), &mut ids);
-    ids.into_iter()
-        .map(|cgroup| OwnerKey { cookie, cgroup })
-        .collect()
+    own.ancestors().skip(1).find(is_pods).unwrap_or(own)
 }
 
 /// The path below the unified hierarchy's root from the text of `/proc/PID/cgroup`; `None` for the root itself.
 fn own_group(text: &str) -> Option<&Path> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     (!path.is_empty()).then(|| Path::new(path))
-}
-
-/// A cgroup's id is the inode of its directory.
-fn collect(group: &Path, ids: &mut BTreeSet<u64>) {
-    let Ok(metadata) = fs::metadata(group) else {
-        return;
-    };
-    ids.insert(metadata.ino());
-    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect(&entry.path(), ids);
-        }
-    }
 }
 
 /// Where the unified hierarchy is mounted.
@@ -155,7 +139,27 @@ mod tests {
     }
 
     #[test]
-    fn a_process_at_the_root_has_no_cgroup_of_its_own_and_one_that_is_gone_neither() {
-        assert!(cgroup_keys(1, u32::MAX).is_empty());
+    fn a_pods_group_is_the_one_with_its_uid_and_no_other_around_a_sandbox() {
+        let uid = "0c1d-22";
+        for (own, group) in [
+            (
+                "kubepods/burstable/pod0c1d-22/abc",
+                "kubepods/burstable/pod0c1d-22",
+            ),
+            (
+                "kubepods.slice/kubepods-pod0c1d_22.slice/cri-containerd-abc.scope/init",
+                "kubepods.slice/kubepods-pod0c1d_22.slice",
+            ),
+            ("system.slice/abc", "system.slice/abc"),
+            ("abc", "abc"),
+        ] {
+            assert_eq!(pod_group(own.as_ref(), uid), Path::new(group));
+        }
+        assert_eq!(pod_group("k8s.io/abc".as_ref(), ""), Path::new("k8s.io/abc"));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_has_no_cgroup() {
+        assert_eq!(cgroup_key(1, u32::MAX, "uid"), None);
     }
 }

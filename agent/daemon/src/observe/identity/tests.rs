@@ -146,7 +146,7 @@ async fn who_went_is_still_known_for_a_while() {
     let update = |world| {
         Arc::new(WorldUpdate {
             world,
-            runtime: RuntimeState::Connecting,
+            runtime: RuntimeState::Absent(String::new()),
             kubernetes: KubeState::Absent(String::new()),
             netns_failures: BTreeMap::new(),
             interface_failures: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! What is traced, in the daemon and in the kernel alike, and the cgroups of it that come and go.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -23,22 +24,25 @@ pub(super) struct Traced {
     containers: Containers,
     /// Numbers by the ids of the cgroups that the programs know; held while what they are told is replaced.
     cgroups: Mutex<BTreeMap<u64, u32>>,
+    /// Cgroups that the programs have no room for, now.
+    left_out: AtomicUsize,
 }
 
 impl Traced {
-    /// The programs have been told of these cgroups.
-    pub(super) fn new(
-        numbers: Numbers,
-        programs: Arc<SyscallPrograms>,
-        containers: Containers,
-        cgroups: BTreeMap<u64, u32>,
-    ) -> Self {
+    /// The programs know no cgroups yet.
+    pub(super) fn new(numbers: Numbers, programs: Arc<SyscallPrograms>, containers: Containers) -> Self {
         Self {
             numbers: RwLock::new(numbers),
             programs,
             containers,
-            cgroups: Mutex::new(cgroups),
+            cgroups: Mutex::default(),
+            left_out: AtomicUsize::new(0),
         }
+    }
+
+    /// Cgroups that are to be traced now, and aren't for want of room.
+    pub(super) fn left_out(&self) -> usize {
+        self.left_out.load(Ordering::Relaxed)
     }
 
     pub(super) fn programs(&self) -> &SyscallPrograms {
@@ -63,7 +67,8 @@ impl Traced {
         let mut known = self.known();
         let next = self.read(|numbers| numbers.assign(tracing, wanted));
         let found = find(next.places(), &self.containers);
-        let (cgroups, watch) = (found.numbers(), next.watch(found));
+        let (cgroups, left_out) = (found.numbers(), found.left_out);
+        let watch = next.watch(found);
         // Before the first event with a new number comes.
         let before = self.swap(next);
         if let Err(error) = self.programs.set_watch(&watch) {
@@ -72,18 +77,17 @@ impl Traced {
             return Err(error);
         }
         *known = cgroups;
+        self.left_out.store(left_out, Ordering::Relaxed);
         Ok(())
     }
 
     /// Tells the programs of the cgroups that came and went. Waits for the kernel for some milliseconds if there are any.
-    fn follow(&self) -> Result<(), SyscallProgramError> {
+    pub(super) fn follow(&self) -> Result<(), SyscallProgramError> {
         let mut known = self.known();
-        let (places, is_any) = self.read(|numbers| (numbers.places().clone(), !numbers.places().is_empty()));
-        if !is_any {
-            return Ok(());
-        }
+        let places = self.read(|numbers| numbers.places().clone());
         let found = find(&places, &self.containers);
         let cgroups = found.numbers();
+        self.left_out.store(found.left_out, Ordering::Relaxed);
         if cgroups == *known {
             return Ok(());
         }

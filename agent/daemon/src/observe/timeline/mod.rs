@@ -97,11 +97,11 @@ impl TimelineSource for Timelines {
 /// Begins to record. Must be called within a tokio runtime.
 pub fn start(engine: Handle, identities: Identities, measure: Arc<dyn Measure>, hub: &EventHub) -> Timelines {
     let recorder = Arc::new(Mutex::new(Recorder::new(Arc::clone(&measure))));
-    let events = hub.subscribe();
+    let (events, hub) = (hub.subscribe(), hub.clone());
     let shared = Arc::clone(&recorder);
     let task = tokio::spawn(async move {
         tokio::join!(
-            record(engine, identities, Arc::clone(&shared)),
+            record(engine, identities, Arc::clone(&shared), &hub),
             react(events, measure, shared)
         )
     });
@@ -115,7 +115,7 @@ fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
     recorder.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn record(engine: Handle, identities: Identities, recorder: Arc<Mutex<Recorder>>) {
+async fn record(engine: Handle, identities: Identities, recorder: Arc<Mutex<Recorder>>, hub: &EventHub) {
     let mut snapshots = engine.watch();
     let mut owners = identities.watch();
     let mut at_rest = interval(AT_REST);
@@ -147,6 +147,8 @@ async fn record(engine: Handle, identities: Identities, recorder: Arc<Mutex<Reco
                 look_at = Instant::now() + (began.elapsed() * LOOK_SHARE).clamp(WHILE_OPEN, LOOK_LATEST);
             }
         }
+        let news = lock(&recorder).news();
+        news.into_iter().for_each(|event| hub.publish(event));
     }
 }
 
@@ -213,8 +215,12 @@ async fn react(
                     lock(&recorder).react(&identity, &reaction);
                 }
             }
-            // What is missing is in nobody's timeline.
-            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Lagged(count)) => {
+                tracing::warn!(
+                    count,
+                    "events came too fast; what the runtime did may be missing from timelines"
+                );
+            }
             Err(RecvError::Closed) => return,
         }
     }

@@ -72,6 +72,25 @@ pub enum What {
     Recovered,
 }
 
+impl What {
+    /// As events have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Injected => "injected",
+            Self::FirstMatch => "firstMatch",
+            Self::FirstRetransmit => "firstRetransmit",
+            Self::FirstRto => "firstRto",
+            Self::FirstReset => "firstReset",
+            Self::FirstConnectFailure => "firstConnectFailure",
+            Self::FirstConnectionLost => "firstConnectionLost",
+            Self::RuntimeReaction => "runtimeReaction",
+            Self::Ended => "ended",
+            Self::Recovered => "recovered",
+        }
+    }
+}
+
 /// What the world does about a pod that hurts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reaction {
@@ -96,6 +115,8 @@ pub(super) struct Record {
     firsts: Firsts,
     reaction: Option<Reaction>,
     end: Option<End>,
+    /// What events were made of.
+    told: Vec<What>,
 }
 
 #[derive(Clone, Debug)]
@@ -123,11 +144,21 @@ impl Record {
             firsts: Firsts::default(),
             reaction: None,
             end: None,
+            told: Vec::new(),
         }
     }
 
-    pub(super) fn identity(&self) -> &Identity {
+    pub(super) fn identity(&self) -> &Arc<Identity> {
         &self.identity
+    }
+
+    /// What has happened to it, and no event was made of yet. What happens to the fault as a whole is told by others.
+    pub(super) fn news(&mut self, applied: BootTime) -> Vec<Moment> {
+        let others = [What::Applied, What::Injected, What::Ended];
+        let mut news = self.moments(applied, &Totals::default());
+        news.retain(|moment| !others.contains(&moment.what) && !self.told.contains(&moment.what));
+        self.told.extend(news.iter().map(|moment| moment.what));
+        news
     }
 
     /// Whether there is anything left to be seen.

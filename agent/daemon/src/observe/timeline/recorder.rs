@@ -13,7 +13,8 @@ use super::record::{Firsts, Reaction, Record};
 use super::totals::{Sample, Totals};
 use super::{Measure, Timeline};
 use crate::engine::handle::{FaultView, LedgerEntry, Phase, Snapshot, TargetPhase, TargetView};
-use crate::observe::clock::instant;
+use crate::observe::clock::{instant, system_time};
+use crate::observe::event::{Event, EventKind, FaultEvent};
 use crate::observe::identity::{Identity, Owners};
 
 /// How far back the time before a fault reaches at most.
@@ -264,10 +265,31 @@ impl Recorder {
 
     pub(super) fn react(&mut self, identity: &Identity, reaction: &Reaction) {
         self.each_open(|_, target| {
-            if target.identity() == identity {
+            if **target.identity() == *identity {
                 target.react(reaction.clone());
             }
         });
+    }
+
+    /// What has happened to targets since this was asked last, as events.
+    pub(super) fn news(&mut self) -> Vec<Event> {
+        let mut news = Vec::new();
+        for (fault, record) in &mut self.faults {
+            for target in record.targets.values_mut() {
+                let moments = target.news(record.applied);
+                news.extend(moments.into_iter().map(|moment| Event {
+                    time: system_time(moment.at),
+                    container: None,
+                    kind: EventKind::Fault(FaultEvent {
+                        fault: fault.clone(),
+                        change: moment.what.name(),
+                        message: moment.detail,
+                        target: Some(Arc::clone(target.identity())),
+                    }),
+                }));
+            }
+        }
+        news
     }
 
     pub(super) fn timeline(&self, fault: &FaultName) -> Option<Timeline> {

@@ -1,3 +1,5 @@
+mod news;
+
 use sabot_abi::{Histogram, OwnerKey, log_linear_bucket};
 
 use super::recorder::Recorder;
