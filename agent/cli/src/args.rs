@@ -186,6 +186,9 @@ pub(crate) struct TraceArgs {
     /// Processes in this cgroup or below it: its path below the root of cgroup v2; may be repeated.
     #[arg(long = "cgroup", value_name = "PATH")]
     pub(crate) cgroups: Vec<String>,
+    /// Processes in containers of this name in pods of this namespace, as kube-system/etcd; may be repeated.
+    #[arg(long = "container", value_name = "NAMESPACE/CONTAINER")]
+    pub(crate) containers: Vec<String>,
 }
 
 #[derive(Clone, Debug, Args)]

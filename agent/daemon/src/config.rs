@@ -21,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 pub use self::guards::GuardConfig;
 pub use self::remote::{RemoteConfig, Roles, TlsFiles};
 use self::settings::Settings;
+use crate::observe::syscalls::{CGROUP, CONTAINER, is_cgroup, is_container};
 use crate::targets::RuntimeEndpoint;
 
 /// Read when it exists and `--config` names no other.
@@ -69,6 +70,8 @@ pub struct Config {
     pub syscall_processes: Vec<String>,
     /// Cgroups whose processes are watched, by their paths below the v2 root.
     pub syscall_cgroups: Vec<String>,
+    /// As `kube-system/etcd`; besides the defaults.
+    pub syscall_containers: Vec<String>,
     /// Calls that take longer are reported as events.
     pub slow_syscall: Duration,
     /// Whether the calls of the container runtime's clients are observed.
@@ -319,9 +322,13 @@ impl Config {
             }
         }
         for path in &self.syscall_cgroups {
-            if !path.starts_with('/') || path.len() == 1 {
-                let allowed = "the path of a cgroup below the root of cgroup v2, as `/kubepods.slice`";
-                return Err(invalid("syscall-cgroup", path, allowed));
+            if !is_cgroup(path) {
+                return Err(invalid("syscall-cgroup", path, CGROUP));
+            }
+        }
+        for name in &self.syscall_containers {
+            if !is_container(name) {
+                return Err(invalid("syscall-container", name, CONTAINER));
             }
         }
         Ok(())

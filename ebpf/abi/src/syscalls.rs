@@ -5,7 +5,7 @@ use crate::{assert_layout, pod};
 /// Processes (by name) that are told apart.
 pub const MAX_PROCESSES: u32 = 64;
 /// Cgroups that can be watched at once.
-pub const MAX_WATCHED_CGROUPS: u32 = 8;
+pub const MAX_WATCHED_CGROUPS: u32 = 16;
 /// Bytes of a process name, NUL-padded, as the kernel's `comm`.
 pub const COMM_LENGTH: usize = 16;
 
@@ -26,7 +26,7 @@ pub struct SyscallSettings {
 }
 assert_layout!(
     SyscallSettings,
-    size = 8 * (COMM_FILTER_WORDS + SYSCALL_BITMAP_WORDS) + 40,
+    size = 8 * (COMM_FILTER_WORDS + SYSCALL_BITMAP_WORDS) + 4 * MAX_WATCHED_CGROUPS as usize + 8,
     align = 8
 );
 
@@ -191,8 +191,9 @@ pub struct FileOffsets {
     pub unix_peer: u32,
     pub unix_length: u32,
     pub unix_name: u32,
+    pub binprm_filename: u32,
 }
-assert_layout!(FileOffsets, size = 92, align = 4);
+assert_layout!(FileOffsets, size = 96, align = 4);
 
 /// From a descriptor to its file's type.
 pub const FILE_OFFSETS_FILE: u32 = 1;
@@ -202,6 +203,8 @@ pub const FILE_OFFSETS_NAME: u32 = 2;
 pub const FILE_OFFSETS_SOCKET: u32 = 4;
 /// From a socket to the paths of a Unix socket and its peer.
 pub const FILE_OFFSETS_UNIX: u32 = 8;
+/// From what a program is made of to its path.
+pub const FILE_OFFSETS_PROGRAM: u32 = 16;
 
 /// Words of a bitmap over syscall numbers; numbers beyond it are in no such set.
 pub const SYSCALL_BITMAP_WORDS: usize = 8;

@@ -114,7 +114,13 @@ fn a_timeline_tells_what_the_node_did_before_during_and_after() {
         "{node:#}"
     );
     assert!(
-        node["during"]["operations"]["RunPodSandbox"]["mean"].is_string(),
+        node["during"]["operations"]["RunPodSandbox"]["durations"]["p99"].is_string(),
+        "{node:#}"
+    );
+    let open = &node["during"]["calls"][&scene.name]["openat"];
+    assert_eq!(
+        (&open["calls"], &open["errors"]["ENOENT"]),
+        (&30.into(), &30.into()),
         "{node:#}"
     );
     let text = scene.daemon.sabot_ok(&["timeline", "cut"]).expect("it is told");

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use sabot_testkit::cri::PodSpec;
 use sabot_testkit::metrics::Scrape;
-use sabot_testkit::wait::wait_for;
+use sabot_testkit::wait::{wait_for, wait_until};
 use serde_json::Value;
 
-use crate::node::{LOOK, Node};
+use crate::node::{LOOK, Node, PATIENCE};
 
 const COUNT: &str = "sabot_syscall_duration_seconds_count";
 const SUM: &str = "sabot_syscall_duration_seconds_sum";
@@ -125,4 +125,51 @@ fn failed_syscalls_are_streamed_and_counted_while_pods_start_and_stop() {
         let counted = scrape.value("sabot_syscall_errors_total", &labels);
         assert!(counted >= Some(1.0), "{event} is counted {counted:?} times");
     }
+}
+
+/// A container that brings a file to the disk, again and again, as etcd does.
+const WRITER: &str =
+    "while :; do dd if=/dev/zero of=/tmp/wal bs=512 count=1 conv=fsync 2>/dev/null; usleep 20000; done";
+const ETCD: &str = "kube-system/etcd";
+
+fn synced(node: &Node, process: &str) -> f64 {
+    let scrape = node.daemon.scrape().expect("metrics are served");
+    scrape.sum(COUNT, &[("process", process), ("syscall", "fsync")])
+}
+
+/// As an etcd that is a static pod: in a pid namespace of its own, where its name is nobody's on the node.
+#[test]
+fn a_container_is_traced_by_its_name_in_whatever_sandbox_it_is() {
+    let node = Node::with(&["--syscall-container", ETCD, "--syscall-process", "dd"]);
+    let writer = |namespace: &str, pod: &str| PodSpec::idle(namespace, pod).container("etcd").running(WRITER);
+    let stranger = node.pod(&writer("team-a", "etcd-node-a"));
+    let etcd = node.pod(&writer("kube-system", "etcd-node-a"));
+    let grows = |before: f64| {
+        wait_for(PATIENCE, LOOK, || {
+            Some(synced(&node, ETCD)).filter(|now| *now > before)
+        })
+    };
+    let first = grows(0.0).expect("its calls are counted");
+    let again = node.containerd.restart_sandbox(&etcd).expect("it starts again");
+    // The first one's last calls are counted by now, and nothing is lost with it.
+    let before = synced(&node, ETCD);
+    assert!(before >= first, "{before} after {first}");
+    grows(before).expect("those of the new one too");
+    assert_eq!(
+        synced(&node, "dd"),
+        0.0,
+        "a name in another pid namespace is another one's"
+    );
+
+    node.containerd.stop_pod(&again).expect("the pod ends");
+    let is_gone = || node.sandboxes(&again.spec).is_empty();
+    assert!(wait_until(PATIENCE, LOOK, is_gone), "the pod is still known");
+    let last = synced(&node, ETCD);
+    thread::sleep(QUIET);
+    assert_eq!(
+        synced(&node, ETCD),
+        last,
+        "the same name in another namespace is another container"
+    );
+    assert!(node.containerd.stop_pod(&stranger).is_ok());
 }

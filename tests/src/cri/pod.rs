@@ -20,6 +20,8 @@ pub struct PodSpec {
     pub command: Vec<String>,
     /// On the node's network, as a test's own process inside the node.
     pub host_network: bool,
+    /// The container's own name.
+    pub container: String,
 }
 
 impl PodSpec {
@@ -31,6 +33,7 @@ impl PodSpec {
             labels: BTreeMap::new(),
             command: vec!["sleep".into(), "2147483647".into()],
             host_network: false,
+            container: "main".into(),
         }
     }
 
@@ -46,6 +49,19 @@ impl PodSpec {
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    #[must_use]
+    pub fn container(mut self, name: &str) -> Self {
+        self.container = name.into();
+        self
+    }
+
+    /// Instead of what its container would run.
+    #[must_use]
+    pub fn running(mut self, script: &str) -> Self {
+        self.command = ["sh", "-c", script].map(str::to_owned).to_vec();
         self
     }
 

@@ -232,12 +232,12 @@ fn container_config(spec: &PodSpec) -> ContainerConfig {
     };
     ContainerConfig {
         metadata: Some(ContainerMetadata {
-            name: "main".into(),
+            name: spec.container.clone(),
             attempt: 0,
         }),
         image: Some(ImageSpec { image: IMAGE.into() }),
         command: spec.command.clone(),
-        labels: HashMap::from([("io.kubernetes.container.name".into(), "main".into())]),
+        labels: HashMap::from([("io.kubernetes.container.name".into(), spec.container.clone())]),
         linux: Some(LinuxContainerConfig {
             security_context: Some(LinuxContainerSecurityContext {
                 namespace_options: Some(options),

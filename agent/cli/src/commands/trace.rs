@@ -55,6 +55,7 @@ fn wanted(args: TraceArgs) -> v1::Tracing {
         processes: args.processes,
         syscalls: args.syscalls,
         cgroups: args.cgroups,
+        containers: args.containers,
     }
 }
 
@@ -71,6 +72,7 @@ fn added(now: v1::Tracing, args: TraceArgs) -> v1::Tracing {
         processes: both(now.processes, args.processes),
         syscalls: both(now.syscalls, args.syscalls),
         cgroups: both(now.cgroups, args.cgroups),
+        containers: both(now.containers, args.containers),
     }
 }
 
@@ -99,6 +101,7 @@ fn removed(now: v1::Tracing, args: &TraceArgs) -> Result<v1::Tracing, CliError> 
         processes: without("--process", now.processes, &args.processes)?,
         syscalls: without("--syscall", now.syscalls, &args.syscalls)?,
         cgroups: without("--cgroup", now.cgroups, &args.cgroups)?,
+        containers: without("--container", now.containers, &args.containers)?,
     };
     if had_syscalls && left.syscalls.is_empty() {
         return Err(CliError::Failed(
@@ -121,6 +124,7 @@ mod tests {
             processes: names(processes),
             syscalls: names(syscalls),
             cgroups: Vec::new(),
+            containers: names(&["kube-system/etcd"]),
         }
     }
 
@@ -129,6 +133,7 @@ mod tests {
             processes: names(&["kubelet", "runc"]),
             syscalls: names(&["fsync"]),
             cgroups: names(&["/a"]),
+            containers: names(&["kube-system/etcd"]),
         }
     }
 
@@ -140,12 +145,14 @@ mod tests {
             (tracing.syscalls, tracing.cgroups),
             (names(&["fsync"]), names(&["/a"]))
         );
+        assert_eq!(tracing.containers, ["kube-system/etcd"]);
     }
 
     #[test]
     fn only_what_is_there_can_be_removed() {
         let left = removed(now(), &args(&["runc"], &[])).expect("it is there");
         assert_eq!(left.processes, ["kubelet"]);
+        assert_eq!(left.containers, Vec::<String>::new());
         let error = removed(now(), &args(&["etcd"], &[])).expect_err("it isn't there");
         assert!(error.to_string().contains("--process etcd"), "{error}");
         let error = removed(now(), &args(&[], &["fsync"])).expect_err("it is the last one");

@@ -14,6 +14,7 @@ pub(crate) fn tracing(tracing: &TracingDoc) -> String {
     properties([
         ("Processes", list(&tracing.processes, "none")),
         ("Cgroups", list(&tracing.cgroups, "none")),
+        ("Containers", list(&tracing.containers, "none")),
         ("Syscalls", list(&tracing.syscalls, "all")),
     ])
 }

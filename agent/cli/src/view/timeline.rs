@@ -6,6 +6,7 @@ use sabot_core::spec::Metadata;
 use sabot_proto::sabot::v1;
 use serde::Serialize;
 
+use super::event::direction;
 use super::{Span, Time, metadata, span, time};
 use crate::error::CliError;
 
@@ -35,9 +36,14 @@ pub(crate) struct NodeAggregateDoc {
     pub(crate) length: Option<Span>,
     /// Syscalls, by the process's name.
     pub(crate) processes: BTreeMap<String, ProcessAggregateDoc>,
+    /// Those that say most, by the process's name and the syscall's.
+    pub(crate) calls: BTreeMap<String, BTreeMap<String, CallAggregateDoc>>,
     /// Calls of the container runtime, by operation.
     pub(crate) operations: BTreeMap<String, OperationAggregateDoc>,
 }
+
+/// By name.
+pub(crate) type Counts = BTreeMap<String, u64>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct ProcessAggregateDoc {
@@ -48,12 +54,22 @@ pub(crate) struct ProcessAggregateDoc {
     pub(crate) durations: Option<LatenciesDoc>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct CallAggregateDoc {
+    pub(crate) calls: u64,
+    /// By errno.
+    pub(crate) errors: Counts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) durations: Option<LatenciesDoc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct OperationAggregateDoc {
     pub(crate) calls: u64,
     pub(crate) failures: u64,
+    pub(crate) outcomes: Counts,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) mean: Option<Span>,
+    pub(crate) durations: Option<LatenciesDoc>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -90,7 +106,10 @@ pub(crate) struct AggregateDoc {
     pub(crate) length: Option<Span>,
     pub(crate) connections_opened: u64,
     pub(crate) connections_accepted: u64,
+    pub(crate) connections_closed: u64,
     pub(crate) connections_failed: u64,
+    /// Those, by errno.
+    pub(crate) connect_errors: Counts,
     pub(crate) connections_lost: u64,
     pub(crate) retransmits: u64,
     pub(crate) rtos: u64,
@@ -100,15 +119,30 @@ pub(crate) struct AggregateDoc {
     pub(crate) bytes_received: u64,
     pub(crate) drops_injected: u64,
     pub(crate) drops_other: u64,
+    /// What both are made of.
+    pub(crate) drops: Vec<DropAggregateDoc>,
     pub(crate) dns_queries: u64,
+    /// By response code.
+    pub(crate) dns_answers: Counts,
     pub(crate) dns_failed: u64,
     pub(crate) dns_unanswered: u64,
+    pub(crate) dns_retries: u64,
+    pub(crate) dns_late: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rtt: Option<LatenciesDoc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) handshake: Option<LatenciesDoc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dns: Option<LatenciesDoc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct DropAggregateDoc {
+    pub(crate) direction: &'static str,
+    pub(crate) reason: String,
+    /// By a fault.
+    pub(crate) injected: bool,
+    pub(crate) packets: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -158,11 +192,22 @@ fn node_aggregate(aggregate: v1::NodeAggregate) -> Result<NodeAggregateDoc, CliE
         let doc = OperationAggregateDoc {
             calls: operation.calls,
             failures: operation.failures,
-            mean: span("operation.mean", operation.mean)?,
+            outcomes: counts(operation.outcomes),
+            durations: operation.durations.map(latencies).transpose()?,
         };
         Ok((operation.operation, doc))
     };
+    let mut calls: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for call in aggregate.calls {
+        let doc = CallAggregateDoc {
+            calls: call.calls,
+            errors: counts(call.errors),
+            durations: call.durations.map(latencies).transpose()?,
+        };
+        calls.entry(call.process).or_default().insert(call.syscall, doc);
+    }
     Ok(NodeAggregateDoc {
+        calls,
         from: time("aggregate.from", aggregate.from)?,
         length: span("aggregate.length", aggregate.length)?,
         processes: aggregate
@@ -176,6 +221,11 @@ fn node_aggregate(aggregate: v1::NodeAggregate) -> Result<NodeAggregateDoc, CliE
             .map(operation)
             .collect::<Result<_, CliError>>()?,
     })
+}
+
+fn counts(counts: Vec<v1::NamedCount>) -> Counts {
+    let counts = counts.into_iter();
+    counts.map(|named| (named.name, named.count)).collect()
 }
 
 fn target(target: v1::TargetTimeline) -> Result<TargetTimelineDoc, CliError> {
@@ -229,7 +279,9 @@ fn aggregate(aggregate: v1::Aggregate) -> Result<AggregateDoc, CliError> {
         length: span("aggregate.length", aggregate.length)?,
         connections_opened: aggregate.connections_opened,
         connections_accepted: aggregate.connections_accepted,
+        connections_closed: aggregate.connections_closed,
         connections_failed: aggregate.connections_failed,
+        connect_errors: counts(aggregate.connect_errors),
         connections_lost: aggregate.connections_lost,
         retransmits: aggregate.retransmits,
         rtos: aggregate.rtos,
@@ -239,13 +291,26 @@ fn aggregate(aggregate: v1::Aggregate) -> Result<AggregateDoc, CliError> {
         bytes_received: aggregate.bytes_received,
         drops_injected: aggregate.drops_injected,
         drops_other: aggregate.drops_other,
+        drops: aggregate.drops.into_iter().map(drops).collect(),
         dns_queries: aggregate.dns_queries,
+        dns_answers: counts(aggregate.dns_answers),
         dns_failed: aggregate.dns_failed,
         dns_unanswered: aggregate.dns_unanswered,
+        dns_retries: aggregate.dns_retries,
+        dns_late: aggregate.dns_late,
         rtt: aggregate.rtt.map(latencies).transpose()?,
         handshake: aggregate.handshake.map(latencies).transpose()?,
         dns: aggregate.dns.map(latencies).transpose()?,
     })
+}
+
+fn drops(drops: v1::DropAggregate) -> DropAggregateDoc {
+    DropAggregateDoc {
+        direction: direction(drops.direction()),
+        reason: drops.reason,
+        injected: drops.injected,
+        packets: drops.packets,
+    }
 }
 
 fn latencies(latencies: v1::Latencies) -> Result<LatenciesDoc, CliError> {

@@ -62,7 +62,7 @@ pub(crate) struct SyscallTopDoc {
     /// Of the calls in between; absent without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mean: Option<Span>,
-    /// Of all calls so far.
+    /// Of the calls in between; absent beyond the last bound of the daemon's, 17 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p99: Option<Span>,
 }
@@ -283,10 +283,7 @@ fn syscalls(
                 calls: rate.of(before.calls, now.calls),
                 errors: rate.of(errors(before), errors(now)),
                 mean: Some(Span(spent / u32::try_from(calls).unwrap_or(u32::MAX))),
-                p99: now
-                    .p99
-                    .and_then(|p99| duration_from_proto("p99", p99).ok())
-                    .map(Span),
+                p99: quantile(&added(before.durations.as_ref(), now.durations.as_ref()), 0.99),
             };
             Some((spent, row))
         })
@@ -390,7 +387,13 @@ mod tests {
     fn rates_are_what_grew_and_quantiles_are_of_what_was_added() {
         let earlier = v1::GetSnapshotResponse {
             tcp: vec![tcp("web", 10, 1000, &[(1, 100)])],
-            syscalls: vec![call("read", 10, 100), call("futex", 5, 5)],
+            syscalls: vec![
+                v1::SyscallSummary {
+                    durations: durations(&[(2000, 10)]),
+                    ..call("read", 10, 100)
+                },
+                call("futex", 5, 5),
+            ],
             ..at(100)
         };
         let later = v1::GetSnapshotResponse {
@@ -398,7 +401,14 @@ mod tests {
                 tcp("web", 14, 5000, &[(1, 100), (50, 9), (0, 1)]),
                 tcp("db", 2, 0, &[]),
             ],
-            syscalls: vec![call("read", 12, 110), call("futex", 5, 5), call("write", 4, 80)],
+            syscalls: vec![
+                v1::SyscallSummary {
+                    durations: durations(&[(5, 2), (2000, 10)]),
+                    ..call("read", 12, 110)
+                },
+                call("futex", 5, 5),
+                call("write", 4, 80),
+            ],
             ..at(102)
         };
         let top = TopDoc::between(&earlier, &later);
@@ -422,6 +432,12 @@ mod tests {
             })
             .collect();
         assert_eq!(calls, [("write", 2.0, Some(20)), ("read", 1.0, Some(5))]);
+        // Ten slow ones were before.
+        let p99 = top.syscalls.iter().map(|call| call.p99);
+        assert_eq!(
+            p99.collect::<Vec<_>>(),
+            [None, Some(Span(Duration::from_millis(5)))]
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) struct TracingDoc {
     /// Empty: all.
     pub(crate) syscalls: Vec<String>,
     pub(crate) cgroups: Vec<String>,
+    pub(crate) containers: Vec<String>,
 }
 
 impl From<v1::Tracing> for TracingDoc {
@@ -17,6 +18,7 @@ impl From<v1::Tracing> for TracingDoc {
             processes: tracing.processes,
             syscalls: tracing.syscalls,
             cgroups: tracing.cgroups,
+            containers: tracing.containers,
         }
     }
 }

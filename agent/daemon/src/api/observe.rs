@@ -170,6 +170,7 @@ impl ObserveApi {
             processes: tracing.processes,
             syscalls: tracing.syscalls,
             cgroups: tracing.cgroups,
+            containers: tracing.containers,
         };
         // It waits for the kernel's programs to end.
         let set = tokio::task::spawn_blocking(move || observe.set_tracing(&tracing).map(|()| tracing));
@@ -195,6 +196,7 @@ fn tracing_to_proto(tracing: Tracing) -> v1::Tracing {
         processes: tracing.processes,
         syscalls: tracing.syscalls,
         cgroups: tracing.cgroups,
+        containers: tracing.containers,
     }
 }
 
@@ -243,6 +245,7 @@ fn syscall_summary(summary: SyscallSummary) -> v1::SyscallSummary {
         errors: counts(summary.errors),
         p50: Some(duration_to_proto(summary.p50)),
         p99: Some(duration_to_proto(summary.p99)),
+        durations: Some(tcp::durations(&summary.durations)),
     }
 }
 

@@ -7,9 +7,12 @@ use sabot_core::model::FaultName;
 use sabot_proto::convert::{duration_to_proto, timestamp_to_proto};
 use sabot_proto::sabot::v1;
 
+use super::traffic::direction;
 use crate::observe::clock::system_time;
 use crate::observe::durations::{mean, quantile};
-use crate::observe::timeline::{NodeTimeline, NodeWindow, Recovery, TargetTimeline, Timeline, What, Window};
+use crate::observe::timeline::{
+    Named, NodeTimeline, NodeWindow, OperationTotals, Recovery, TargetTimeline, Timeline, What, Window,
+};
 
 pub(super) fn timeline(fault: &FaultName, timeline: &Timeline) -> v1::Timeline {
     v1::Timeline {
@@ -32,8 +35,9 @@ fn node(node: &NodeTimeline) -> v1::NodeTimeline {
 }
 
 fn node_aggregate(window: &NodeWindow) -> v1::NodeAggregate {
-    let processes = window.totals.processes.iter();
-    let operations = window.totals.operations.iter();
+    let processes = window.processes.iter();
+    let calls = window.calls.iter();
+    let operations = window.operations.iter();
     v1::NodeAggregate {
         from: Some(timestamp_to_proto(system_time(window.from))),
         length: Some(duration_to_proto(window.length())),
@@ -48,12 +52,44 @@ fn node_aggregate(window: &NodeWindow) -> v1::NodeAggregate {
         operations: operations
             .map(|(&name, totals)| v1::OperationAggregate {
                 operation: name.to_owned(),
-                calls: totals.calls,
-                failures: totals.failures,
-                mean: totals.mean().map(duration_to_proto),
+                calls: totals.calls(),
+                failures: totals.failures(),
+                outcomes: named(&totals.outcomes),
+                durations: operation_latencies(totals),
+            })
+            .collect(),
+        calls: calls
+            .map(|((process, syscall), call)| v1::CallAggregate {
+                process: process.to_string(),
+                syscall: (*syscall).to_owned(),
+                calls: call.calls(),
+                errors: named(&call.errors),
+                durations: latencies(&Histogram::from(&call.durations)),
             })
             .collect(),
     }
+}
+
+fn operation_latencies(totals: &OperationTotals) -> Option<v1::Latencies> {
+    let mean = totals.mean()?;
+    let at = |share| totals.quantile(share).map(duration_to_proto);
+    Some(v1::Latencies {
+        count: totals.timed(),
+        mean: Some(duration_to_proto(mean)),
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+    })
+}
+
+fn named(counts: &Named) -> Vec<v1::NamedCount> {
+    let counts = counts.iter();
+    counts
+        .map(|(&name, &count)| v1::NamedCount {
+            name: name.to_owned(),
+            count,
+        })
+        .collect()
 }
 
 fn target(target: &TargetTimeline) -> v1::TargetTimeline {
@@ -112,6 +148,7 @@ fn recovery(recovery: Recovery) -> v1::Recovery {
 
 fn aggregate(window: &Window) -> v1::Aggregate {
     let totals = &window.totals;
+    let drops = totals.drops.iter();
     v1::Aggregate {
         from: Some(timestamp_to_proto(system_time(window.from))),
         length: Some(duration_to_proto(window.length())),
@@ -125,14 +162,27 @@ fn aggregate(window: &Window) -> v1::Aggregate {
         resets_received: totals.resets_received,
         bytes_sent: totals.bytes_sent,
         bytes_received: totals.bytes_received,
-        drops_injected: totals.drops_injected,
-        drops_other: totals.drops_other,
+        drops_injected: totals.dropped(true),
+        drops_other: totals.dropped(false),
         dns_queries: totals.dns_queries,
-        dns_failed: totals.dns_failed,
+        dns_failed: totals.dns_failed(),
         dns_unanswered: totals.dns_unanswered,
         rtt: latencies(&totals.rtts),
         handshake: latencies(&totals.handshakes),
         dns: latencies(&totals.dns),
+        connections_closed: totals.closed,
+        connect_errors: named(&totals.connect_errors),
+        drops: drops
+            .map(|(kind, &packets)| v1::DropAggregate {
+                direction: direction(kind.egress).into(),
+                reason: kind.reason.clone(),
+                injected: kind.injected,
+                packets,
+            })
+            .collect(),
+        dns_answers: named(&totals.dns_answers),
+        dns_retries: totals.dns_retries,
+        dns_late: totals.dns_late,
     }
 }
 

@@ -54,9 +54,9 @@ pub(super) fn drop_summaries(snapshot: DropSnapshot) -> Vec<v1::DropSummary> {
     drops
         .map(|(class, dropped)| v1::DropSummary {
             pod: owner_ref(&class.owner),
-            direction: direction(class.egress).into(),
-            reason: class.reason,
-            injected: class.injected,
+            direction: direction(class.kind.egress).into(),
+            reason: class.kind.reason,
+            injected: class.kind.injected,
             packets: dropped.packets,
             bytes: dropped.bytes,
         })

@@ -4,7 +4,9 @@ use crate::config::{Config, ObserveMode};
 use crate::kernel::features::Feature;
 use crate::observe::event::EventHub;
 use crate::observe::identity::Identities;
-use crate::observe::syscalls::{self, DEFAULT_PROCESSES, SyscallObserver, SyscallsConfig, Tracing};
+use crate::observe::syscalls::{
+    self, DEFAULT_CONTAINERS, DEFAULT_PROCESSES, SyscallObserver, SyscallsConfig, Tracing,
+};
 
 /// The feature's name, as GetNode and the metrics say it.
 const FEATURE: &str = "raw_tracepoints";
@@ -19,12 +21,16 @@ pub(super) fn start(
         return (None, None);
     }
     let processes = DEFAULT_PROCESSES.map(str::to_owned).into_iter();
+    let containers = DEFAULT_CONTAINERS.map(str::to_owned).into_iter();
     let settings = SyscallsConfig {
         tracing: Tracing {
             processes: processes
                 .chain(config.syscall_processes.iter().cloned())
                 .collect(),
             cgroups: config.syscall_cgroups.clone(),
+            containers: containers
+                .chain(config.syscall_containers.iter().cloned())
+                .collect(),
             ..Tracing::default()
         },
         slow_threshold: Some(config.slow_syscall),

@@ -132,8 +132,8 @@ pub(super) struct Settings {
     #[serde(rename = "syscall-process")]
     syscall_process: Option<Vec<String>>,
 
-    /// A cgroup whose processes' syscalls are traced too, by its path below the root of cgroup v2; repeatable, in the
-    /// environment separated by commas
+    /// A cgroup whose processes' syscalls are traced too, whether it is there yet or not, by its path below the root of
+    /// cgroup v2; repeatable, in the environment separated by commas
     #[arg(
         long = "syscall-cgroup",
         env = "SABOT_SYSCALL_CGROUP",
@@ -142,6 +142,17 @@ pub(super) struct Settings {
     )]
     #[serde(rename = "syscall-cgroup")]
     syscall_cgroup: Option<Vec<String>>,
+
+    /// Containers whose processes' syscalls are traced too, by their pods' namespace and their own name, as
+    /// `kube-system/etcd`; repeatable, in the environment separated by commas
+    #[arg(
+        long = "syscall-container",
+        env = "SABOT_SYSCALL_CONTAINER",
+        value_name = "NAMESPACE/CONTAINER",
+        value_delimiter = ','
+    )]
+    #[serde(rename = "syscall-container")]
+    syscall_container: Option<Vec<String>>,
 
     /// Syscalls that take longer are reported as events [default: 100ms]
     #[arg(long, env = "SABOT_SLOW_SYSCALL", value_name = "DURATION", value_parser = duration)]
@@ -193,6 +204,7 @@ impl Settings {
     pub(super) fn over(self, lower: Self) -> Self {
         let syscall_process = both(self.syscall_process, lower.syscall_process);
         let syscall_cgroup = both(self.syscall_cgroup, lower.syscall_cgroup);
+        let syscall_container = both(self.syscall_container, lower.syscall_container);
         Self {
             socket: self.socket.or(lower.socket),
             listen: self.listen.or(lower.listen),
@@ -219,6 +231,7 @@ impl Settings {
             syscalls: self.syscalls.or(lower.syscalls),
             syscall_process,
             syscall_cgroup,
+            syscall_container,
             slow_syscall: self.slow_syscall.or(lower.slow_syscall),
             cri_calls: self.cri_calls.or(lower.cri_calls),
             tcp: self.tcp.or(lower.tcp),
@@ -262,6 +275,7 @@ impl Settings {
             syscalls: self.syscalls.unwrap_or(ObserveMode::Always),
             syscall_processes: self.syscall_process.unwrap_or_default(),
             syscall_cgroups: self.syscall_cgroup.unwrap_or_default(),
+            syscall_containers: self.syscall_container.unwrap_or_default(),
             slow_syscall: self.slow_syscall.unwrap_or(Duration::from_millis(100)),
             cri_calls: self.cri_calls.unwrap_or(true),
             tcp: self.tcp.unwrap_or(ObserveMode::Always),

@@ -100,10 +100,13 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
             "foo",
             "--syscall-cgroup",
             "/a,/b/c",
+            "--syscall-container",
+            "kube-system/etcd",
         ],
     )
     .expect("valid");
     assert_eq!(config.syscall_cgroups, ["/a", "/b/c"]);
+    assert_eq!(config.syscall_containers, ["kube-system/etcd"]);
     assert_eq!(config.keep_warm, Duration::from_secs(7));
     assert_eq!(config.max_duration, Duration::from_secs(600));
     assert_eq!(config.metrics_address, None);
@@ -187,6 +190,10 @@ fn refusals_name_the_setting_and_what_is_allowed() {
         (
             &["--syscall-process", "a-name-that-is-too-long"],
             &["syscall-process", "15 bytes"],
+        ),
+        (
+            &["--syscall-container", "etcd"],
+            &["syscall-container", "`etcd`", "kube-system/etcd"],
         ),
         (&["--hook", "xdp"], &["--hook", "xdp", "tcx", "clsact"]),
         (&["--log-level", "info,a=b=c"], &["log-level", "info,a=b=c"]),

@@ -12,15 +12,15 @@ pub(super) fn register(registry: &mut Registry, snapshot: &DropSnapshot) {
         ["namespace", "pod", "direction", "reason", "injected"],
     );
     for (class, dropped) in &snapshot.drops {
-        let direction = if class.egress { "egress" } else { "ingress" };
-        let injected = if class.injected { "true" } else { "false" };
+        let direction = if class.kind.egress { "egress" } else { "ingress" };
+        let injected = if class.kind.injected { "true" } else { "false" };
         let owner = &class.owner;
         drops.push(
             [
                 owner.namespace(),
                 &owner.label(),
                 direction,
-                &class.reason,
+                &class.kind.reason,
                 injected,
             ],
             Count(dropped.packets),

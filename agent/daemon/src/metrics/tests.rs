@@ -1,3 +1,5 @@
+mod bounds;
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 

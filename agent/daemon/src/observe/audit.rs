@@ -63,6 +63,11 @@ impl Missing {
             let count = of_tables.map(|(_, count)| count).sum();
             self.count(count, "syscalls that a full table kept out");
         }
+        let left_out = observers.syscalls.as_ref().map_or(0, SyscallObserver::left_out);
+        self.count(
+            left_out as u64,
+            "cgroups that are to be traced and that there is no room for",
+        );
         let drops = observers.drops.as_ref().map(DropObserver::snapshot);
         if let Some(drops) = self.read("drops", drops) {
             self.count(drops.uncounted, "drops that a full table kept out");

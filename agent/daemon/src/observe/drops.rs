@@ -49,15 +49,21 @@ pub enum DropsError {
     Ring(#[source] io::Error),
 }
 
+/// Packets that were dropped alike.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DropKind {
+    /// By a fault, or on the way through its devices.
+    pub injected: bool,
+    pub egress: bool,
+    /// As the kernel names it, or `FAULT`.
+    pub reason: String,
+}
+
 /// What is counted on its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DropClass {
     pub owner: Arc<Identity>,
-    pub egress: bool,
-    /// As the kernel names it, or `FAULT`.
-    pub reason: String,
-    /// By a fault, or on the way through its devices.
-    pub injected: bool,
+    pub kind: DropKind,
 }
 
 /// In wire packets.
@@ -146,7 +152,10 @@ impl DropObserver {
             let Some(owner) = owners.get(key.owner) else {
                 continue;
             };
-            let class = self.class(&key, Arc::clone(&owner.identity));
+            let class = DropClass {
+                owner: Arc::clone(&owner.identity),
+                kind: self.kind(&key),
+            };
             let dropped = snapshot.drops.entry(class).or_default();
             dropped.packets += tally.packets;
             dropped.bytes += tally.bytes;
@@ -154,28 +163,25 @@ impl DropObserver {
         Ok(snapshot)
     }
 
-    /// What was dropped by owner: by faults, and otherwise.
+    /// Wire packets that were dropped, by owner.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to read a map.
-    pub fn totals(&self) -> Result<HashMap<u32, [Dropped; 2]>, ObjectError> {
-        let mut totals: HashMap<u32, [Dropped; 2]> = HashMap::new();
+    pub fn totals(&self) -> Result<HashMap<u32, BTreeMap<DropKind, u64>>, ObjectError> {
+        let mut totals: HashMap<u32, BTreeMap<DropKind, u64>> = HashMap::new();
         for (key, tally) in self.program.counts()? {
-            let [injected, otherwise] = totals.entry(key.owner).or_default();
-            let dropped = if key.injected != 0 { injected } else { otherwise };
-            dropped.packets += tally.packets;
-            dropped.bytes += tally.bytes;
+            let kinds = totals.entry(key.owner).or_default();
+            *kinds.entry(self.kind(&key)).or_default() += tally.packets;
         }
         Ok(totals)
     }
 
-    fn class(&self, key: &DropKey, owner: Arc<Identity>) -> DropClass {
-        DropClass {
-            owner,
+    fn kind(&self, key: &DropKey) -> DropKind {
+        DropKind {
+            injected: key.injected != 0,
             egress: key.direction == DIRECTION_EGRESS,
             reason: self.program.reasons().name(key.reason),
-            injected: key.injected != 0,
         }
     }
 

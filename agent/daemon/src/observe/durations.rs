@@ -31,6 +31,61 @@ pub fn since(now: &Histogram, earlier: &Histogram) -> Histogram {
     }
 }
 
+/// A histogram of which the buckets that aren't empty are kept: a third of its size, for what most of them are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sparse {
+    sum: u64,
+    /// By place, in its order.
+    buckets: Box<[(u8, u64)]>,
+}
+
+const _: () = assert!(HISTOGRAM_BUCKETS <= 1 << u8::BITS);
+
+impl Sparse {
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Of all durations, ns.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// What was added since an earlier reading.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self::from(&since(&self.into(), &earlier.into()))
+    }
+
+    pub fn with(&self, other: &Histogram) -> Self {
+        let mut both = Histogram::from(self);
+        both.add(other);
+        Self::from(&both)
+    }
+}
+
+impl From<&Histogram> for Sparse {
+    fn from(histogram: &Histogram) -> Self {
+        let places = (0..=u8::MAX).zip(histogram.buckets);
+        Self {
+            sum: histogram.sum,
+            buckets: places.filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+}
+
+impl From<&Sparse> for Histogram {
+    fn from(sparse: &Sparse) -> Self {
+        let mut histogram = Self {
+            sum: sparse.sum,
+            ..Self::EMPTY
+        };
+        for &(place, count) in &sparse.buckets {
+            histogram.buckets[usize::from(place)] = count;
+        }
+        histogram
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use sabot_abi::log_linear_bucket;
@@ -74,5 +129,18 @@ mod tests {
         assert_eq!(since(&later, &histogram(&[1, 2])), histogram(&[3, 50]));
         // Counters that begin anew never make it negative.
         assert_eq!(since(&histogram(&[1]), &later), Histogram::default());
+    }
+
+    #[test]
+    fn a_sparse_histogram_says_the_same() {
+        let (earlier, later) = (histogram(&[1, 2]), histogram(&[1, 2, 2, 30_000]));
+        let sparse = Sparse::from(&later);
+        assert_eq!(Histogram::from(&sparse), later);
+        assert_eq!((sparse.count(), sparse.sum()), (4, later.sum));
+        assert_eq!(
+            Histogram::from(&sparse.since(&Sparse::from(&earlier))),
+            histogram(&[2, 30_000])
+        );
+        assert_eq!(Sparse::default().with(&later), sparse);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sabot_abi::{CONNECTION_ACCEPTED, CONNECTION_OPENED};
+use sabot_abi::{CONNECTION_ACCEPTED, CONNECTION_CLOSED, CONNECTION_OPENED};
 
 use super::clock;
-use super::cri::{CriObserver, OK, OperationStats};
+use super::cri::{CriObserver, OperationStats};
 use super::event::{Event, EventKind};
 use super::identity::Identity;
 use super::observers::Observers;
@@ -29,9 +29,6 @@ const REACTIONS: [&str; 9] = [
 /// What the runtime tells of containers and sandboxes of its own accord, which something made it do or made them end.
 const CONTAINER_REACTIONS: [&str; 4] = ["created", "started", "stopped", "deleted"];
 
-/// Answers that are as they should be; that a name doesn't exist is one of them.
-const DNS_ANSWERS: [&str; 2] = ["NOERROR", "NXDOMAIN"];
-
 /// An observer that is absent, or can't be read now, knows nothing.
 impl Measure for Observers {
     fn totals(&self, owners: &BTreeSet<u32>) -> HashMap<u32, Totals> {
@@ -50,10 +47,7 @@ impl Measure for Observers {
             if let Some(tcp) = self.tcp.as_ref().and_then(|tcp| known(tcp.totals(owner))) {
                 add_tcp(&mut totals, tcp);
             }
-            if let Some([injected, otherwise]) = drops.remove(&owner) {
-                totals.drops_injected = injected.packets;
-                totals.drops_other = otherwise.packets;
-            }
+            totals.drops = drops.remove(&owner).unwrap_or_default();
             if let Some(queries) = queries.remove(&owner) {
                 add_queries(&mut totals, queries);
             }
@@ -63,14 +57,14 @@ impl Measure for Observers {
     }
 
     fn node(&self) -> NodeTotals {
-        let processes = self.syscalls.as_ref();
-        let processes = processes.and_then(|syscalls| known(syscalls.by_process().map(Some)));
+        let calls = self.syscalls.as_ref();
+        let calls = calls.and_then(|syscalls| known(syscalls.totals().map(Some)));
         let operations = self.cri.as_ref().map(CriObserver::snapshot).unwrap_or_default();
         let operations = operations.operations.iter();
         NodeTotals {
-            processes: processes.unwrap_or_default(),
+            calls: calls.unwrap_or_default(),
             operations: operations
-                .map(|(&name, stats)| (name, operation(stats)))
+                .map(|(&name, stats)| (name, OperationTotals::from(stats)))
                 .collect(),
         }
     }
@@ -127,23 +121,21 @@ fn known<T, E: std::fmt::Display>(read: Result<Option<T>, E>) -> Option<T> {
         .flatten()
 }
 
-fn operation(stats: &OperationStats) -> OperationTotals {
-    let ok = stats.outcomes.get(OK).copied().unwrap_or_default();
-    OperationTotals {
-        calls: stats.calls(),
-        failures: stats.calls() - ok,
-        timed: stats.buckets.iter().sum(),
-        total: stats.total,
+impl From<&OperationStats> for OperationTotals {
+    fn from(stats: &OperationStats) -> Self {
+        Self {
+            outcomes: stats.outcomes.clone(),
+            total: stats.total,
+            buckets: stats.buckets,
+        }
     }
 }
 
 fn add_queries(totals: &mut Totals, queries: QueryStats) {
     totals.dns_queries = queries.queries;
-    let answers = queries.responses.iter();
-    totals.dns_failed = answers
-        .filter(|(rcode, _)| !DNS_ANSWERS.contains(rcode))
-        .map(|(_, count)| count)
-        .sum();
+    totals.dns_answers = queries.responses.into_iter().collect();
+    totals.dns_retries = queries.retries;
+    totals.dns_late = queries.late;
     totals.dns_unanswered = queries.unanswered;
     totals.dns = queries.latency;
 }
@@ -151,7 +143,9 @@ fn add_queries(totals: &mut Totals, queries: QueryStats) {
 fn add_tcp(totals: &mut Totals, tcp: TcpTotals) {
     totals.opened = tcp.connections(CONNECTION_OPENED);
     totals.accepted = tcp.connections(CONNECTION_ACCEPTED);
+    totals.closed = tcp.connections(CONNECTION_CLOSED);
     totals.failed = tcp.failed();
+    totals.connect_errors = tcp.connect_errors.into_iter().collect();
     totals.lost = tcp.lost;
     totals.retransmits = tcp.retransmits + tcp.synack_retransmits;
     totals.rtos = tcp.rtos;

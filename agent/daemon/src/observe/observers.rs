@@ -203,6 +203,7 @@ impl ObserveSource for Observers {
                 total: stats.total(),
                 p50: stats.quantile(0.5).unwrap_or_default(),
                 p99: stats.quantile(0.99).unwrap_or_default(),
+                durations: stats.durations,
             })
             .collect()
     }

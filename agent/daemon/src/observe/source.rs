@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sabot_abi::Histogram;
+
 use super::drops::DropSnapshot;
 use super::flows::{Flow, FlowQuery};
 use super::queries::QuerySnapshot;
@@ -19,6 +21,8 @@ pub struct SyscallSummary {
     /// Half of the calls took less, and 99 of 100, to a quarter of a power of two.
     pub p50: Duration,
     pub p99: Duration,
+    /// All of them.
+    pub durations: Histogram,
     /// Failed calls by errno, as `ENOENT`.
     pub errors: Vec<(String, u64)>,
 }

@@ -1,18 +1,19 @@
 //! The syscalls of the kubelet and the container runtime: latencies and failures in numbers, slow and failed calls as
 //! events.
 //!
-//! A thread is watched by its name, which it has from its process unless it was given another one, or by its cgroup. A
-//! child between fork and exec still has its parent's name; an `execve` that succeeds is the call of who made it.
+//! A thread is watched by its name, which it has from its process unless it was given another one, or by its cgroup, a
+//! container's among them. A child between fork and exec still has its parent's name; an `execve` that succeeds is the call of who made it.
 
 pub(crate) mod details;
 mod flags;
-mod processes;
+mod following;
+mod totals;
 mod watching;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use sabot_abi::{
@@ -23,8 +24,11 @@ use sabot_core::Violation;
 use sabot_core::model::BootTime;
 
 pub use self::details::Detail;
-pub use self::processes::ProcessStats;
-pub use self::watching::{DEFAULT_PROCESSES, Tracing};
+use self::following::Traced;
+pub use self::totals::{CallTotals, waits};
+use self::watching::places::Found;
+pub use self::watching::places::{CGROUP, CONTAINER, is_cgroup, is_container};
+pub use self::watching::{DEFAULT_CONTAINERS, DEFAULT_PROCESSES, Tracing};
 use self::watching::{Numbers, check};
 use super::clock;
 use super::event::{Event, EventHub, EventKind, STREAM_SYSCALLS, SyscallEvent};
@@ -152,14 +156,12 @@ pub struct SyscallSnapshot {
     pub losses: [u64; SYSCALL_LOSS_COUNT as usize],
 }
 
-/// The programs in the kernel and the task that reads their events; both end when this is dropped.
+/// The programs in the kernel and the tasks around them; all end when this is dropped.
 pub struct SyscallObserver {
-    numbers: Arc<RwLock<Numbers>>,
-    /// Held while what is traced is replaced.
-    replacing: Mutex<()>,
-    programs: Arc<SyscallPrograms>,
+    traced: Arc<Traced>,
     loss: Arc<StreamLoss>,
     task: OwnedTask,
+    _follower: OwnedTask,
 }
 
 /// Begins to observe; events go to `hub`. Must be called within a tokio runtime.
@@ -173,37 +175,33 @@ pub fn start(
     hub: EventHub,
 ) -> Result<SyscallObserver, SyscallsError> {
     let wanted = check(&config.tracing).map_err(SyscallsError::Invalid)?;
-    let (watch, numbers) = Numbers::default().assign(&config.tracing, wanted);
-    let (programs, ring) = SyscallPrograms::attach(&translate(config, watch)?)?;
+    let numbers = Numbers::default().assign(&config.tracing, wanted);
+    let (programs, ring) = SyscallPrograms::attach(&translate(config, numbers.watch(Found::default()))?)?;
     let programs = Arc::new(programs);
     let loss = Arc::new(StreamLoss::new(
         STREAM_SYSCALLS,
         lost_events(Arc::clone(&programs)),
     ));
-    let numbers = Arc::new(RwLock::new(numbers));
-    let labels = Arc::clone(&numbers);
+    let traced = Arc::new(Traced::new(numbers, programs, containers.clone()));
+    traced.follow()?;
+    let labels = Arc::clone(&traced);
     let task = publish_from(
         ring,
         hub,
         Arc::clone(&loss),
         move |event: sabot_abi::SyscallEvent| {
-            let label = read(&labels, |numbers| numbers.label(event.process));
+            let label = labels.read(|numbers| numbers.label(event.process));
             let container = containers.of_cgroup(event.cgroup, event.pid);
             Some(decode(&label, container, &event))
         },
     )
     .map_err(SyscallsError::Ring)?;
     Ok(SyscallObserver {
-        numbers,
-        replacing: Mutex::new(()),
-        programs,
+        _follower: following::start(Arc::clone(&traced)),
+        traced,
         loss,
         task,
     })
-}
-
-fn read<T>(numbers: &RwLock<Numbers>, get: impl FnOnce(&Numbers) -> T) -> T {
-    get(&numbers.read().unwrap_or_else(PoisonError::into_inner))
 }
 
 impl SyscallObserver {
@@ -214,14 +212,14 @@ impl SyscallObserver {
     /// When the kernel refuses to read a map.
     pub fn snapshot(&self) -> Result<SyscallSnapshot, SyscallProgramError> {
         let mut snapshot = SyscallSnapshot {
-            in_flight: self.programs.in_flight()?,
-            losses: self.programs.losses()?,
+            in_flight: self.traced.programs().in_flight()?,
+            losses: self.traced.programs().losses()?,
             ..SyscallSnapshot::default()
         };
-        let latencies = self.programs.latencies()?;
-        let errnos = self.programs.errnos()?;
+        let latencies = self.traced.programs().latencies()?;
+        let errnos = self.traced.programs().errnos()?;
         // What is being replaced meanwhile is left out.
-        let label = |number| read(&self.numbers, |n| n.is_live(number).then(|| n.label(number)));
+        let label = |number| self.traced.label(number);
         for (key, latency) in latencies {
             if let Some(process) = label(key.process) {
                 let key = (process, syscall_name(key.syscall));
@@ -239,7 +237,7 @@ impl SyscallObserver {
 
     /// Whose calls are traced now, and which.
     pub fn tracing(&self) -> Tracing {
-        read(&self.numbers, |numbers| numbers.tracing().clone())
+        self.traced.read(|numbers| numbers.tracing().clone())
     }
 
     /// Replaces what is traced. Who stays keeps his counters; who goes leaves none. Waits for the kernel for some
@@ -250,29 +248,17 @@ impl SyscallObserver {
     /// When it isn't usable or the kernel refuses; nothing has changed then.
     pub fn set_tracing(&self, tracing: &Tracing) -> Result<(), SyscallsError> {
         let wanted = check(tracing).map_err(SyscallsError::Invalid)?;
-        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (watch, next) = read(&self.numbers, |numbers| numbers.assign(tracing, wanted));
-        // Before the first event with a new number comes.
-        let before = self.swap(next);
-        if let Err(error) = self.programs.set_watch(&watch) {
-            let failed = self.swap(before);
-            self.write(|numbers| numbers.skip(&failed));
-            return Err(error.into());
-        }
-        Ok(())
+        Ok(self.traced.replace(tracing, wanted)?)
     }
 
-    fn write<T>(&self, change: impl FnOnce(&mut Numbers) -> T) -> T {
-        change(&mut self.numbers.write().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn swap(&self, numbers: Numbers) -> Numbers {
-        self.write(|current| std::mem::replace(current, numbers))
+    /// Cgroups that are to be traced now, and aren't for want of room.
+    pub fn left_out(&self) -> usize {
+        self.traced.left_out()
     }
 
     /// What events lack on this kernel.
     pub fn missing_details(&self) -> &[BtfError] {
-        self.programs.missing()
+        self.traced.programs().missing()
     }
 
     /// Stops observing, or goes on; what was counted stays. Waits for the kernel for some milliseconds.
@@ -281,7 +267,7 @@ impl SyscallObserver {
     ///
     /// When the kernel refuses.
     pub fn set_attached(&self, wanted: bool) -> Result<(), SyscallProgramError> {
-        self.programs.set_attached(wanted)
+        self.traced.programs().set_attached(wanted)
     }
 
     /// Events that never reached the hub.

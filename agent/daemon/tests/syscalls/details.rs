@@ -75,7 +75,7 @@ async fn paths_and_flags_are_told() {
     assert_eq!(mount.errno, Some("ENOENT"));
     assert_eq!(detail(mount, "target"), Some(text(&missing).as_str()));
     assert_eq!(detail(mount, "flags"), Some("MS_BIND|MS_REC"));
-    assert_eq!(detail(find(&events, "unshare"), "flags"), Some("0x0"));
+    assert_eq!(detail(find(&events, "unshare"), "flags"), Some("0x1"));
     assert_eq!(detail(find(&events, "setns"), "flags"), Some("CLONE_NEWNET"));
     let cut = detail(find(&events, "access"), "path").unwrap();
     assert!(cut.ends_with("x…") && cut.len() < 240, "{cut}");
@@ -173,5 +173,116 @@ async fn slow_writes_to_a_disk_name_their_file() {
             .filter(|call| call.syscall == syscall)
             .map(|call| call.duration);
         assert_eq!(durations.sum::<Duration>(), stats.total(), "{syscall}");
+    }
+}
+
+/// A call by its number, on paths that aren't there.
+fn call(number: libc::c_long, arguments: [usize; 5]) -> libc::c_long {
+    let [a, b, c, d, e] = arguments;
+    // SAFETY: the tests give strings and structs that live as long as the call, and null where there is none.
+    unsafe { libc::syscall(number, a, b, c, d, e) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_and_removals_name_their_paths() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = CString::new(folder.path().join("missing").to_str().unwrap()).unwrap();
+    let path = missing.as_ptr() as usize;
+    let here = libc::AT_FDCWD as usize;
+    let program = std::path::Path::new("/bin/true");
+    let events = traced(|| {
+        assert_eq!(call(libc::SYS_execve, [path, 0, 0, 0, 0]), -1);
+        assert_eq!(call(libc::SYS_execveat, [here, path, 0, 0, 0]), -1);
+        assert_eq!(
+            call(
+                libc::SYS_unlinkat,
+                [here, path, libc::AT_REMOVEDIR as usize, 0, 0]
+            ),
+            -1
+        );
+        assert!(std::fs::remove_file(folder.path().join("missing")).is_err());
+        // Its child has the thread's name until it becomes the program.
+        assert!(std::process::Command::new(program).status().unwrap().success());
+    })
+    .await;
+    let missing = missing.to_str().unwrap();
+    for syscall in ["execve", "execveat", "unlinkat", "unlink"] {
+        let call = find(&events, syscall);
+        assert_eq!(
+            (detail(call, "path"), call.errno),
+            (Some(missing), Some("ENOENT")),
+            "{call:#?}"
+        );
+    }
+    assert_eq!(detail(find(&events, "unlinkat"), "flags"), Some("AT_REMOVEDIR"));
+    let became = events
+        .iter()
+        .find(|call| call.syscall == "execve" && call.result == 0);
+    let became = became.unwrap_or_else(|| panic!("no program was begun in {events:#?}"));
+    assert_eq!(detail(became, "path"), program.to_str(), "{became:#?}");
+    assert_eq!(became.comm, "true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newer_calls_of_mounts_are_told() {
+    let missing = c"/no/such/tree".as_ptr() as usize;
+    let here = libc::AT_FDCWD as usize;
+    let how: [u64; 3] = [libc::O_CLOEXEC as u64, 0, 0x4];
+    let attributes: [u64; 4] = [1, 2, 0, 0];
+    let events = traced(|| {
+        assert_eq!(
+            call(libc::SYS_openat2, [here, missing, how.as_ptr() as usize, 24, 0]),
+            -1
+        );
+        assert_eq!(
+            call(libc::SYS_fsopen, [c"nofs".as_ptr() as usize, 1, 0, 0, 0]),
+            -1
+        );
+        let key = c"source".as_ptr() as usize;
+        let value = c"/dev/none".as_ptr() as usize;
+        assert_eq!(call(libc::SYS_fsconfig, [usize::MAX, 1, key, value, 0]), -1);
+        assert_eq!(call(libc::SYS_fsmount, [usize::MAX, 0, 0x8, 0, 0]), -1);
+        assert_eq!(call(libc::SYS_open_tree, [here, missing, 1, 0, 0]), -1);
+        assert_eq!(call(libc::SYS_move_mount, [here, missing, here, missing, 4]), -1);
+        let recursive = libc::AT_RECURSIVE as usize;
+        assert_eq!(
+            call(
+                libc::SYS_mount_setattr,
+                [here, missing, recursive, attributes.as_ptr() as usize, 32]
+            ),
+            -1
+        );
+        // The bit is a namespace here, and a part of a signal's number in `clone`.
+        assert_eq!(call(libc::SYS_unshare, [0x81, 0, 0, 0, 0]), -1);
+    })
+    .await;
+    let said = |syscall: &str| {
+        let details = find(&events, syscall).detail.iter();
+        let details = details.map(|(name, value)| format!("{name}={value}"));
+        details.collect::<Vec<_>>().join(" ")
+    };
+    for (syscall, expected) in [
+        (
+            "openat2",
+            "path=/no/such/tree flags=O_RDONLY|O_CLOEXEC resolve=RESOLVE_NO_SYMLINKS",
+        ),
+        ("fsopen", "filesystem=nofs flags=FSOPEN_CLOEXEC"),
+        (
+            "fsconfig",
+            "fd=-1 key=source value=/dev/none command=FSCONFIG_SET_STRING",
+        ),
+        ("fsmount", "flags=MOUNT_ATTR_NOEXEC fd=-1"),
+        ("open_tree", "path=/no/such/tree flags=OPEN_TREE_CLONE"),
+        (
+            "move_mount",
+            "from=/no/such/tree to=/no/such/tree flags=MOVE_MOUNT_F_EMPTY_PATH",
+        ),
+        (
+            "mount_setattr",
+            "path=/no/such/tree flags=AT_RECURSIVE set=MOUNT_ATTR_RDONLY clear=MOUNT_ATTR_NOSUID",
+        ),
+        ("unshare", "flags=CLONE_NEWTIME|0x1"),
+    ] {
+        assert_eq!(said(syscall), expected, "{syscall}");
     }
 }

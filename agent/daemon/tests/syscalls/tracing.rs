@@ -6,11 +6,15 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use sabotd::observe::event::EventHub;
-use sabotd::observe::identity::containers::Containers;
+use sabotd::observe::identity::containers::{self, Containers};
 use sabotd::observe::syscalls::{SyscallObserver, SyscallsConfig, SyscallsError, Tracing, start};
+use sabotd::targets::{RuntimeContainer, RuntimeContainers};
 use tokio::sync::broadcast::error::TryRecvError;
+use tokio::sync::watch;
 
-use crate::rig::{Program, calls, errors, observe, on_thread_named, open_missing, receive, unique_name};
+use crate::rig::{
+    Program, calls, errors, observe, on_thread_named, open_missing, receive, unique_name, wait_until,
+};
 
 /// A cgroup of our own below the v2 root; it goes with the test.
 struct Cgroup {
@@ -20,6 +24,13 @@ struct Cgroup {
 
 impl Cgroup {
     fn new() -> Self {
+        let cgroup = Self::absent(&format!("sabot-test-{}", unique_name()));
+        cgroup.make();
+        cgroup
+    }
+
+    /// One that is yet to be made.
+    fn absent(name: &str) -> Self {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let root = mounts
             .lines()
@@ -27,12 +38,20 @@ impl Cgroup {
             .find(|fields| fields[2] == "cgroup2")
             .map(|fields| PathBuf::from(fields[1]))
             .expect("cgroup v2 is mounted");
-        let name = format!("sabot-test-{}", unique_name());
-        let directory = root.join(&name);
-        fs::create_dir_all(directory.join("inner")).unwrap();
         Self {
             path: format!("/{name}"),
-            directory,
+            directory: root.join(name),
+        }
+    }
+
+    fn make(&self) {
+        fs::create_dir_all(self.directory.join("inner")).unwrap();
+    }
+
+    fn remove(&self) {
+        // Who ended in it may still be leaving it.
+        for directory in [self.directory.join("inner"), self.directory.clone()] {
+            wait_until("the end of a cgroup", || fs::remove_dir(&directory).is_ok());
         }
     }
 
@@ -153,7 +172,8 @@ async fn what_is_wrong_changes_nothing() {
     let wrong = Tracing {
         processes: vec![unique_name(), "a/b".to_owned()],
         syscalls: vec!["nothing".to_owned()],
-        cgroups: vec!["/no/such/cgroup".to_owned()],
+        cgroups: vec!["no/such/path".to_owned()],
+        ..Tracing::default()
     };
     let Err(SyscallsError::Invalid(violations)) = observer.set_tracing(&wrong) else {
         panic!("it is invalid");
@@ -224,4 +244,100 @@ async fn a_cgroup_is_traced_with_all_that_is_below_it() {
     assert!(labels(&observer).is_empty());
     other.run(&cat);
     assert_eq!(labels(&observer), [other.path.as_str()]);
+}
+
+/// What is counted under a label of opens of files that aren't there.
+fn missing_of(observer: &SyscallObserver, label: &str) -> u64 {
+    let snapshot = observer.snapshot().unwrap();
+    let count = |syscall| snapshot.errors.get(&((Arc::from(label), syscall), "ENOENT"));
+    count("open").or(count("openat")).copied().unwrap_or_default()
+}
+
+/// Runs a program in a cgroup until it is counted.
+fn wait_counted(observer: &SyscallObserver, label: &str, cgroup: &Cgroup, cat: &str) {
+    let before = missing_of(observer, label);
+    wait_until("a call in the cgroup", || {
+        cgroup.run(cat);
+        missing_of(observer, label) > before
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cgroup_is_traced_whenever_it_is_there() {
+    let cgroup = Cgroup::absent(&format!("sabot-test-{}", unique_name()));
+    let name = unique_name();
+    let program = Program::named(&unique_name());
+    let cat = format!("{} cat /no/1", program.path.display());
+    let config = SyscallsConfig {
+        tracing: Tracing {
+            cgroups: vec![cgroup.path.clone()],
+            ..Tracing::of_processes([&name])
+        },
+        ..SyscallsConfig::default()
+    };
+    let hub = EventHub::new(4096);
+    let observer = start(&config, Containers::default(), hub).expect("one that isn't there is waited for");
+    // It keeps nothing else from being traced.
+    on_thread_named(&name, || open_missing(2));
+    assert_eq!(calls(&observer.snapshot().unwrap(), "openat"), 2);
+    cgroup.make();
+    wait_counted(&observer, &cgroup.path, &cgroup, &cat);
+    // Another one in its place is followed too, under the same name, and nothing of the first one is lost.
+    let before = missing_of(&observer, &cgroup.path);
+    cgroup.remove();
+    cgroup.make();
+    wait_counted(&observer, &cgroup.path, &cgroup, &cat);
+    assert!(missing_of(&observer, &cgroup.path) > before);
+    assert_eq!(observer.snapshot().unwrap().losses, [0; 4]);
+}
+
+/// As a runtime lists it.
+fn listed(id: &str, name: &str, sandbox: &str) -> Arc<RuntimeContainers> {
+    let container = RuntimeContainer {
+        name: name.to_owned(),
+        sandbox: sandbox.to_owned(),
+    };
+    Arc::new([(id.to_owned(), container)].into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_traced_by_its_name_in_whatever_cgroup_it_is() {
+    const LABEL: &str = "kube-system/etcd";
+    let program = Program::named(&unique_name());
+    let cat = format!("{} cat /no/1", program.path.display());
+    let id = |digit: &str| format!("{:0>64}", format!("{:x}{digit}", std::process::id()));
+    let [first, second, other] = ["a", "b", "c"].map(|digit| {
+        let cgroup = Cgroup::absent(&id(digit));
+        cgroup.make();
+        cgroup
+    });
+    let pods = |sandbox: &str| {
+        let namespace = sandbox.strip_suffix("-sandbox")?;
+        Some((namespace.to_owned(), "pod".to_owned()))
+    };
+    let (runtime, containers) = watch::channel(listed(&id("a"), "etcd", "kube-system-sandbox"));
+    let containers = containers::start(containers, Box::new(pods), || {});
+    let config = SyscallsConfig {
+        tracing: Tracing {
+            containers: vec![LABEL.to_owned()],
+            // A name counts in the daemon's pid namespace only.
+            ..Tracing::of_processes([program.path.file_name().unwrap().to_str().unwrap()])
+        },
+        ..SyscallsConfig::default()
+    };
+    let observer = start(&config, containers, EventHub::new(4096)).expect("root is needed to trace syscalls");
+    wait_counted(&observer, LABEL, &first, &cat);
+    // The one that comes after it, as after a crash.
+    runtime.send_replace(listed(&id("b"), "etcd", "kube-system-sandbox"));
+    wait_counted(&observer, LABEL, &second, &cat);
+    // One of the same name in another namespace's pod is none.
+    runtime.send_replace(listed(&id("c"), "etcd", "shop-sandbox"));
+    second.remove();
+    let before = missing_of(&observer, LABEL);
+    for _ in 0..3 {
+        other.run(&cat);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    assert_eq!(missing_of(&observer, LABEL), before);
+    assert_eq!(labels(&observer), [LABEL]);
 }

@@ -11,7 +11,7 @@ use sabot_abi::{
     log_linear_bucket,
 };
 
-use crate::events::Ended;
+use crate::events::{Ended, Source};
 use crate::losses::{self, Loss};
 use crate::processes::Comm;
 use crate::threads::Call;
@@ -51,11 +51,12 @@ pub fn try_exit(registers: u64, result: i64) -> Result<(), Loss> {
     let Some(call) = threads::end(&comm) else {
         return Ok(());
     };
-    record(&call, comm, result, registers)
+    record(&call, comm, result, Source::Registers(registers))
 }
 
+/// `program` is the address of the `struct linux_binprm`.
 #[inline(always)]
-pub fn try_exec(old_tid: i32) -> Result<(), Loss> {
+pub fn try_exec(old_tid: i32, program: u64) -> Result<(), Loss> {
     let Some(call) = threads::end_before_exec(old_tid) else {
         return Ok(());
     };
@@ -63,11 +64,11 @@ pub fn try_exec(old_tid: i32) -> Result<(), Loss> {
         return Ok(());
     };
     // The registers are the new program's.
-    record(&call, comm, 0, 0)
+    record(&call, comm, 0, Source::Program(program))
 }
 
 #[inline(always)]
-fn record(call: &Call, comm: Comm, result: i64, registers: u64) -> Result<(), Loss> {
+fn record(call: &Call, comm: Comm, result: i64, source: Source) -> Result<(), Loss> {
     let end = now();
     let duration = end.saturating_sub(call.start);
     // Each record stands for itself: the failure to write one must not cost the others.
@@ -87,7 +88,7 @@ fn record(call: &Call, comm: Comm, result: i64, registers: u64) -> Result<(), Lo
             end,
             duration,
             result,
-            registers,
+            source,
         })
     } else {
         Ok(())

@@ -8,6 +8,7 @@ use sabot_abi::{ERRNO_BITMAP_WORDS, SYSCALL_ARGUMENTS, SYSCALL_BITMAP_WORDS, Sys
 
 use crate::bitmap::Bitmap;
 use crate::details;
+use crate::files;
 use crate::losses::Loss;
 use crate::processes::Comm;
 use crate::threads::Call;
@@ -36,8 +37,16 @@ pub struct Ended<'a> {
     pub end: u64,
     pub duration: u64,
     pub result: i64,
-    /// The address of the thread's registers; 0 where they no longer hold the call's arguments.
-    pub registers: u64,
+    pub source: Source,
+}
+
+/// Where the kernel has what an event says of a call.
+#[derive(Clone, Copy)]
+pub enum Source {
+    /// The address of the thread's registers, which still hold the arguments.
+    Registers(u64),
+    /// The address of what the thread's new program is made of.
+    Program(u64),
 }
 
 #[inline(always)]
@@ -70,8 +79,9 @@ pub fn emit(ended: &Ended<'_>) -> Result<(), Loss> {
         (&raw mut (*event).arguments).write([0; SYSCALL_ARGUMENTS]);
         (&raw mut (*event).file).write(SyscallFile::default());
         (&raw mut (*event).text_lengths).write([0; 2]);
-        if ended.registers != 0 {
-            details::read(&mut *event, ended.registers, ended.call.syscall);
+        match ended.source {
+            Source::Registers(registers) => details::read(&mut *event, registers, ended.call.syscall),
+            Source::Program(program) => files::program(&mut *event, program),
         }
     }
     entry.submit(waking::flags(&EVENTS));

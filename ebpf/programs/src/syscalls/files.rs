@@ -3,8 +3,8 @@
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_kernel_str};
 use sabot_abi::{
-    FILE_OFFSETS_FILE, FILE_OFFSETS_NAME, FILE_OFFSETS_SOCKET, FILE_OFFSETS_UNIX, FileOffsets,
-    SYSCALL_TEXT_LENGTH, SYSCALL_UNIX_OWN, SYSCALL_UNIX_PEER, SyscallEvent,
+    FILE_OFFSETS_FILE, FILE_OFFSETS_NAME, FILE_OFFSETS_PROGRAM, FILE_OFFSETS_SOCKET, FILE_OFFSETS_UNIX,
+    FileOffsets, SYSCALL_TEXT_LENGTH, SYSCALL_UNIX_OWN, SYSCALL_UNIX_PEER, SyscallEvent,
 };
 
 use crate::details::kernel;
@@ -33,6 +33,7 @@ const NONE: FileOffsets = FileOffsets {
     unix_peer: 0,
     unix_length: 0,
     unix_name: 0,
+    binprm_filename: 0,
 };
 
 /// The daemon takes them from the running kernel's own description of its types.
@@ -93,15 +94,32 @@ fn name(event: &mut SyscallEvent, offsets: &FileOffsets, file: u64) {
     else {
         return;
     };
+    event.text_lengths[1] = string(&mut event.texts[1], name);
+}
+
+/// The path by which a program was called, into the first text; `program` is the address of the `struct linux_binprm`.
+#[inline(always)]
+pub fn program(event: &mut SyscallEvent, program: u64) {
+    let offsets = FILE_OFFSETS.load();
+    if offsets.known & FILE_OFFSETS_PROGRAM != 0
+        && let Some(path) = field::<u64>(program, offsets.binprm_filename)
+    {
+        event.text_lengths[0] = string(&mut event.texts[0], path);
+    }
+}
+
+/// The length with its NUL; 0 where it can't be read.
+#[inline(always)]
+fn string(text: &mut [u8; SYSCALL_TEXT_LENGTH], address: u64) -> u32 {
     // SAFETY: the helper writes no more bytes than the text has; it takes any address.
     let length = unsafe {
         bpf_probe_read_kernel_str(
-            event.texts[1].as_mut_ptr().cast(),
+            text.as_mut_ptr().cast(),
             SYSCALL_TEXT_LENGTH as u32,
-            name as *const _,
+            address as *const _,
         )
     };
-    event.text_lengths[1] = length.max(0) as u32;
+    length.max(0) as u32
 }
 
 #[inline(always)]

@@ -40,7 +40,7 @@ pub fn sys_exit(context: RawTracePointContext) -> i32 {
 /// the call of the program that made it.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn sched_process_exec(context: RawTracePointContext) -> i32 {
-    finish(calls::try_exec(context.arg::<i32>(1)))
+    finish(calls::try_exec(context.arg::<i32>(1), context.arg::<u64>(2)))
 }
 
 /// A thread is gone, and perhaps a call with it whose end nobody saw, since the thread was renamed meanwhile:

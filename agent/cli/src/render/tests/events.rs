@@ -346,11 +346,12 @@ fn an_event_in_a_container_names_it() {
 #[test]
 fn what_is_traced_is_listed() {
     let tracing = v1::Tracing {
+        containers: vec!["kube-system/etcd".into()],
         processes: vec!["kubelet".into(), "runc".into()],
         ..v1::Tracing::default()
     };
     assert_eq!(
         crate::render::tracing(&tracing.into()),
-        "Processes:   kubelet, runc\nCgroups:     none\nSyscalls:    all"
+        "Processes:   kubelet, runc\nCgroups:     none\nContainers:  kube-system/etcd\nSyscalls:    all"
     );
 }

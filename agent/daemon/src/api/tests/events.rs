@@ -436,6 +436,20 @@ async fn a_snapshot_holds_every_counter() {
                 seconds: 0,
                 nanos: 90_000
             }),
+            durations: Some(v1::Durations {
+                count: 12,
+                total: Some(prost_types::Duration {
+                    seconds: 0,
+                    nanos: 340_000
+                }),
+                buckets: vec![v1::DurationBucket {
+                    below: Some(prost_types::Duration {
+                        seconds: 0,
+                        nanos: 1024
+                    }),
+                    count: 12,
+                }],
+            }),
         }]
     );
     let unparsed = v1::NamedCount {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use hyper_util::rt::TokioIo;
+use sabot_abi::Histogram;
 use sabot_core::Violation;
 use sabot_core::model::{BootTime, FaultName};
 use sabot_proto::sabot::v1;
@@ -33,12 +34,13 @@ use super::{Limits, NodeInfo, ServeError, Services, SocketGuard, WatchLoss, bind
 use crate::audit::AuditLog;
 use crate::engine::handle::LedgerEntry;
 use crate::kernel::features::{Feature, Features};
+use crate::observe::drops::DropKind;
 use crate::observe::event::EventHub;
 use crate::observe::identity::Identity;
 use crate::observe::source::{ObserveSource, SetTracingError, SyscallSummary};
-use crate::observe::syscalls::{ProcessStats, SyscallsError, Tracing};
+use crate::observe::syscalls::{CallTotals, SyscallsError, Tracing};
 use crate::observe::timeline::{
-    Moment, NodeTimeline, NodeTotals, NodeWindow, OperationTotals, Recovery, TargetTimeline, Timeline,
+    Moment, NodeTimeline, NodeWindow, OperationTotals, ProcessStats, Recovery, TargetTimeline, Timeline,
     TimelineSource, Totals, What, Window,
 };
 use crate::targets::kube::KubeStatus;
@@ -56,6 +58,9 @@ struct Observers {
 
 impl ObserveSource for Observers {
     fn syscalls(&self) -> Vec<SyscallSummary> {
+        let mut durations = Histogram::EMPTY;
+        durations.buckets[0] = 12;
+        durations.sum = 340_000;
         vec![SyscallSummary {
             process: "containerd".into(),
             syscall: "openat".into(),
@@ -64,6 +69,7 @@ impl ObserveSource for Observers {
             errors: vec![("ENOENT".into(), 3)],
             p50: Duration::from_micros(20),
             p99: Duration::from_micros(90),
+            durations,
         }]
     }
 
@@ -100,11 +106,19 @@ struct OneTimeline;
 impl TimelineSource for OneTimeline {
     fn timeline(&self, fault: &FaultName, _ledgers: &[LedgerEntry]) -> Option<Timeline> {
         let at = |seconds: u64| BootTime(seconds * 1_000_000_000);
+        let dropped = DropKind {
+            injected: true,
+            egress: false,
+            reason: "FAULT".into(),
+        };
         let window = |from, to| Window {
             from: at(from),
             to: at(to),
             totals: Totals {
                 retransmits: to - from,
+                drops: [(dropped.clone(), 7)].into(),
+                connect_errors: [("ECONNREFUSED", 2)].into(),
+                dns_answers: [("NOERROR", 5), ("SERVFAIL", 1)].into(),
                 ..Totals::default()
             },
         };
@@ -137,26 +151,31 @@ impl TimelineSource for OneTimeline {
 
 /// Ten calls of the kubelet, and two of the runtime's of 300 ms.
 fn node_window(from: BootTime, to: BootTime) -> NodeWindow {
-    let mut kubelet = ProcessStats {
+    let mut durations = Histogram::EMPTY;
+    durations.buckets[1] = 9;
+    durations.sum = 9 * 1100;
+    let kubelet = ProcessStats {
         calls: 10,
         errors: 3,
-        ..ProcessStats::default()
+        durations,
     };
-    kubelet.durations.buckets[1] = 9;
-    kubelet.durations.sum = 9 * 1100;
-    let stop = OperationTotals {
-        calls: 2,
-        failures: 1,
-        timed: 2,
+    let sync = CallTotals {
+        durations: (&durations).into(),
+        errors: [("EIO", 3)].into(),
+    };
+    let mut stop = OperationTotals {
+        outcomes: [("NotFound", 1), ("OK", 1)].into(),
         total: Duration::from_millis(600),
+        ..OperationTotals::default()
     };
+    stop.buckets[8] = 1;
+    stop.buckets[9] = 1;
     NodeWindow {
         from,
         to,
-        totals: NodeTotals {
-            processes: [("kubelet".into(), kubelet)].into(),
-            operations: [("StopContainer", stop)].into(),
-        },
+        processes: [("kubelet".into(), kubelet)].into(),
+        calls: [(("kubelet".into(), "fsync"), sync)].into(),
+        operations: [("StopContainer", stop)].into(),
     }
 }
 

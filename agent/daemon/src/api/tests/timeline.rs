@@ -40,6 +40,7 @@ async fn a_timeline_says_what_happened_and_how_long_after_what() {
         [&target.before, &target.during, &target.after].map(retransmits),
         [None, Some(4), Some(1)]
     );
+    assert_detail(target.during.as_ref().expect("it was in force"));
     assert_node(told.activity.expect("the node's part"));
 
     let unknown = fixture
@@ -50,6 +51,28 @@ async fn a_timeline_says_what_happened_and_how_long_after_what() {
     assert_eq!(unknown.code(), Code::NotFound);
     let unnamed = fixture.observe().get_timeline(request("")).await.unwrap_err();
     assert_eq!(unnamed.code(), Code::InvalidArgument);
+}
+
+/// What the sums are made of.
+fn assert_detail(during: &v1::Aggregate) {
+    let dropped = v1::DropAggregate {
+        direction: v1::Direction::Ingress.into(),
+        reason: "FAULT".into(),
+        injected: true,
+        packets: 7,
+    };
+    assert_eq!(during.drops, [dropped]);
+    assert_eq!((during.drops_injected, during.drops_other), (7, 0));
+    assert_eq!(during.connect_errors, [named("ECONNREFUSED", 2)]);
+    assert_eq!(during.dns_answers, [named("NOERROR", 5), named("SERVFAIL", 1)]);
+    assert_eq!(during.dns_failed, 1);
+}
+
+fn named(name: &str, count: u64) -> v1::NamedCount {
+    v1::NamedCount {
+        name: name.into(),
+        count,
+    }
 }
 
 /// What the node's processes and its runtime did meanwhile.
@@ -74,5 +97,20 @@ fn assert_node(node: v1::NodeTimeline) {
         (stop.operation.as_str(), stop.calls, stop.failures),
         ("StopContainer", 2, 1)
     );
-    assert_eq!(stop.mean.as_ref().map(|mean| mean.nanos), Some(300_000_000));
+    assert_eq!(stop.outcomes, [named("NotFound", 1), named("OK", 1)]);
+    let took = stop.durations.as_ref().expect("two were timed");
+    let millis = |duration: &Option<prost_types::Duration>| duration.map(|d| d.nanos / 1_000_000);
+    assert_eq!(
+        [&took.mean, &took.p50, &took.p99].map(millis),
+        [Some(300), Some(250), Some(500)]
+    );
+    let [sync] = during.calls.as_slice() else {
+        panic!("one syscall: {during:?}");
+    };
+    assert_eq!(
+        (sync.process.as_str(), sync.syscall.as_str(), sync.calls),
+        ("kubelet", "fsync", 9)
+    );
+    assert_eq!(sync.errors, [named("EIO", 3)]);
+    assert_eq!(sync.durations, kubelet.durations);
 }

@@ -11,6 +11,7 @@ fn tracing(processes: &[&str]) -> v1::Tracing {
         processes: processes.iter().map(|&name| name.to_owned()).collect(),
         syscalls: vec!["fsync".into()],
         cgroups: vec!["/kubepods.slice".into()],
+        containers: vec!["kube-system/etcd".into()],
     }
 }
 

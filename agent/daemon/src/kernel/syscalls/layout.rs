@@ -2,8 +2,8 @@
 //! file and socket.
 
 use sabot_abi::{
-    FILE_OFFSETS_FILE, FILE_OFFSETS_NAME, FILE_OFFSETS_SOCKET, FILE_OFFSETS_UNIX, FileOffsets,
-    SYSCALL_DETAILS, SyscallDetail,
+    FILE_OFFSETS_FILE, FILE_OFFSETS_NAME, FILE_OFFSETS_PROGRAM, FILE_OFFSETS_SOCKET, FILE_OFFSETS_UNIX,
+    FileOffsets, SYSCALL_DETAILS, SyscallDetail,
 };
 
 use crate::kernel::btf::{Btf, BtfError};
@@ -40,11 +40,12 @@ pub(super) fn file_offsets(
         Err(error) => return Ok((offsets, vec![error])),
     };
     btf.require_tracepoints(tracepoints)?;
-    let groups: [(u32, Group); 4] = [
+    let groups: [(u32, Group); 5] = [
         (FILE_OFFSETS_FILE, file),
         (FILE_OFFSETS_NAME, name),
         (FILE_OFFSETS_SOCKET, socket),
         (FILE_OFFSETS_UNIX, unix),
+        (FILE_OFFSETS_PROGRAM, program),
     ];
     let mut missing = Vec::new();
     for (group, read) in groups {
@@ -96,6 +97,11 @@ fn unix(btf: &Btf, offsets: &mut FileOffsets) -> Result<(), BtfError> {
     Ok(())
 }
 
+fn program(btf: &Btf, offsets: &mut FileOffsets) -> Result<(), BtfError> {
+    offsets.binprm_filename = btf.offset("linux_binprm", "filename")?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,7 +110,11 @@ mod tests {
     fn this_kernel_describes_its_files() {
         let (offsets, missing) = file_offsets([]).expect("no tracepoint is asked for");
         assert!(missing.is_empty(), "{missing:?}");
-        let all = FILE_OFFSETS_FILE | FILE_OFFSETS_NAME | FILE_OFFSETS_SOCKET | FILE_OFFSETS_UNIX;
+        let all = FILE_OFFSETS_FILE
+            | FILE_OFFSETS_NAME
+            | FILE_OFFSETS_SOCKET
+            | FILE_OFFSETS_UNIX
+            | FILE_OFFSETS_PROGRAM;
         assert_eq!(offsets.known, all);
     }
 

@@ -26,8 +26,10 @@ const SLOTS: usize = MAX_WATCHED_CGROUPS as usize;
 pub struct Watch {
     /// At most [`MAX_PROCESSES`].
     pub processes: BTreeMap<Comm, u32>,
-    /// By number, the cgroups' open directories; at most [`MAX_WATCHED_CGROUPS`].
-    pub cgroups: BTreeMap<u32, Arc<File>>,
+    /// Numbers of what has cgroups, whether there are any of it now or not.
+    pub places: BTreeSet<u32>,
+    /// By a cgroup's id the number that it counts for, and its open directory; at most [`MAX_WATCHED_CGROUPS`].
+    pub cgroups: BTreeMap<u64, (u32, Arc<File>)>,
     /// The numbers of the syscalls that are measured.
     pub syscalls: BTreeSet<u32>,
 }
@@ -45,8 +47,7 @@ impl Watch {
 
     /// Whether calls of this name or cgroup and of this syscall are measured.
     pub(super) fn measures(&self, number: u32, syscall: u32) -> bool {
-        let watched =
-            self.cgroups.contains_key(&number) || self.processes.values().any(|&known| known == number);
+        let watched = self.places.contains(&number) || self.processes.values().any(|&known| known == number);
         watched && self.syscalls.contains(&syscall)
     }
 }
@@ -56,8 +57,8 @@ pub(super) struct WatchMaps {
     processes: HashMap<MapData, Comm, u32>,
     cgroups: CgroupArray<MapData>,
     settings: Array<MapData, SyscallSettings>,
-    /// Numbers of the cgroups in the array.
-    slots: [Option<u32>; SLOTS],
+    /// Ids of the cgroups in the array, and their numbers.
+    slots: [Option<(u64, u32)>; SLOTS],
     current: Watch,
     generation: u32,
 }
@@ -101,11 +102,15 @@ impl WatchMaps {
         }
         let before = self.slots;
         for slot in &mut self.slots {
-            *slot = slot.filter(|number| watch.cgroups.contains_key(number));
+            let stays = |(id, number): &(u64, u32)| {
+                let wanted = watch.cgroups.get(id);
+                wanted.is_some_and(|(known, _)| known == number)
+            };
+            *slot = slot.filter(stays);
         }
         self.publish(watch)?;
-        for (&number, directory) in &watch.cgroups {
-            if self.slots.contains(&Some(number)) {
+        for (&id, &(number, ref directory)) in &watch.cgroups {
+            if self.slots.contains(&Some((id, number))) {
                 continue;
             }
             let free = (0..SLOTS).find(|&slot| self.slots[slot].is_none());
@@ -113,7 +118,7 @@ impl WatchMaps {
             self.cgroups
                 .set(free as u32, Arc::clone(directory), 0)
                 .map_err(|source| SyscallProgramError::map(CGROUPS, source))?;
-            self.slots[free] = Some(number);
+            self.slots[free] = Some((id, number));
         }
         for slot in (0..SLOTS).filter(|&slot| self.slots[slot].is_none() && before[slot].is_some()) {
             // The array holds on to its cgroups, and would keep a removed one half alive.
@@ -137,7 +142,7 @@ impl WatchMaps {
         let settings = SyscallSettings {
             comm_filter: bitmap::<COMM_FILTER_WORDS>(bits),
             measured: bitmap::<SYSCALL_BITMAP_WORDS>(watch.syscalls.iter().copied()),
-            cgroups: self.slots.map(Option::unwrap_or_default),
+            cgroups: self.slots.map(|slot| slot.map_or(0, |(_, number)| number)),
             cgroup_count: last.map_or(0, |last| last as u32 + 1),
             generation: self.generation,
         };
@@ -211,10 +216,14 @@ mod tests {
     fn only_what_is_watched_is_measured() {
         let watch = Watch {
             processes: BTreeMap::from([(*b"kubelet\0\0\0\0\0\0\0\0\0", 3)]),
+            places: BTreeSet::from([5]),
             syscalls: BTreeSet::from([1]),
             ..Watch::default()
         };
-        assert!(watch.measures(3, 1));
+        assert!(
+            watch.measures(3, 1) && watch.measures(5, 1),
+            "also while it has no cgroup"
+        );
         assert!(!watch.measures(3, 2) && !watch.measures(4, 1));
     }
 }

@@ -37,6 +37,20 @@ pub(super) const UNREAD: &str = "unread";
 /// Whether and how it ended wasn't seen.
 pub(super) const LOST: &str = "lost";
 
+/// All ways in which a call can end.
+pub const OUTCOMES: [&str; CODES.len() + 4] = {
+    let mut all = [RESET; CODES.len() + 4];
+    let mut place = 0;
+    while place < CODES.len() {
+        all[place] = CODES[place];
+        place += 1;
+    }
+    all[place + 1] = DISCONNECTED;
+    all[place + 2] = UNREAD;
+    all[place + 3] = LOST;
+    all
+};
+
 /// `has_answer`: a whole message came before.
 pub(super) fn outcome(trailers: &[Field], has_answer: bool) -> (&'static str, String) {
     let text = |name: &str, place: usize| {

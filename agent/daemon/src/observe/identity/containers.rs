@@ -11,6 +11,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::ops::Bound;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +20,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use self::groups::{Groups, unified_root};
+use self::groups::Groups;
+pub use self::groups::unified_root;
 use self::searches::{Missing, Searches};
 use crate::observe::ring::OwnedTask;
 use crate::targets::{RuntimeContainer, RuntimeContainers};
@@ -218,6 +220,23 @@ impl Containers {
         let shared = self.shared.as_ref().filter(|_| !id.is_empty())?;
         let id = lock(&shared.known).whole(id).to_owned();
         shared.named(&id).filter(|container| !container.name.is_empty())
+    }
+
+    /// The directories of the cgroups of all containers of this name, in pods of this namespace.
+    pub fn cgroups(&self, namespace: &str, name: &str) -> Vec<PathBuf> {
+        let Some(shared) = self.shared.as_ref() else {
+            return Vec::new();
+        };
+        let known = lock(&shared.known);
+        let beside = known.beside.iter().map(|(id, (container, _))| (id, container));
+        let of_name = known.listed.iter().chain(beside).filter(|(_, container)| {
+            let pod = || (shared.pods)(&container.sandbox);
+            container.name == name && pod().is_some_and(|(of, _)| of == namespace)
+        });
+        let groups = lock(&shared.groups);
+        of_name
+            .filter_map(|(id, _)| groups.place(id).map(Path::to_owned))
+            .collect()
     }
 
     /// The sandbox of the container of this id, or of the only one that begins like this.

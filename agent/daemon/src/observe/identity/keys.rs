@@ -113,7 +113,7 @@ fn own_group(text: &str) -> Option<&Path> {
 }
 
 /// Where the unified hierarchy is mounted.
-pub(super) fn unified_root() -> Option<&'static Path> {
+pub fn unified_root() -> Option<&'static Path> {
     static ROOT: OnceLock<Option<PathBuf>> = OnceLock::new();
     ROOT.get_or_init(|| {
         let mounts = fs::read_to_string("/proc/self/mounts").ok()?;

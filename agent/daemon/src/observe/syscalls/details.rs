@@ -1,5 +1,8 @@
 //! What an event says of its call: which of its arguments are read, and what they mean.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sabot_abi::{
@@ -20,16 +23,30 @@ struct Shape {
     is_file: bool,
     /// Arguments that are strings, with what they are.
     texts: [Option<(u8, &'static str)>; 2],
-    /// The argument that is a socket's address.
-    address: Option<u8>,
-    /// The argument that holds flags; `None` beside `Flags::Clone`: they are in memory.
-    flags: Option<(Option<u8>, Flags)>,
+    /// The argument that leads to memory, and what is there.
+    memory: Option<(u8, Memory)>,
+    /// The argument that holds flags.
+    flags: Option<(u8, Flags)>,
+}
+
+/// What an argument points to. Its length is the next argument, where nothing else is said. It takes the place of the first
+/// string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// Of a socket.
+    Address,
+    /// `struct clone_args`, of which the first eight bytes are read.
+    CloneArguments,
+    /// `struct open_how`.
+    OpenHow,
+    /// `struct mount_attr`.
+    MountAttributes,
 }
 
 const NOTHING: Shape = Shape {
     is_file: false,
     texts: [None; 2],
-    address: None,
+    memory: None,
     flags: None,
 };
 const FILE: Shape = Shape {
@@ -53,15 +70,24 @@ const fn two(one: (u8, &'static str), other: (u8, &'static str)) -> Shape {
 
 const fn address(argument: u8) -> Shape {
     Shape {
-        address: Some(argument),
+        memory: Some((argument, Memory::Address)),
         ..FILE
+    }
+}
+
+/// A path, and how it is meant.
+const fn path_and(path: u8, argument: u8, memory: Memory) -> Shape {
+    Shape {
+        texts: [None, Some((path, "path"))],
+        memory: Some((argument, memory)),
+        ..NOTHING
     }
 }
 
 impl Shape {
     const fn flags(self, argument: u8, flags: Flags) -> Self {
         Self {
-            flags: Some((Some(argument), flags)),
+            flags: Some((argument, flags)),
             ..self
         }
     }
@@ -69,10 +95,11 @@ impl Shape {
     /// As the programs are told.
     fn detail(self) -> SyscallDetail {
         let place = |argument: Option<u8>| argument.map_or(0, |argument| argument + 1);
-        let memory = match self.flags {
-            Some((None, _)) => 1 | SYSCALL_DETAIL_CLONE,
-            _ => place(self.address),
+        let first_bytes = match self.memory {
+            Some((_, Memory::CloneArguments)) => SYSCALL_DETAIL_CLONE,
+            _ => 0,
         };
+        let memory = place(self.memory.map(|(argument, _)| argument)) | first_bytes;
         SyscallDetail {
             file: u8::from(self.is_file),
             texts: self.texts.map(|text| place(text.map(|(argument, _)| argument))),
@@ -92,25 +119,37 @@ fn shape(syscall: &str) -> Option<Shape> {
         | "lchown" | "lgetxattr" | "listxattr" | "llistxattr" | "lremovexattr" | "lsetxattr" | "lstat"
         | "mkdir" | "mknod" | "readlink" | "removexattr" | "rmdir" | "setxattr" | "stat" | "statfs"
         | "swapoff" | "swapon" | "truncate" | "unlink" | "utime" | "utimes" => path(0),
-        "execveat" | "faccessat" | "faccessat2" | "fchmodat" | "fchmodat2" | "fchownat" | "fspick"
-        | "futimesat" | "inotify_add_watch" | "mkdirat" | "mknodat" | "name_to_handle_at" | "newfstatat"
-        | "open_tree" | "openat2" | "readlinkat" | "statx" | "utimensat" => path(1),
+        "execveat" | "faccessat" | "faccessat2" | "fchmodat" | "fchmodat2" | "fchownat" | "futimesat"
+        | "inotify_add_watch" | "mkdirat" | "mknodat" | "name_to_handle_at" | "newfstatat" | "readlinkat"
+        | "statx" | "utimensat" => path(1),
+        "openat2" => path_and(1, 2, Memory::OpenHow),
+        "fsopen" => Shape {
+            texts: [Some((0, "filesystem")), None],
+            ..NOTHING
+        }
+        .flags(1, Flags::FsOpen),
+        "fsconfig" => two((2, "key"), (3, "value")).flags(1, Flags::FsConfig),
+        "fsmount" => FILE.flags(2, Flags::MountAttributes),
+        "fspick" => path(1).flags(2, Flags::FsPick),
+        "open_tree" => path(1).flags(2, Flags::OpenTree),
+        "mount_setattr" => path_and(1, 3, Memory::MountAttributes).flags(2, Flags::At),
         "rename" => two((0, "from"), (1, "to")),
         "renameat" => two((1, "from"), (3, "to")),
         "renameat2" => two((1, "from"), (3, "to")).flags(4, Flags::Rename),
-        "move_mount" => two((1, "from"), (3, "to")),
+        "move_mount" => two((1, "from"), (3, "to")).flags(4, Flags::MoveMount),
         "link" => two((0, "target"), (1, "path")),
         "linkat" => two((1, "target"), (3, "path")),
         "symlink" => two((0, "target"), (1, "path")),
         "symlinkat" => two((0, "target"), (2, "path")),
         "mount" => two((0, "source"), (1, "target")).flags(3, Flags::Mount),
         "pivot_root" => two((0, "new_root"), (1, "put_old")),
-        "clone" | "unshare" => NOTHING.flags(0, Flags::Clone),
+        "clone" => NOTHING.flags(0, Flags::Clone),
+        "unshare" => NOTHING.flags(0, Flags::Namespaces),
         "clone3" => Shape {
-            flags: Some((None, Flags::Clone)),
+            memory: Some((0, Memory::CloneArguments)),
             ..NOTHING
         },
-        "setns" => NOTHING.flags(1, Flags::Clone),
+        "setns" => NOTHING.flags(1, Flags::Namespaces),
         "bind" | "connect" => address(1),
         "sendto" => address(4),
         "accept" | "accept4" | "close" | "copy_file_range" | "epoll_ctl" | "epoll_pwait" | "epoll_pwait2"
@@ -134,12 +173,16 @@ pub(super) fn table() -> Vec<(u32, SyscallDetail)> {
 /// What was read, by name; what could not be read is left out.
 pub(crate) fn decode(event: &SyscallEvent) -> Vec<Detail> {
     let syscall = syscall_name(event.syscall);
-    // A call that became another program has left nothing to read; its event has the program's name.
-    let became = event.result == 0 && event.arguments == [0; sabot_abi::SYSCALL_ARGUMENTS];
-    let Some(shape) = shape(syscall).filter(|_| !became) else {
-        return Vec::new();
-    };
     let mut details = Vec::new();
+    // A call that became another program has left nothing to read but which one.
+    if event.result == 0 && event.arguments == [0; sabot_abi::SYSCALL_ARGUMENTS] {
+        let program = string(&event.texts[0], event.text_lengths[0]);
+        details.extend(program.map(|path| ("path", path)));
+        return details;
+    }
+    let Some(shape) = shape(syscall) else {
+        return details;
+    };
     for ((text, &length), named) in event.texts.iter().zip(&event.text_lengths).zip(shape.texts) {
         if let Some((_, name)) = named
             && let Some(text) = string(text, length)
@@ -147,23 +190,65 @@ pub(crate) fn decode(event: &SyscallEvent) -> Vec<Detail> {
             details.push((name, text));
         }
     }
-    if let Some((argument, flags)) = shape.flags {
-        let value = match argument {
-            Some(argument) => event.arguments.get(usize::from(argument)).copied(),
-            None => number(&event.texts[0], event.text_lengths[0]),
-        };
-        details.extend(value.map(|value| ("flags", flags.text(value))));
+    if syscall == "fsconfig" {
+        configuration(event, &mut details);
     }
-    if shape.address.is_some() {
+    if let Some((argument, flags)) = shape.flags {
+        let value = event.arguments.get(usize::from(argument)).copied();
+        let name = if flags == Flags::FsConfig {
+            "command"
+        } else {
+            "flags"
+        };
+        details.extend(value.map(|value| (name, flags.text(value))));
+    }
+    if let Some((_, memory)) = shape.memory {
         let length = event.text_lengths[0] as usize;
-        let address = event.texts[0].get(..length).and_then(socket_address);
-        details.extend(address.map(|address| ("address", address)));
+        let bytes = event.texts[0].get(..length).unwrap_or_default();
+        memory.decode(bytes, &mut details);
     }
     if shape.is_file {
         details.push(("fd", (event.arguments[0] as i32).to_string()));
         file(event, &mut details);
     }
     details
+}
+
+/// A parameter of a file system may be a password: only what says where it comes from is told.
+fn configuration(event: &SyscallEvent, details: &mut Vec<Detail>) {
+    const TOLD: [&str; 5] = ["source", "lowerdir", "lowerdir+", "upperdir", "workdir"];
+    details.insert(0, ("fd", (event.arguments[0] as i32).to_string()));
+    let is_told = details
+        .iter()
+        .any(|(name, key)| *name == "key" && TOLD.contains(&key.as_str()));
+    details.retain(|(name, _)| is_told || *name != "value");
+}
+
+impl Memory {
+    fn decode(self, bytes: &[u8], details: &mut Vec<Detail>) {
+        // As the kernel reads them: what isn't given is zero.
+        let word = |place: usize| {
+            let word = bytes.get(8 * place..8 * (place + 1))?;
+            Some(u64::from_ne_bytes(word.try_into().ok()?))
+        };
+        let mut take = |name, value: Option<u64>, flags: Flags| {
+            details.extend(value.map(|value| (name, flags.text(value))));
+        };
+        let set = |value: Option<u64>| value.filter(|value| *value != 0);
+        match self {
+            Self::Address => details.extend(socket_address(bytes).map(|address| ("address", address))),
+            Self::CloneArguments => take("flags", word(0), Flags::Namespaces),
+            Self::OpenHow => {
+                take("flags", word(0), Flags::Open);
+                take("resolve", set(word(2)), Flags::Resolve);
+            }
+            Self::MountAttributes => {
+                take("set", set(word(0)), Flags::MountAttributes);
+                take("clear", set(word(1)), Flags::MountAttributes);
+                take("propagation", set(word(2)), Flags::Mount);
+            }
+        }
+    }
 }
 
 fn file(event: &SyscallEvent, details: &mut Vec<Detail>) {
@@ -271,143 +356,7 @@ fn string(text: &[u8; SYSCALL_TEXT_LENGTH], length: u32) -> Option<String> {
     Some(string)
 }
 
-fn number(text: &[u8; SYSCALL_TEXT_LENGTH], length: u32) -> Option<u64> {
-    let bytes = text.get(..length as usize)?;
-    Some(u64::from_ne_bytes(*bytes.first_chunk()?))
-}
-
 /// Numbers of the syscalls of these names that this architecture has.
 pub(super) fn numbers(names: &[&str]) -> Vec<u32> {
     names.iter().filter_map(|name| syscall_number(name)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(syscall: &str, arguments: [u64; 6], texts: [&[u8]; 2]) -> SyscallEvent {
-        let mut event = SyscallEvent {
-            time: 0,
-            duration_ns: 0,
-            pid: 1,
-            tid: 1,
-            process: 1,
-            syscall: syscall_number(syscall).expect("it exists"),
-            cgroup: 0,
-            result: -1,
-            comm: [0; 16],
-            arguments,
-            file: SyscallFile::default(),
-            text_lengths: [0; 2],
-            texts: [[b'x'; SYSCALL_TEXT_LENGTH]; 2],
-        };
-        for (index, text) in texts.into_iter().enumerate() {
-            event.text_lengths[index] = text.len() as u32;
-            event.texts[index][..text.len()].copy_from_slice(text);
-        }
-        event
-    }
-
-    fn said(event: &SyscallEvent) -> String {
-        let details: Vec<_> = decode(event)
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        details.join(" ")
-    }
-
-    #[test]
-    fn paths_and_flags_are_named() {
-        let open = event(
-            "openat",
-            [u64::MAX, 1, libc::O_WRONLY as u64, 0, 0, 0],
-            [b"/a\0", b""],
-        );
-        assert_eq!(said(&open), "path=/a flags=O_WRONLY");
-        let mount = event("mount", [1, 1, 1, libc::MS_BIND, 0, 0], [b"/a\0", b"/b\0"]);
-        assert_eq!(said(&mount), "source=/a target=/b flags=MS_BIND");
-        let unread = event("openat", [1, 1, 0, 0, 0, 0], [b"", b""]);
-        assert_eq!(said(&unread), "flags=O_RDONLY");
-        let clone = event(
-            "clone3",
-            [1; 6],
-            [&(libc::CLONE_NEWNET as u64).to_ne_bytes(), b""],
-        );
-        assert_eq!(said(&clone), "flags=CLONE_NEWNET");
-    }
-
-    #[test]
-    fn a_cut_path_says_so() {
-        let mut cut = event("stat", [1; 6], [&[b'a'; SYSCALL_TEXT_LENGTH], b""]);
-        cut.syscall = syscall_number("statx").expect("it exists");
-        let text = said(&cut);
-        assert!(text.starts_with("path=aaa") && text.ends_with("a…"), "{text}");
-    }
-
-    #[test]
-    fn addresses_are_read_by_their_family() {
-        let inet = [2, 0, 1, 187, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(socket_address(&inet).as_deref(), Some("10.0.0.1:443"));
-        let mut inet6 = vec![10, 0, 0, 53, 0, 0, 0, 0];
-        inet6.extend(Ipv6Addr::LOCALHOST.octets());
-        inet6.extend([0; 4]);
-        assert_eq!(socket_address(&inet6).as_deref(), Some("[::1]:53"));
-        assert_eq!(socket_address(b"\x01\x00/run/x\0\0").as_deref(), Some("/run/x"));
-        assert_eq!(
-            socket_address(b"\x01\x00\0abstract").as_deref(),
-            Some("@abstract")
-        );
-        assert_eq!(socket_address(b"\x01\x00"), None);
-        assert_eq!(socket_address(b"\x10\x00rest").as_deref(), Some("family 16"));
-        assert_eq!(socket_address(b"\x02\x00\x01"), None);
-    }
-
-    #[test]
-    fn a_descriptor_is_its_files_type_and_peer() {
-        let mut read = event("read", [5, 0, 0, 0, 0, 0], [b"", b""]);
-        assert_eq!(said(&read), "fd=5");
-        read.file = SyscallFile {
-            mode: libc::S_IFSOCK | 0o777,
-            socket_type: libc::SOCK_STREAM as u16,
-            family: libc::AF_INET as u16,
-            local_port: 40_000,
-            peer_port: 443,
-            ..SyscallFile::default()
-        };
-        read.file.peer[..4].copy_from_slice(&[10, 0, 0, 1]);
-        assert_eq!(
-            said(&read),
-            "fd=5 fd_type=tcp local=0.0.0.0:40000 peer=10.0.0.1:443"
-        );
-
-        let mut sync = event("fsync", [3, 0, 0, 0, 0, 0], [b"", b"db\0"]);
-        sync.file.mode = libc::S_IFREG | 0o644;
-        assert_eq!(said(&sync), "fd=3 fd_type=file file=db");
-    }
-
-    #[test]
-    fn the_table_says_what_to_read() {
-        let table = table();
-        let of = |name| {
-            let number = syscall_number(name).expect("it exists");
-            let found = table.iter().find(|(known, _)| *known == number);
-            found.map(|(_, detail)| *detail)
-        };
-        assert_eq!(of("openat").map(|detail| detail.texts), Some([2, 0]));
-        assert_eq!(
-            of("sendto").map(|detail| (detail.file, detail.memory)),
-            Some((1, 5))
-        );
-        assert_eq!(
-            of("clone3").map(|detail| detail.memory),
-            Some(1 | SYSCALL_DETAIL_CLONE)
-        );
-        assert_eq!(of("getpid"), None);
-        // A descriptor's name goes into the second text.
-        assert!(
-            table
-                .iter()
-                .all(|(_, detail)| detail.file == 0 || detail.texts == [0; 2])
-        );
-    }
 }

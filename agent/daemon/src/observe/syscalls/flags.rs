@@ -8,9 +8,21 @@ pub(super) enum Flags {
     Open,
     Mount,
     Unmount,
+    /// Of `clone` alone: the lowest byte is the signal that the parent gets.
     Clone,
+    /// Of `clone3`, `unshare` and `setns`.
+    Namespaces,
     Rename,
     Unlink,
+    FsOpen,
+    /// No set, but one of several.
+    FsConfig,
+    FsPick,
+    MountAttributes,
+    OpenTree,
+    MoveMount,
+    Resolve,
+    At,
 }
 
 impl Flags {
@@ -27,13 +39,37 @@ impl Flags {
             }
             Self::Mount => names(&MOUNT, value, ""),
             Self::Unmount => names(&UNMOUNT, value, ""),
-            Self::Clone => {
-                // The lowest byte is the signal that the parent gets.
-                names(&CLONE, value & !0xff, "")
-            }
+            Self::Clone => names(&CLONE, value & !0xff, ""),
+            Self::Namespaces => names(&CLONE, value, ""),
             Self::Rename => names(&RENAME, value, ""),
             Self::Unlink => names(&UNLINK, value, ""),
+            Self::FsOpen => names(&[(1, "FSOPEN_CLOEXEC")], value, ""),
+            Self::FsConfig => {
+                let command = usize::try_from(value).ok().and_then(|value| FSCONFIG.get(value));
+                command.map_or_else(|| format!("{value:#x}"), |&name| name.to_owned())
+            }
+            Self::FsPick => names(&FSPICK, value, ""),
+            Self::MountAttributes => mount_attributes(value),
+            Self::OpenTree => names(&OPEN_TREE, value, ""),
+            Self::MoveMount => names(&MOVE_MOUNT, value, ""),
+            Self::Resolve => names(&RESOLVE, value, ""),
+            Self::At => names(&AT, value, ""),
         }
+    }
+}
+
+/// Access times are one of several, the rest are flags.
+fn mount_attributes(value: u64) -> String {
+    const ACCESS_TIME: u64 = 0x70;
+    let first = match value & ACCESS_TIME {
+        0x10 => "MOUNT_ATTR_NOATIME",
+        0x20 => "MOUNT_ATTR_STRICTATIME",
+        ACCESS_TIME => "MOUNT_ATTR__ATIME",
+        _ => "",
+    };
+    match value & !ACCESS_TIME {
+        0 if !first.is_empty() => first.to_owned(),
+        rest => names(&MOUNT_ATTRIBUTES, rest, first),
     }
 }
 
@@ -112,7 +148,8 @@ const UNMOUNT: [(u64, &str); 4] = [
     (libc::UMOUNT_NOFOLLOW as u64, "UMOUNT_NOFOLLOW"),
 ];
 
-const CLONE: [(u64, &str); 23] = [
+const CLONE: [(u64, &str); 24] = [
+    (0x80, "CLONE_NEWTIME"),
     (libc::CLONE_VM as u64, "CLONE_VM"),
     (libc::CLONE_FS as u64, "CLONE_FS"),
     (libc::CLONE_FILES as u64, "CLONE_FILES"),
@@ -146,6 +183,71 @@ const RENAME: [(u64, &str); 3] = [
 
 const UNLINK: [(u64, &str); 1] = [(libc::AT_REMOVEDIR as u64, "AT_REMOVEDIR")];
 
+const FSCONFIG: [&str; 9] = [
+    "FSCONFIG_SET_FLAG",
+    "FSCONFIG_SET_STRING",
+    "FSCONFIG_SET_BINARY",
+    "FSCONFIG_SET_PATH",
+    "FSCONFIG_SET_PATH_EMPTY",
+    "FSCONFIG_SET_FD",
+    "FSCONFIG_CMD_CREATE",
+    "FSCONFIG_CMD_RECONFIGURE",
+    "FSCONFIG_CMD_CREATE_EXCL",
+];
+
+const FSPICK: [(u64, &str); 4] = [
+    (1, "FSPICK_CLOEXEC"),
+    (2, "FSPICK_SYMLINK_NOFOLLOW"),
+    (4, "FSPICK_NO_AUTOMOUNT"),
+    (8, "FSPICK_EMPTY_PATH"),
+];
+
+const MOUNT_ATTRIBUTES: [(u64, &str); 7] = [
+    (0x1, "MOUNT_ATTR_RDONLY"),
+    (0x2, "MOUNT_ATTR_NOSUID"),
+    (0x4, "MOUNT_ATTR_NODEV"),
+    (0x8, "MOUNT_ATTR_NOEXEC"),
+    (0x80, "MOUNT_ATTR_NODIRATIME"),
+    (0x10_0000, "MOUNT_ATTR_IDMAP"),
+    (0x20_0000, "MOUNT_ATTR_NOSYMFOLLOW"),
+];
+
+const OPEN_TREE: [(u64, &str); 6] = [
+    (1, "OPEN_TREE_CLONE"),
+    (libc::O_CLOEXEC as u64, "OPEN_TREE_CLOEXEC"),
+    (libc::AT_SYMLINK_NOFOLLOW as u64, "AT_SYMLINK_NOFOLLOW"),
+    (libc::AT_NO_AUTOMOUNT as u64, "AT_NO_AUTOMOUNT"),
+    (libc::AT_EMPTY_PATH as u64, "AT_EMPTY_PATH"),
+    (libc::AT_RECURSIVE as u64, "AT_RECURSIVE"),
+];
+
+const MOVE_MOUNT: [(u64, &str); 8] = [
+    (0x1, "MOVE_MOUNT_F_SYMLINKS"),
+    (0x2, "MOVE_MOUNT_F_AUTOMOUNTS"),
+    (0x4, "MOVE_MOUNT_F_EMPTY_PATH"),
+    (0x10, "MOVE_MOUNT_T_SYMLINKS"),
+    (0x20, "MOVE_MOUNT_T_AUTOMOUNTS"),
+    (0x40, "MOVE_MOUNT_T_EMPTY_PATH"),
+    (0x100, "MOVE_MOUNT_SET_GROUP"),
+    (0x200, "MOVE_MOUNT_BENEATH"),
+];
+
+const RESOLVE: [(u64, &str); 6] = [
+    (0x1, "RESOLVE_NO_XDEV"),
+    (0x2, "RESOLVE_NO_MAGICLINKS"),
+    (0x4, "RESOLVE_NO_SYMLINKS"),
+    (0x8, "RESOLVE_BENEATH"),
+    (0x10, "RESOLVE_IN_ROOT"),
+    (0x20, "RESOLVE_CACHED"),
+];
+
+const AT: [(u64, &str); 4] = [
+    (libc::AT_SYMLINK_NOFOLLOW as u64, "AT_SYMLINK_NOFOLLOW"),
+    (libc::AT_NO_AUTOMOUNT as u64, "AT_NO_AUTOMOUNT"),
+    (libc::AT_EMPTY_PATH as u64, "AT_EMPTY_PATH"),
+    (libc::AT_RECURSIVE as u64, "AT_RECURSIVE"),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +265,23 @@ mod tests {
             "CLONE_NEWPID|CLONE_NEWNET"
         );
         assert_eq!(Flags::Clone.text(1 << 63), "0x8000000000000000");
+        // The same bit is a part of a signal's number here, and a namespace there.
+        assert_eq!(Flags::Clone.text(0x80), "0x0");
+        assert_eq!(
+            Flags::Namespaces.text(0x80 | libc::CLONE_NEWNET as u64),
+            "CLONE_NEWTIME|CLONE_NEWNET"
+        );
+    }
+
+    #[test]
+    fn what_is_one_of_several_is_no_set() {
+        assert_eq!(Flags::FsConfig.text(1), "FSCONFIG_SET_STRING");
+        assert_eq!(Flags::FsConfig.text(99), "0x63");
+        assert_eq!(Flags::MountAttributes.text(0), "0x0");
+        assert_eq!(Flags::MountAttributes.text(0x20), "MOUNT_ATTR_STRICTATIME");
+        assert_eq!(
+            Flags::MountAttributes.text(0x11),
+            "MOUNT_ATTR_NOATIME|MOUNT_ATTR_RDONLY"
+        );
     }
 }

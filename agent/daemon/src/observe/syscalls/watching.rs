@@ -1,14 +1,14 @@
 //! What is traced, as the operator says it and as the programs are told.
 
+pub(super) mod places;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io;
-use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use sabot_abi::{COMM_LENGTH, MAX_PROCESSES, MAX_WATCHED_CGROUPS, SYSCALL_BITMAP_WORDS};
+use sabot_abi::{COMM_LENGTH, MAX_PROCESSES, SYSCALL_BITMAP_WORDS};
 use sabot_core::Violation;
 
+use self::places::{Found, Place, places};
 use crate::kernel::syscalls::{Comm, Watch};
 use crate::observe::names::{UNKNOWN, syscall_name, syscall_number};
 
@@ -48,6 +48,9 @@ pub const DEFAULT_PROCESSES: [&str; 30] = [
     "kindnet",
 ];
 
+/// kube-proxy where it is a pod.
+pub const DEFAULT_CONTAINERS: [&str; 1] = ["kube-system/kube-proxy"];
+
 /// They never return, or return a register's old value instead of a result.
 const UNMEASURED: [&str; 3] = ["exit", "exit_group", "rt_sigreturn"];
 
@@ -58,8 +61,11 @@ pub struct Tracing {
     pub processes: Vec<String>,
     /// Names of syscalls; empty: all.
     pub syscalls: Vec<String>,
-    /// Paths of cgroups below the v2 root, as `/kubepods.slice`; all that is below them is traced too.
+    /// Paths of cgroups below the v2 root, as `/kubepods.slice`; all that is below them is traced too. One that isn't there is
+    /// waited for.
     pub cgroups: Vec<String>,
+    /// Containers by the namespace of their pods and their own name, as `kube-system/etcd`.
+    pub containers: Vec<String>,
 }
 
 impl Tracing {
@@ -76,7 +82,7 @@ impl Tracing {
 pub(super) struct Wanted {
     /// A name as it was given, by what the kernel keeps of it.
     processes: BTreeMap<Comm, Arc<str>>,
-    cgroups: BTreeMap<Arc<str>, Arc<File>>,
+    places: BTreeSet<Place>,
     syscalls: BTreeSet<u32>,
 }
 
@@ -87,7 +93,7 @@ pub(super) fn check(tracing: &Tracing) -> Result<Wanted, Vec<Violation>> {
     let mut violations = Vec::new();
     let wanted = Wanted {
         processes: processes(&tracing.processes, &mut violations),
-        cgroups: cgroups(&tracing.cgroups, &mut violations),
+        places: places(tracing, &mut violations),
         syscalls: syscalls(&tracing.syscalls, &mut violations),
     };
     if violations.is_empty() {
@@ -161,109 +167,57 @@ fn syscalls(names: &[String], violations: &mut Vec<Violation>) -> BTreeSet<u32> 
     numbers
 }
 
-fn cgroups(paths: &[String], violations: &mut Vec<Violation>) -> BTreeMap<Arc<str>, Arc<File>> {
-    let mut directories = BTreeMap::new();
-    for (index, path) in paths.iter().enumerate() {
-        match open_cgroup(path) {
-            Ok(directory) => {
-                directories.insert(Arc::from(path.trim_end_matches('/')), Arc::new(directory));
-            }
-            Err(allowed) => violations.push(Violation {
-                field: format!("tracing.cgroups[{index}]"),
-                value: path.clone(),
-                allowed,
-            }),
-        }
-    }
-    if directories.len() > MAX_WATCHED_CGROUPS as usize {
-        violations.push(Violation {
-            field: "tracing.cgroups".to_owned(),
-            value: format!("{} cgroups", directories.len()),
-            allowed: format!("at most {MAX_WATCHED_CGROUPS}"),
-        });
-    }
-    directories
-}
-
-/// # Errors
-///
-/// What is allowed instead.
-fn open_cgroup(path: &str) -> Result<File, String> {
-    let below = Path::new(path).strip_prefix("/").ok().filter(|below| {
-        below.components().next().is_some()
-            && below
-                .components()
-                .all(|part| matches!(part, Component::Normal(_)))
-    });
-    let Some(below) = below else {
-        return Err("an absolute path below the root of cgroup v2, as `/kubepods.slice`".to_owned());
-    };
-    let root = cgroup_root().map_err(|error| format!("nothing: {error}"))?;
-    let full = root.join(below);
-    match fs::metadata(&full) {
-        Ok(found) if found.is_dir() => File::open(&full)
-            .map_err(|error| format!("a cgroup that can be opened: {}: {error}", full.display())),
-        Ok(_) => Err(format!("a cgroup: {} is a file of one", full.display())),
-        Err(error) => Err(format!("a cgroup that exists: {}: {error}", full.display())),
-    }
-}
-
-/// Where cgroup v2 is mounted; beside v1 that is elsewhere than alone.
-fn cgroup_root() -> io::Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    mount_of(&mounts, "cgroup2").ok_or_else(|| io::Error::other("cgroup v2 is not mounted"))
-}
-
-/// The first mount of a file system in the text of `mountinfo`.
-fn mount_of(mounts: &str, kind: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let found = file_system.split(' ').next() == Some(kind);
-        found
-            .then(|| mount.split(' ').nth(4).map(PathBuf::from))
-            .flatten()
-    })
-}
-
-/// The numbers of names and cgroups. One that stays keeps its number, and with it its counters; no number is used again.
+/// The numbers of names and places. One that stays keeps its number, and with it its counters; no number is used again.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     last: u32,
-    /// Names of processes and paths of cgroups, of now.
+    /// Names of processes and of places, of now.
     live: BTreeMap<u32, Arc<str>>,
     /// Those of before, whose last events may still be on their way.
     gone: BTreeMap<u32, Arc<str>>,
     processes: BTreeMap<Comm, u32>,
+    places: BTreeMap<Place, u32>,
+    syscalls: BTreeSet<u32>,
     tracing: Tracing,
 }
 
 impl Numbers {
-    /// What the programs are to be told, and the numbers when they have been.
-    pub(super) fn assign(&self, tracing: &Tracing, wanted: Wanted) -> (Watch, Self) {
+    /// The numbers when this is traced.
+    pub(super) fn assign(&self, tracing: &Tracing, wanted: Wanted) -> Self {
         let mut next = Self {
             last: self.last,
             tracing: tracing.clone(),
-            ..Self::default()
-        };
-        let mut watch = Watch {
             syscalls: wanted.syscalls,
-            ..Watch::default()
+            gone: self.live.clone(),
+            ..Self::default()
         };
         for (comm, name) in wanted.processes {
             let number = self.processes.get(&comm).copied();
             let number = number.unwrap_or_else(|| next.take());
             next.live.insert(number, name);
-            watch.processes.insert(comm, number);
+            next.processes.insert(comm, number);
         }
-        next.processes = watch.processes.clone();
-        for (path, directory) in wanted.cgroups {
-            let number = self.live.iter().find(|(_, label)| **label == path);
-            let number = number.map_or_else(|| next.take(), |(&number, _)| number);
-            next.live.insert(number, path);
-            watch.cgroups.insert(number, directory);
+        for place in wanted.places {
+            let number = self.places.get(&place).copied();
+            let number = number.unwrap_or_else(|| next.take());
+            next.live.insert(number, Arc::from(place.to_string()));
+            next.places.insert(place, number);
         }
-        next.gone = self.live.clone();
-        (watch, next)
+        next
+    }
+
+    /// What the programs are to be told, with the cgroups that were found of the places.
+    pub(super) fn watch(&self, found: Found) -> Watch {
+        Watch {
+            processes: self.processes.clone(),
+            places: self.places.values().copied().collect(),
+            cgroups: found.cgroups,
+            syscalls: self.syscalls.clone(),
+        }
+    }
+
+    pub(super) fn places(&self) -> &BTreeMap<Place, u32> {
+        &self.places
     }
 
     fn take(&mut self) -> u32 {
@@ -296,7 +250,8 @@ mod tests {
     use super::*;
 
     fn assign(numbers: &Numbers, tracing: &Tracing) -> (Watch, Numbers) {
-        numbers.assign(tracing, check(tracing).expect("a valid set"))
+        let next = numbers.assign(tracing, check(tracing).expect("a valid set"));
+        (next.watch(Found::default()), next)
     }
 
     #[test]
@@ -330,6 +285,7 @@ mod tests {
             cgroups: ["relative", "/", "/a/../b", "/no-such-cgroup"]
                 .map(str::to_owned)
                 .to_vec(),
+            containers: ["kube-system/etcd", "etcd"].map(str::to_owned).to_vec(),
         };
         let violations = check(&tracing).expect_err("most of it is wrong");
         let fields: Vec<_> = violations
@@ -345,14 +301,14 @@ mod tests {
                 "tracing.cgroups[0]",
                 "tracing.cgroups[1]",
                 "tracing.cgroups[2]",
-                "tracing.cgroups[3]",
+                "tracing.containers[1]",
                 "tracing.syscalls[1]",
                 "tracing.syscalls[2]",
             ]
         );
         assert_eq!(violations[7].value, "no_such_call");
         assert!(
-            violations[6].allowed.contains("a cgroup that exists"),
+            violations[6].allowed.contains("`kube-system/etcd`"),
             "{}",
             violations[6]
         );
@@ -381,21 +337,36 @@ mod tests {
     }
 
     #[test]
+    fn a_place_keeps_its_number_whether_it_has_cgroups_or_not() {
+        let of = |containers: &[&str]| Tracing {
+            cgroups: vec!["/late/".to_owned()],
+            containers: containers.iter().map(|&name| name.to_owned()).collect(),
+            ..Tracing::default()
+        };
+        let (watch, numbers) = assign(&Numbers::default(), &of(&["kube-system/etcd"]));
+        assert_eq!(watch.places, [1, 2].into());
+        assert!(watch.cgroups.is_empty() && watch.processes.is_empty());
+        let label = |number| numbers.label(number).to_string();
+        assert_eq!([label(1), label(2)], ["/late", "kube-system/etcd"]);
+        let (watch, numbers) = assign(&numbers, &of(&["shop/etcd"]));
+        assert_eq!(watch.places, [1, 3].into());
+        assert_eq!(&*numbers.label(3), "shop/etcd");
+    }
+
+    #[test]
+    fn the_default_containers_are_names() {
+        let tracing = Tracing {
+            containers: DEFAULT_CONTAINERS.map(str::to_owned).to_vec(),
+            ..Tracing::default()
+        };
+        assert_eq!(assign(&Numbers::default(), &tracing).0.places.len(), 1);
+    }
+
+    #[test]
     fn no_names_of_syscalls_mean_all_that_have_a_result() {
         let (watch, _) = assign(&Numbers::default(), &Tracing::default());
         let has = |name| watch.syscalls.contains(&syscall_number(name).expect("it exists"));
         assert!(has("openat") && has("mseal"));
         assert!(!has("exit_group") && !has("rt_sigreturn"));
-    }
-
-    #[test]
-    fn the_mount_of_cgroup_v2_is_found_beside_v1() {
-        let text = "31 23 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n\
-                    32 23 0:28 / /sys/fs/cgroup/cpu rw shared:10 - cgroup cgroup rw,cpu\n";
-        assert_eq!(
-            mount_of(text, "cgroup2"),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
-        );
-        assert_eq!(mount_of("", "cgroup2"), None);
     }
 }

@@ -4,6 +4,7 @@
 //! Times of kernel events are the kernel's own. Injection and end are seen by the recorder, some milliseconds after they
 //! happened; what a fault did until then is its own all the same. A recovery is told to the second, or, where hundreds of targets are looked at, to five.
 
+mod calls;
 mod node;
 mod outset;
 mod record;
@@ -23,11 +24,11 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-pub use self::node::{NodeTimeline, NodeTotals, NodeWindow, OperationTotals};
+pub use self::node::{Calls, NodeTimeline, NodeTotals, NodeWindow, OperationTotals, ProcessStats};
 pub use self::record::{Firsts, Moment, Reaction, TargetTimeline, What};
 use self::recorder::Recorder;
 pub use self::recovery::Recovery;
-pub use self::totals::{Totals, Window};
+pub use self::totals::{Named, Totals, Window};
 use super::event::{Event, EventHub};
 use super::identity::{Identities, Identity, Owners};
 use super::ring::OwnedTask;

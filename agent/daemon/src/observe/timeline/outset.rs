@@ -36,12 +36,13 @@ impl Outset {
         }
         if is_since(self.firsts.connect_failure) {
             totals.failed = clean.failed;
+            totals.connect_errors = clean.connect_errors.clone();
         }
         if is_since(self.firsts.connection_lost) {
             totals.lost = clean.lost;
         }
         if self.is_alone {
-            totals.drops_injected = clean.drops_injected;
+            totals.take_injected(clean);
         }
         Sample {
             at: first_match.min(start.at),

@@ -1,5 +1,6 @@
 //! The book of all timelines; does no I/O but through what measures.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -59,6 +60,8 @@ impl Recorder {
             let view = snapshot.faults.get(name);
             view.is_some_and(|view| view.fault.created == record.created)
         });
+        // Of several faults that come at once the node is read once.
+        let node = OnceCell::new();
         for (name, view) in &snapshot.faults {
             let record = self.faults.entry(name.clone()).or_insert_with(|| FaultRecord {
                 created: view.fault.created,
@@ -86,7 +89,7 @@ impl Recorder {
             for owner in new {
                 self.begin(name, owner, owners, now);
             }
-            self.follow_node(name, is_in_force, now);
+            self.follow_node(name, is_in_force, &node, now);
         }
     }
 
@@ -132,9 +135,15 @@ impl Recorder {
     }
 
     /// The node's part begins with the first target and ends with the last one.
-    fn follow_node(&mut self, fault: &FaultName, is_in_force: bool, now: BootTime) {
+    fn follow_node(
+        &mut self,
+        fault: &FaultName,
+        is_in_force: bool,
+        read: &OnceCell<NodeSample>,
+        now: BootTime,
+    ) {
         let measure = Arc::clone(&self.measure);
-        let sample = || node_sample(&*measure, now);
+        let sample = || read.get_or_init(|| node_sample(&*measure, now)).clone();
         let Some(record) = self.faults.get_mut(fault) else {
             return;
         };
@@ -142,7 +151,7 @@ impl Recorder {
             Some(node) => node.set_in_force(is_in_force, sample),
             None if is_in_force => {
                 let before = self.node_history.iter().find(|sample| is_within(sample.at, now));
-                record.node = Some(NodeRecord::new(before, sample()));
+                record.node = Some(NodeRecord::new(before.cloned(), sample()));
             }
             None => {}
         }

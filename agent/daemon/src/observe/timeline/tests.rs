@@ -1,10 +1,11 @@
 mod news;
 
-use sabot_abi::{OwnerKey, log_linear_bucket};
+use sabot_abi::{Histogram, OwnerKey, log_linear_bucket};
 
 use super::recorder::Recorder;
 use super::*;
 use crate::engine::handle::{Ledger, LedgerDirection, LedgerEntry, Phase, Snapshot};
+use crate::observe::drops::DropKind;
 use crate::observe::identity::{Owner, Owners};
 use crate::observe::testing::{fault_view, name, snapshot, target_view};
 
@@ -261,6 +262,14 @@ fn the_first_packet_is_the_counters_own_and_never_before_the_injection() {
     assert_eq!(first.map(|moment| moment.at.0), Some(seen));
 }
 
+fn dropped_by(injected: bool) -> DropKind {
+    DropKind {
+        injected,
+        egress: true,
+        reason: "NO_SOCKET".to_owned(),
+    }
+}
+
 /// Retransmits and injected drops: in a second before the fault, and between its first packet and the first look at it.
 fn before_the_first_look(before: u64, unseen: u64) -> TargetTimeline {
     let mut scene = Scene::new();
@@ -273,7 +282,9 @@ fn before_the_first_look(before: u64, unseen: u64) -> TargetTimeline {
     scene.traffic(10, Duration::from_millis(10), unseen);
     let dropped = |scene: &Scene, count| {
         let mut totals = scene.kernel.totals.lock().unwrap();
-        totals.entry(OWNER).or_default().drops_injected += count;
+        let drops = &mut totals.entry(OWNER).or_default().drops;
+        *drops.entry(dropped_by(true)).or_default() += count;
+        *drops.entry(dropped_by(false)).or_default() += 1;
     };
     dropped(&scene, unseen);
     scene.pass(1);
@@ -301,7 +312,7 @@ fn what_a_fault_did_before_it_was_first_looked_at_is_its_own() {
     );
     let seconds = |from, to| told.between(from, to).map(|time| time.as_secs());
     assert_eq!(seconds(What::Injected, What::FirstRetransmit), Some(1));
-    let counted = |window: &Window| (window.totals.retransmits, window.totals.drops_injected);
+    let counted = |window: &Window| (window.totals.retransmits, window.totals.dropped(true));
     assert_eq!(counted(&told.during), (3, 4));
     assert_eq!(told.during.length().as_secs(), 3);
     let before = told.before.expect("it was looked at before");
@@ -375,34 +386,32 @@ fn owners_that_went_take_their_history_with_them() {
 /// Calls of the kubelet, every tenth of which fails, and one of the runtime, that fails with the last of many.
 fn node_works(scene: &Scene, calls: u64) {
     let mut node = scene.kernel.node.lock().unwrap();
-    let kubelet = node.processes.entry("kubelet".into()).or_default();
-    kubelet.calls += calls;
-    kubelet.errors += calls / 10;
-    kubelet.durations.buckets[log_linear_bucket(5000)] += calls;
-    kubelet.durations.sum += calls * 5000;
+    let mut durations = Histogram::EMPTY;
+    durations.buckets[log_linear_bucket(5000)] = calls;
+    durations.sum = calls * 5000;
+    let kubelet = node.calls.entry(("kubelet".into(), "openat")).or_default();
+    kubelet.durations = kubelet.durations.with(&durations);
+    *kubelet.errors.entry("ENOENT").or_default() += calls / 10;
     let operation = node.operations.entry("StopContainer").or_default();
-    operation.calls += 1;
-    operation.failures += u64::from(calls > 10);
-    operation.timed += 1;
+    let outcome = if calls > 10 { "Unknown" } else { "OK" };
+    *operation.outcomes.entry(outcome).or_default() += 1;
+    operation.buckets[0] += 1;
     operation.total += Duration::from_millis(calls);
 }
 
 /// Calls, errors, and the runtime's calls, failures and mean.
 fn work(window: &NodeWindow) -> (u64, u64, u64, u64, Option<Duration>) {
-    let kubelet = window
-        .totals
-        .processes
-        .get("kubelet")
-        .cloned()
-        .unwrap_or_default();
+    let kubelet = window.processes.get("kubelet").cloned().unwrap_or_default();
     assert_eq!(kubelet.durations.count(), kubelet.calls);
-    let operations = window.totals.operations.get("StopContainer");
-    let operations = operations.copied().unwrap_or_default();
+    let open = &window.calls[&("kubelet".into(), "openat")];
+    assert_eq!((open.calls(), open.failed()), (kubelet.calls, kubelet.errors));
+    let operations = window.operations.get("StopContainer");
+    let operations = operations.cloned().unwrap_or_default();
     (
         kubelet.calls,
         kubelet.errors,
-        operations.calls,
-        operations.failures,
+        operations.calls(),
+        operations.failures(),
         operations.mean(),
     )
 }
@@ -471,7 +480,7 @@ fn a_target_that_comes_later_prolongs_what_is_told_of_the_node() {
     scene.recorder.look_at_node(&name(FAULT), scene.now);
     let told = told_of_node(&scene);
     assert_eq!((told.during.length().as_secs(), told.after), (2, None));
-    assert_eq!(told.during.totals.processes["kubelet"].calls, 20);
+    assert_eq!(told.during.processes["kubelet"].calls, 20);
 }
 
 #[test]

@@ -1,19 +1,27 @@
 //! What an owner's traffic went through, and the difference between two moments.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sabot_abi::Histogram;
 use sabot_core::model::BootTime;
 
+use crate::observe::drops::DropKind;
 use crate::observe::durations;
+
+/// Counts by name; what there was none of is left out.
+pub type Named = BTreeMap<&'static str, u64>;
 
 /// Everything counted of one owner since it is known; monotonic. What no observer counts stays zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub opened: u64,
     pub accepted: u64,
+    pub closed: u64,
     /// Connections that were asked for and never established.
     pub failed: u64,
+    /// Those, by errno.
+    pub connect_errors: Named,
     /// Established connections that an error ended.
     pub lost: u64,
     /// Segments, SYN-ACKs among them.
@@ -25,24 +33,61 @@ pub struct Totals {
     pub bytes_received: u64,
     pub rtts: Histogram,
     pub handshakes: Histogram,
-    /// Wire packets that faults dropped.
-    pub drops_injected: u64,
-    /// Wire packets that the kernel dropped for its own reasons.
-    pub drops_other: u64,
+    /// Wire packets.
+    pub drops: BTreeMap<DropKind, u64>,
     pub dns_queries: u64,
-    pub dns_failed: u64,
+    /// Answers in time, by response code.
+    pub dns_answers: Named,
     pub dns_unanswered: u64,
+    pub dns_retries: u64,
+    /// Answers to what had been counted as unanswered.
+    pub dns_late: u64,
     pub dns: Histogram,
 }
 
+/// What grew, by key; the other keys are left out.
+pub(super) fn added<K: Clone + Ord>(now: &BTreeMap<K, u64>, earlier: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
+    let grown = now.iter().map(|(key, &count)| {
+        let before = earlier.get(key).copied().unwrap_or_default();
+        (key.clone(), count.saturating_sub(before))
+    });
+    grown.filter(|(_, count)| *count > 0).collect()
+}
+
+/// Answers that are as they should be; that a name doesn't exist is one of them.
+const DNS_ANSWERS: [&str; 2] = ["NOERROR", "NXDOMAIN"];
+
 impl Totals {
+    /// Wire packets that faults dropped, or else those that the kernel dropped for its own reasons.
+    pub fn dropped(&self, by_faults: bool) -> u64 {
+        let drops = self.drops.iter().filter(|(kind, _)| kind.injected == by_faults);
+        drops.map(|(_, packets)| packets).sum()
+    }
+
+    /// Queries that were answered by an error.
+    pub fn dns_failed(&self) -> u64 {
+        let answers = self.dns_answers.iter();
+        let failed = answers.filter(|(code, _)| !DNS_ANSWERS.contains(code));
+        failed.map(|(_, count)| count).sum()
+    }
+
+    /// Takes the packets that faults dropped from another reading.
+    pub(super) fn take_injected(&mut self, other: &Self) {
+        self.drops.retain(|kind, _| !kind.injected);
+        let injected = other.drops.iter().filter(|(kind, _)| kind.injected);
+        self.drops
+            .extend(injected.map(|(kind, &packets)| (kind.clone(), packets)));
+    }
+
     /// What was added since an earlier moment.
     pub fn since(&self, earlier: &Self) -> Self {
         let grown = |now: u64, before: u64| now.saturating_sub(before);
         Self {
             opened: grown(self.opened, earlier.opened),
             accepted: grown(self.accepted, earlier.accepted),
+            closed: grown(self.closed, earlier.closed),
             failed: grown(self.failed, earlier.failed),
+            connect_errors: added(&self.connect_errors, &earlier.connect_errors),
             lost: grown(self.lost, earlier.lost),
             retransmits: grown(self.retransmits, earlier.retransmits),
             rtos: grown(self.rtos, earlier.rtos),
@@ -52,11 +97,12 @@ impl Totals {
             bytes_received: grown(self.bytes_received, earlier.bytes_received),
             rtts: durations::since(&self.rtts, &earlier.rtts),
             handshakes: durations::since(&self.handshakes, &earlier.handshakes),
-            drops_injected: grown(self.drops_injected, earlier.drops_injected),
-            drops_other: grown(self.drops_other, earlier.drops_other),
+            drops: added(&self.drops, &earlier.drops),
             dns_queries: grown(self.dns_queries, earlier.dns_queries),
-            dns_failed: grown(self.dns_failed, earlier.dns_failed),
+            dns_answers: added(&self.dns_answers, &earlier.dns_answers),
             dns_unanswered: grown(self.dns_unanswered, earlier.dns_unanswered),
+            dns_retries: grown(self.dns_retries, earlier.dns_retries),
+            dns_late: grown(self.dns_late, earlier.dns_late),
             dns: durations::since(&self.dns, &earlier.dns),
         }
     }

@@ -1,13 +1,13 @@
 //! Cgroups of version 2, by their ids, and the containers' ids in their paths.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(super) use super::super::keys::unified_root;
+pub use super::super::keys::unified_root;
 
 /// A cgroup that went is still known for this long.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -22,6 +22,15 @@ pub(super) type Ids = Arc<[String]>;
 pub(super) struct Groups {
     root: Option<&'static Path>,
     known: HashMap<u64, (Ids, Instant)>,
+    /// The directories of those that are now, by the id in their own name.
+    places: BTreeMap<String, PathBuf>,
+}
+
+/// What there is at one moment.
+#[derive(Default)]
+pub(super) struct Found {
+    groups: HashMap<u64, Ids>,
+    places: BTreeMap<String, PathBuf>,
 }
 
 impl Groups {
@@ -30,6 +39,7 @@ impl Groups {
         Self {
             root,
             known: HashMap::new(),
+            places: BTreeMap::new(),
         }
     }
 
@@ -55,13 +65,19 @@ impl Groups {
         Some(ids)
     }
 
+    /// The directory of a container's cgroup, if there was one at the last look.
+    pub(super) fn place(&self, container: &str) -> Option<&Path> {
+        self.places.get(container).map(PathBuf::as_path)
+    }
+
     /// These are all that there are now.
-    pub(super) fn replace(&mut self, found: HashMap<u64, Ids>) {
+    pub(super) fn replace(&mut self, found: Found) {
         let now = Instant::now();
         self.known
             .retain(|_, (_, seen)| now.duration_since(*seen) < REMEMBERED);
         self.known
-            .extend(found.into_iter().map(|(id, ids)| (id, (ids, now))));
+            .extend(found.groups.into_iter().map(|(id, ids)| (id, (ids, now))));
+        self.places = found.places;
     }
 }
 
@@ -75,29 +91,33 @@ fn path_of(process: u32) -> Option<PathBuf> {
     Some(PathBuf::from(path))
 }
 
-/// All cgroups, by id.
-pub(super) fn read_all(root: &Path) -> HashMap<u64, Ids> {
-    let mut found = HashMap::new();
+/// All cgroups.
+pub(super) fn read_all(root: &Path) -> Found {
+    let mut found = Found::default();
     if let Ok(metadata) = fs::metadata(root) {
-        found.insert(metadata.ino(), Ids::default());
+        found.groups.insert(metadata.ino(), Ids::default());
     }
     collect(root, &Ids::default(), &mut found);
     found
 }
 
-fn collect(group: &Path, outer: &Ids, found: &mut HashMap<u64, Ids>) {
+fn collect(group: &Path, outer: &Ids, found: &mut Found) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let name = entry.file_name();
+            let path = group.join(&name);
             let ids = match container_id(&name.to_string_lossy()) {
-                Some(id) => std::iter::once(id.to_owned())
-                    .chain(outer.iter().cloned())
-                    .collect(),
+                Some(id) => {
+                    found.places.insert(id.to_owned(), path.clone());
+                    std::iter::once(id.to_owned())
+                        .chain(outer.iter().cloned())
+                        .collect()
+                }
                 None => Arc::clone(outer),
             };
             // A cgroup's id is the inode of its directory.
-            found.insert(entry.ino(), Arc::clone(&ids));
-            collect(&group.join(name), &ids, found);
+            found.groups.insert(entry.ino(), Arc::clone(&ids));
+            collect(&path, &ids, found);
         }
     }
 }
