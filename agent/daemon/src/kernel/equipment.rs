@@ -1,4 +1,4 @@
-//! What a target has: hooks on its device, the delay line's TAP, the segmenter.
+//! What a target has: hooks on its device, the delay line's TAP, the segmenter, the way to the departure queue.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use sabot_abi as abi;
 use sabot_core::model::TargetDevice;
 use sabot_core::plan::{Equipment, Slot, TargetId};
 
+use super::departures::{Departures, DeparturesError};
 use super::devices::Side;
 use super::entry::{Door, Entries};
 use super::hook::{Hook, HookError, HookKind};
@@ -37,6 +38,8 @@ pub(super) enum EquipError {
     Open(#[from] LineError),
     #[error("segmenter: {0}")]
     Segmenter(#[from] SegmenterError),
+    #[error("departure queue: {0}")]
+    Departures(#[from] DeparturesError),
     #[error("cannot detach: {0}")]
     Detach(#[source] RtnlError),
 }
@@ -57,6 +60,10 @@ pub(super) struct Workbench {
     pub(super) workshop: OwnedFd,
     pub(super) hook: HookKind,
     pub(super) line: DelayLine,
+    /// The program that holds packets in the departure queue; `None` where there can't be one.
+    pub(super) hold: Option<OwnedFd>,
+    /// Bytes that it may hold of one target.
+    pub(super) departures_bytes: u32,
 }
 
 /// One target's equipment; empty when new.
@@ -66,6 +73,7 @@ pub(super) struct Equipped {
     ingress: Option<Hook>,
     pub(super) line: Option<LineDevice>,
     pub(super) segmenter: Option<Segmenter>,
+    pub(super) departures: Option<Departures>,
 }
 
 impl Equipped {
@@ -76,6 +84,7 @@ impl Equipped {
             ingress: None,
             line: None,
             segmenter: None,
+            departures: None,
         }
     }
 
@@ -105,6 +114,9 @@ impl Equipped {
                 program.as_fd(),
                 bench.bounce.as_fd(),
             )?);
+        }
+        if want.departures && self.departures.is_none() {
+            self.add_departures(bench, target, netns.as_fd())?;
         }
         let egress = if want.egress && self.egress.is_none() {
             Some(bench.entry(target, Door::Egress)?)
@@ -137,6 +149,26 @@ impl Equipped {
         Ok(results.into_iter().collect::<Result<(), HookError>>()?)
     }
 
+    /// The delay line does what this can't: that it can't be made is no failure.
+    fn add_departures(
+        &mut self,
+        bench: &Workbench,
+        target: TargetId,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), EquipError> {
+        let Some(hold) = &bench.hold else { return Ok(()) };
+        let program = bench.entry(target, Door::Departures)?;
+        let workshop = bench.workshop.as_fd();
+        match Departures::make(target, workshop, netns, program.as_fd(), hold.as_fd()) {
+            Ok(departures) => self.departures = Some(departures),
+            Err(error) => {
+                let device = &self.device.key.device;
+                tracing::warn!(device, %error, "constant delays go through the delay line here");
+            }
+        }
+        Ok(())
+    }
+
     /// Takes everything away. What is in a netns that is gone has gone with it.
     pub(super) fn remove(&mut self, bench: &Workbench, target: TargetId) -> Result<(), EquipError> {
         if self.line.take().is_some() {
@@ -146,6 +178,10 @@ impl Equipped {
             .segmenter
             .take()
             .map(|segmenter| segmenter.delete(bench.workshop.as_fd()));
+        let departures = self
+            .departures
+            .take()
+            .map(|departures| departures.delete(bench.workshop.as_fd()));
         let hooks: Vec<Hook> = [self.egress.take(), self.ingress.take()]
             .into_iter()
             .flatten()
@@ -160,11 +196,12 @@ impl Equipped {
             Ok(())
         };
         segmenter.transpose()?;
+        departures.transpose()?;
         detached.map_err(EquipError::Detach)
     }
 
     /// As the classifier reads it, with these slots in force.
-    pub(super) fn body(&self, in_force: &[Slot]) -> abi::Target {
+    pub(super) fn body(&self, bench: &Workbench, in_force: &[Slot]) -> abi::Target {
         let mut slots = [0; abi::MAX_TARGET_SLOTS];
         for (place, slot) in slots.iter_mut().zip(in_force) {
             *place = slot.0;
@@ -183,9 +220,14 @@ impl Equipped {
                 .segmenter
                 .as_ref()
                 .map_or(0, |segmenter| segmenter.near_ifindex),
+            departures_ifindex: self
+                .departures
+                .as_ref()
+                .map_or(0, |departures| departures.near_ifindex),
             flags,
             slot_count: in_force.len() as u32,
             index: abi::TARGET_NO_INDEX,
+            departures_bytes: bench.departures_bytes,
             identity: self.device.identity.0,
             slots,
         }

@@ -6,7 +6,7 @@ pub const CRI_CALLS: &str = "cri_calls";
 /// One thing that the daemon needs from the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// From a closed set: `bpf`, `tcx`, `clsact`, `tun`, `veth`, `ringbuf`, `boot_clock`, `raw_tracepoints`,
+    /// From a closed set: `bpf`, `tcx`, `clsact`, `tun`, `veth`, `departures`, `ringbuf`, `boot_clock`, `raw_tracepoints`,
     /// `cri_calls`, `tcp_tracepoints`, `kubernetes`.
     pub name: &'static str,
     pub available: bool,

@@ -2,14 +2,16 @@
 //!
 //! [`Injector`] is the engine's door. Behind it: `loader` loads the fault object and keeps its gate; `tables` writes
 //! rules, targets and peers; `equipment` gives a target what its faults need, from `hook` (attachments), `line` (the
-//! delay line's TAP) and `segmenter`, whose `losses` are read from the devices; `entry` writes the programs that lead a packet through the gate. [`trial`] runs the
-//! classifier on one frame without sending it.
+//! delay line's TAP), `segmenter`, whose `losses` are read from the devices, and `departures` (the way to the departure
+//! queue); `entry` writes the programs that lead a packet through the gate. [`trial`] runs the classifier on one frame
+//! without sending it.
 
 mod accounts;
 pub mod btf;
 pub mod cgroups;
 pub mod cost;
 pub mod cri;
+mod departures;
 mod devices;
 pub mod drops;
 mod entry;

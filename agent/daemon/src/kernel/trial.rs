@@ -21,7 +21,7 @@ use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
 use super::entry::{Door, Entries};
 use super::gate::{Gate, GateError};
-use super::loader::{FaultObject, LoadError};
+use super::loader::{FaultObject, FaultSettings, LoadError};
 use super::sys::{self, TrialContext, TrialRun};
 use super::tables::{TableError, Tables};
 use crate::engine::handle::LedgerDirection;
@@ -91,7 +91,10 @@ impl Trial {
     /// # Errors
     /// The object can't be loaded.
     pub fn load(heartbeat_bound: Duration) -> Result<Self, LoadError> {
-        let object = FaultObject::load(heartbeat_bound)?;
+        let object = FaultObject::load(FaultSettings {
+            heartbeat_bound,
+            departures_total: Some(u64::MAX),
+        })?;
         let gate_fd = object.gate.share().map_err(LoadError::Instructions)?;
         Ok(Self {
             tables: object.tables,
@@ -236,11 +239,12 @@ impl Trial {
         Ok(self.gate.close()?)
     }
 
-    /// Summed over the CPUs; zero where there are none. Without the moment of the first match, so that whoever knows the
-    /// packets knows what to expect.
+    /// Summed over the CPUs; zero where there are none. Without the moments of the first match and of the last departure, so
+    /// that whoever knows the packets knows what to expect.
     pub fn counters(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> abi::Counters {
         abi::Counters {
             first_match: 0,
+            last_departure: 0,
             ..self.tables.counters(slot, target, direction)
         }
     }

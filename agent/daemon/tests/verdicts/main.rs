@@ -7,6 +7,7 @@ mod choices;
 mod control;
 mod corruption;
 mod damage;
+mod departures;
 mod diversions;
 mod filters;
 mod frame;
