@@ -7,15 +7,16 @@ use sabot_abi as abi;
 use sabot_core::model::TargetDevice;
 use sabot_core::plan::{Equipment, Slot, TargetId};
 
-use super::departures::{Departures, DeparturesError};
+use super::departures;
 use super::devices::Side;
 use super::entry::{Door, Entries};
 use super::hook::{Hook, HookError, HookKind};
 use super::line::{LineDevice, LineDeviceError};
 use super::netns::{self, NetnsError};
 use super::nsfs::{NetnsFile, NsfsError};
+use super::roundabout::{Roundabout, RoundaboutError};
 use super::rtnl::RtnlError;
-use super::segmenter::{Segmenter, SegmenterError};
+use super::segmenter::{self, SegmenterError};
 use crate::delayline::{DelayLine, LineError};
 
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +39,8 @@ pub(super) enum EquipError {
     Open(#[from] LineError),
     #[error("segmenter: {0}")]
     Segmenter(#[from] SegmenterError),
-    #[error("departure queue: {0}")]
-    Departures(#[from] DeparturesError),
+    #[error("cannot remove a way there and back: {0}")]
+    Pair(#[from] RoundaboutError),
     #[error("cannot detach: {0}")]
     Detach(#[source] RtnlError),
 }
@@ -72,8 +73,8 @@ pub(super) struct Equipped {
     egress: Option<Hook>,
     ingress: Option<Hook>,
     pub(super) line: Option<LineDevice>,
-    pub(super) segmenter: Option<Segmenter>,
-    pub(super) departures: Option<Departures>,
+    pub(super) segmenter: Option<Roundabout>,
+    pub(super) departures: Option<Roundabout>,
 }
 
 impl Equipped {
@@ -107,7 +108,7 @@ impl Equipped {
         if want.segmenter && self.segmenter.is_none() {
             self.needs_mac_header("deciding per wire packet")?;
             let program = bench.entry(target, Door::Segmenter)?;
-            self.segmenter = Some(Segmenter::make(
+            self.segmenter = Some(segmenter::make(
                 target,
                 bench.workshop.as_fd(),
                 netns.as_fd(),
@@ -159,7 +160,7 @@ impl Equipped {
         let Some(hold) = &bench.hold else { return Ok(()) };
         let program = bench.entry(target, Door::Departures)?;
         let workshop = bench.workshop.as_fd();
-        match Departures::make(target, workshop, netns, program.as_fd(), hold.as_fd()) {
+        match departures::make(target, workshop, netns, program.as_fd(), hold.as_fd()) {
             Ok(departures) => self.departures = Some(departures),
             Err(error) => {
                 let device = &self.device.key.device;
@@ -174,14 +175,12 @@ impl Equipped {
         if self.line.take().is_some() {
             bench.line.close(target);
         }
-        let segmenter = self
-            .segmenter
-            .take()
-            .map(|segmenter| segmenter.delete(bench.workshop.as_fd()));
-        let departures = self
-            .departures
-            .take()
-            .map(|departures| departures.delete(bench.workshop.as_fd()));
+        let pairs = [self.segmenter.take(), self.departures.take()];
+        let deleted = pairs
+            .into_iter()
+            .flatten()
+            .map(|pair| pair.delete(bench.workshop.as_fd()))
+            .fold(Ok(()), Result::and);
         let hooks: Vec<Hook> = [self.egress.take(), self.ingress.take()]
             .into_iter()
             .flatten()
@@ -195,8 +194,7 @@ impl Equipped {
         } else {
             Ok(())
         };
-        segmenter.transpose()?;
-        departures.transpose()?;
+        deleted?;
         detached.map_err(EquipError::Detach)
     }
 

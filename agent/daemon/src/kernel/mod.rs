@@ -31,6 +31,7 @@ mod offload;
 mod offsets;
 pub mod probe;
 pub mod queries;
+mod roundabout;
 pub mod rtnl;
 mod segmenter;
 pub mod sweep;

@@ -28,6 +28,9 @@ use super::tables_encode::{PortBlock, control_end, encode_ports, encode_rule, ma
 use crate::delayline::DelayHistogram;
 use crate::engine::handle::{LedgerDirection, Tally};
 
+/// How long after its clock was read a rule may come into force, ns: packets meet the former one until then.
+const SWAP: u64 = 20_000_000;
+
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     #[error("the fault object has no map {0}")]
@@ -334,7 +337,7 @@ impl Inner {
         let latency = departing_latency(rule).map_or(0, nanos);
         let (mut until, before) = self.departing.get(&slot).copied().unwrap_or_default();
         if latency < before {
-            until = until.max(now.saturating_add(before));
+            until = until.max(now.saturating_add(before).saturating_add(SWAP));
         }
         self.departing.insert(slot, (until, latency));
         until
