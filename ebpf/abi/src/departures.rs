@@ -22,6 +22,9 @@ pub const HOLDINGS: u32 = MAX_TARGETS + 1;
 /// What a packet takes besides its bytes, about.
 pub const HOLDING_OVERHEAD: u64 = 768;
 
+/// What is still held so long after it should have departed has been lost on the way, ns.
+pub const HOLDING_LOST_AFTER: u64 = 1_000_000_000;
+
 /// Upper bounds of the buckets of delays that were really added, in ns: 1, 2 and 5 of each decade from 1 us, and 60 s.
 pub const DELAY_BOUNDS: [u64; 25] = [
     1_000,

@@ -20,8 +20,6 @@ use crate::engine::handle::{Ledger, Tally};
 
 /// How long a look serves: a scrape reads the counters of many slots on one target at once.
 const FRESH: Duration = Duration::from_millis(20);
-/// How long after its time a packet may come back from the departure queue, ns.
-const LOST_AFTER: u64 = 1_000_000_000;
 /// Of the thread that reads it, unlike `/proc/net`.
 const DEVICES: &str = "/proc/thread-self/net/dev";
 /// The counter of packets dropped on sending, after the device's name.
@@ -173,7 +171,11 @@ impl UnderWay {
 /// while, lost on the way. `now` is `CLOCK_MONOTONIC` in ns.
 pub(super) fn departing(counted: &Counted, now: u64, ledger: &mut Ledger) {
     let away = minus(counted.departing.into(), counted.departed.into());
-    if now < counted.last_departure.saturating_add(LOST_AFTER) {
+    if now
+        < counted
+            .last_departure
+            .saturating_add(sabot_abi::HOLDING_LOST_AFTER)
+    {
         ledger.held += away;
     } else {
         ledger.lost_queue += away;

@@ -2,9 +2,9 @@
 //!
 //! [`Injector`] is the engine's door. Behind it: `loader` loads the fault object and keeps its gate; `tables` writes
 //! rules, targets and peers; `equipment` gives a target what its faults need, from `hook` (attachments), `line` (the
-//! delay line's TAP), `segmenter`, whose `losses` are read from the devices, and `departures` (the way to the departure
-//! queue); `entry` writes the programs that lead a packet through the gate. [`trial`] runs the classifier on one frame
-//! without sending it.
+//! delay line's TAP), `segmenter` and `departures` (the way to the departure queue), both of which are a `roundabout`; `losses`
+//! are read from the devices; `entry` writes the programs that lead a packet through the gate. [`trial`] runs the
+//! classifier on one frame without sending it.
 
 mod accounts;
 pub mod btf;

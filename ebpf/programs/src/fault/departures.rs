@@ -8,8 +8,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuHashMap};
 use aya_ebpf::programs::TcContext;
 use sabot_abi::{
-    Counters, DELAY_BOUNDS, DELAY_BUCKETS, Delays, HOLDING_ALL, HOLDING_OVERHEAD, HOLDINGS, Holding,
-    INCIDENT_HELPER_FAILED, MAX_SLOTS, Role, Rule, Tag,
+    Counters, DELAY_BOUNDS, DELAY_BUCKETS, Delays, HOLDING_ALL, HOLDING_LOST_AFTER, HOLDING_OVERHEAD,
+    HOLDINGS, Holding, INCIDENT_HELPER_FAILED, MAX_SLOTS, Role, Rule, Tag,
 };
 
 use crate::counters::{add, incident};
@@ -37,9 +37,6 @@ static HELD_BYTES_TOTAL: Global<u64> = Global::new(0);
 /// Kinds of `tstamp` in `struct __sk_buff`: none, and a departure by `CLOCK_MONOTONIC`.
 const BPF_SKB_TSTAMP_UNSPEC: u32 = 0;
 const BPF_SKB_TSTAMP_DELIVERY_MONO: u32 = 1;
-
-/// What is still counted as held so long after it should have departed has been lost on the way.
-const LOST_AFTER: u64 = 1_000_000_000;
 
 pub enum Handed {
     /// It is tagged and on its way, once the program returns `TC_ACT_REDIRECT`.
@@ -174,7 +171,7 @@ fn has_room(holding: *mut Holding, weight: u64, bound: u64, now: u64) -> bool {
     if held + weight <= bound {
         return true;
     }
-    if now < last_departure + LOST_AFTER {
+    if now < last_departure + HOLDING_LOST_AFTER {
         return false;
     }
     // SAFETY: as above.
