@@ -3,6 +3,7 @@
 //! Small, quick and indifferent to time, since it runs in emulated guests with old and new kernels too.
 
 mod actions;
+mod departures;
 mod endings;
 mod observers;
 mod programs;

@@ -113,6 +113,8 @@ pub struct Equipment {
     pub line: bool,
     /// A veth without segmentation offload, for actions that decide per wire packet.
     pub segmenter: bool,
+    /// A way to the departure queue, for constant delays; what can't have it has the delay line.
+    pub departures: bool,
 }
 
 impl Equipment {
@@ -122,6 +124,7 @@ impl Equipment {
         ingress: true,
         line: false,
         segmenter: false,
+        departures: false,
     };
 
     pub fn union(self, other: Self) -> Self {
@@ -130,6 +133,7 @@ impl Equipment {
             ingress: self.ingress || other.ingress,
             line: self.line || other.line,
             segmenter: self.segmenter || other.segmenter,
+            departures: self.departures || other.departures,
         }
     }
 
@@ -140,6 +144,7 @@ impl Equipment {
             ingress: self.ingress && !other.ingress,
             line: self.line && !other.line,
             segmenter: self.segmenter && !other.segmenter,
+            departures: self.departures && !other.departures,
         }
     }
 

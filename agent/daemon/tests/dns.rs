@@ -64,9 +64,11 @@ impl Rig {
             ifindex: 900,
             line_ifindex: 0,
             segmenter_ifindex: 0,
+            departures_ifindex: 0,
             flags: abi::TARGET_MAC_HEADER | if watches { abi::TARGET_WATCH_DNS } else { 0 },
             slot_count: 1,
             index: abi::TARGET_NO_INDEX,
+            departures_bytes: 0,
             identity: 0,
             slots,
         };

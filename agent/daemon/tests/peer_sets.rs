@@ -60,9 +60,11 @@ impl Rig {
             ifindex: 900,
             line_ifindex: 0,
             segmenter_ifindex: 0,
+            departures_ifindex: 0,
             flags: abi::TARGET_MAC_HEADER,
             slot_count: count,
             index: abi::TARGET_NO_INDEX,
+            departures_bytes: 0,
             identity: 0,
             slots,
         };

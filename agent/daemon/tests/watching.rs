@@ -74,6 +74,7 @@ fn a_target_is_watched_exactly_while_it_lists_a_slot_that_asks_for_it() {
         line_bytes: 1 << 20,
         line_bytes_total: 1 << 20,
         line_real_time: false,
+        departures: false,
     };
     let (injector, mut taps) = Injector::load(&options).expect("the fault object loads");
     let device = device_of(pod);

@@ -38,7 +38,7 @@ pub struct Counters {
     pub dropped: Tally,
     /// Matched, but the action could not be done now (hung daemon, no line); let on untouched.
     pub bypassed: Tally,
-    /// Came back from the delay line and went on.
+    /// Came back from the delay line or the departure queue and went on.
     pub released: Tally,
     /// Clones that this fault made.
     pub duplicated: Tally,
@@ -46,16 +46,24 @@ pub struct Counters {
     pub replied: Tally,
     /// A modifier beside the identity: bytes of the payload were changed.
     pub corrupted: Tally,
-    /// A modifier beside the identity: handed to the delay line.
+    /// A modifier beside the identity: handed to the delay line or the departure queue.
     pub delayed: Tally,
     /// A modifier beside the identity: handed to the segmenter, as the wire packets it must give back.
     pub segmenting: Tally,
     /// A modifier beside the identity: came back from the segmenter.
     pub segmented: Tally,
+    /// A modifier beside the identity, and part of `delayed`: handed to the departure queue.
+    pub departing: Tally,
+    /// A modifier beside the identity, and part of `released`: came back from the departure queue.
+    pub departed: Tally,
+    /// Matched, and dropped because the departure queue holds all that it may of this target.
+    pub lost_bound: Tally,
     /// When the first packet was matched: `CLOCK_BOOTTIME`, ns; 0: none was.
     pub first_match: u64,
+    /// The latest departure that was given to a packet: `CLOCK_MONOTONIC`, ns; 0: none was.
+    pub last_departure: u64,
 }
-assert_layout!(Counters, size = 11 * 16 + 8, align = 8);
+assert_layout!(Counters, size = 14 * 16 + 16, align = 8);
 
 impl Counters {
     /// Adds these to a sum.
@@ -65,9 +73,10 @@ impl Counters {
             total.bytes += more.bytes;
         }
         sum.first_match = earliest(sum.first_match, self.first_match);
+        sum.last_departure = sum.last_departure.max(self.last_departure);
     }
 
-    fn tallies(&self) -> [Tally; 11] {
+    fn tallies(&self) -> [Tally; 14] {
         [
             self.matched,
             self.passed,
@@ -80,10 +89,13 @@ impl Counters {
             self.delayed,
             self.segmenting,
             self.segmented,
+            self.departing,
+            self.departed,
+            self.lost_bound,
         ]
     }
 
-    fn tallies_mut(&mut self) -> [&mut Tally; 11] {
+    fn tallies_mut(&mut self) -> [&mut Tally; 14] {
         [
             &mut self.matched,
             &mut self.passed,
@@ -96,6 +108,9 @@ impl Counters {
             &mut self.delayed,
             &mut self.segmenting,
             &mut self.segmented,
+            &mut self.departing,
+            &mut self.departed,
+            &mut self.lost_bound,
         ]
     }
 }
@@ -117,7 +132,7 @@ pub const INCIDENT_EVENT_LOST: u32 = 0;
 pub const INCIDENT_UNPARSED: u32 = 1;
 /// No counters for a (slot, target, direction) in force; the packet passes.
 pub const INCIDENT_NO_COUNTERS: u32 = 2;
-/// A frame without our tag on a delay line's TAP or on a segmenter; it is dropped.
+/// A frame without our tag on one of our own devices; it is dropped.
 pub const INCIDENT_UNTAGGED: u32 = 3;
 /// A helper failed in the middle of an action; the packet passes or, when it can't, is dropped.
 pub const INCIDENT_HELPER_FAILED: u32 = 4;

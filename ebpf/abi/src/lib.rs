@@ -6,6 +6,7 @@
 
 mod counters;
 mod cri;
+mod departures;
 mod dns;
 mod drops;
 mod event;
@@ -24,6 +25,7 @@ mod tcp;
 
 pub use counters::*;
 pub use cri::*;
+pub use departures::*;
 pub use dns::*;
 pub use drops::*;
 pub use event::*;

@@ -126,8 +126,15 @@ pub struct Rule {
     pub corrupt_to: u32,
     /// One in this many decided packets is reported as an event; 0 reports none.
     pub sample_every: u32,
+    /// `ACTION_DELAY`: ns that each packet may wait in the departure queue; 0: only the delay line can do it.
+    pub latency: u64,
+    /// `CLOCK_MONOTONIC` in ns: between which moments packets leave the departure queue, however long they are to wait. Not before
+    /// what came by a longer latency has left, when an edit has made it shorter, so that no packet overtakes an earlier one of
+    /// its flow; not after `expires_at`.
+    pub not_before: u64,
+    pub not_after: u64,
 }
-assert_layout!(Rule, size = 152, align = 8);
+assert_layout!(Rule, size = 176, align = 8);
 
 /// The most clones of one packet.
 pub const MAX_COPIES: u32 = 10;

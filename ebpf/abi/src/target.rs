@@ -24,18 +24,22 @@ pub struct Target {
     pub line_ifindex: u32,
     /// The segmenter's near end in the target's netns; 0 when it has none.
     pub segmenter_ifindex: u32,
+    /// The near end of the way to the departure queue in the target's netns; 0 when it has none.
+    pub departures_ifindex: u32,
     /// A set of `TARGET_*`.
     pub flags: u32,
     /// Slots in use.
     pub slot_count: u32,
     /// The key of the index of several slots; [`TARGET_NO_INDEX`] where there is none, and every slot is visited.
     pub index: u32,
+    /// Bytes that the departure queue may hold of the target.
+    pub departures_bytes: u32,
     /// The target's part of the key of its random streams.
     pub identity: u64,
     /// The slots in force, in the order in which they are evaluated.
     pub slots: [u32; MAX_TARGET_SLOTS],
 }
-assert_layout!(Target, size = 32 + 4 * MAX_TARGET_SLOTS, align = 8);
+assert_layout!(Target, size = 40 + 4 * MAX_TARGET_SLOTS, align = 8);
 
 /// A target's state word: 0 when it is not in use, otherwise the index of its body plus one. Bodies of target `t` are
 /// `2t` and `2t + 1`.
@@ -51,7 +55,9 @@ pub const GATE_INGRESS: u32 = 1;
 pub const GATE_LINE: u32 = 2;
 /// What the segmenter gives back.
 pub const GATE_SEGMENTER: u32 = 3;
-pub const GATE_SIZE: u32 = 4;
+/// What the departure queue lets go.
+pub const GATE_DEPARTURES: u32 = 4;
+pub const GATE_SIZE: u32 = 5;
 
 /// One end of the TCP connections that keep the node reachable.
 #[repr(C)]

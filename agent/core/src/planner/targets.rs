@@ -254,10 +254,16 @@ fn equip(draft: &mut Draft, wanted: &Wanted<'_>, target: &ObservedTarget, placed
     needs.extend(wanted.eager.then_some(Equipment::HOOKS));
     needs.retain(|need| !target.equipment.contains(*need));
     needs.sort_by_key(|need| {
-        [need.egress, need.ingress, need.line, need.segmenter]
-            .iter()
-            .filter(|&&n| n)
-            .count()
+        [
+            need.egress,
+            need.ingress,
+            need.line,
+            need.segmenter,
+            need.departures,
+        ]
+        .iter()
+        .filter(|&&n| n)
+        .count()
     });
     let mut asked = target.equipment;
     for need in &needs {

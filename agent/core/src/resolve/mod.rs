@@ -4,6 +4,7 @@ mod peers;
 mod services;
 
 use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
 
 use crate::guard::{Guard, Guarded};
 use crate::model::{
@@ -130,6 +131,21 @@ pub fn rule_equipment(rule: &RuleBody) -> Equipment {
         ingress: rule.direction != Direction::Egress || rule.watches_dns,
         line,
         segmenter: decides_per_wire_packet(rule) || rule.packets.has_lengths(),
+        departures: departing_latency(rule).is_some(),
+    }
+}
+
+/// The longest delay that a packet may wait in the kernel's departure queue. Nothing leaves that queue before its time, so
+/// that what a fault finds there when it is deleted is held for no longer than this.
+pub const MOST_DEPARTING: Duration = Duration::from_millis(200);
+
+/// The delay of a rule that the departure queue can add: one that is the same for every packet, always, and not too long.
+pub fn departing_latency(rule: &RuleBody) -> Option<Duration> {
+    match &rule.action {
+        Action::Delay(delay) if delay.is_constant() && rule.ramp.is_none() => {
+            Some(delay.latency).filter(|latency| !latency.is_zero() && *latency <= MOST_DEPARTING)
+        }
+        _ => None,
     }
 }
 

@@ -143,7 +143,11 @@ fn equipment_is_what_the_action_needs_and_no_more() {
     assert_eq!(need(Action::Partition, Direction::Egress), egress);
     assert_eq!(
         need(delay(), Direction::Egress),
-        Equipment { line: true, ..egress }
+        Equipment {
+            line: true,
+            departures: true,
+            ..egress
+        }
     );
     assert_eq!(
         need(drop(5.0), Direction::Egress),

@@ -48,6 +48,7 @@ pub(super) fn load(config: &Config) -> Result<Kernel, KernelError> {
         line_bytes: usize::try_from(config.delay_line_bytes).unwrap_or(usize::MAX),
         line_bytes_total: usize::try_from(config.delay_line_total_bytes).unwrap_or(usize::MAX),
         line_real_time: config.delay_line_real_time,
+        departures: features.has("departures"),
     };
     let (injector, taps) = Injector::load(&options)?;
     tracing::info!(

@@ -4,10 +4,12 @@
 //! whole, and all of them exact once traffic rests.
 
 use std::collections::HashMap;
+use std::ops::{Add, AddAssign};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use sabot_abi::DELAY_BOUNDS;
 use sabot_core::plan::{Slot, TargetId};
 
 use super::frame::Wire;
@@ -30,35 +32,6 @@ pub struct LineTallies {
     pub lost_late: Tally,
 }
 
-/// Upper bounds of the buckets of a [`DelayHistogram`], in ns: 1, 2 and 5 of each decade from 1 us, and 60 s.
-pub const DELAY_BOUNDS: [u64; 25] = [
-    1_000,
-    2_000,
-    5_000,
-    10_000,
-    20_000,
-    50_000,
-    100_000,
-    200_000,
-    500_000,
-    1_000_000,
-    2_000_000,
-    5_000_000,
-    10_000_000,
-    20_000_000,
-    50_000_000,
-    100_000_000,
-    200_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_000_000_000,
-    5_000_000_000,
-    10_000_000_000,
-    20_000_000_000,
-    50_000_000_000,
-    60_000_000_000,
-];
-
 /// Delays really added: from reading a frame to writing it back. A super-packet counts once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DelayHistogram {
@@ -75,6 +48,35 @@ impl Default for DelayHistogram {
             count: 0,
             sum: Duration::ZERO,
         }
+    }
+}
+
+impl From<sabot_abi::Delays> for DelayHistogram {
+    fn from(delays: sabot_abi::Delays) -> Self {
+        Self {
+            buckets: delays.buckets,
+            count: delays.buckets.iter().sum(),
+            sum: Duration::from_nanos(delays.sum),
+        }
+    }
+}
+
+impl AddAssign for DelayHistogram {
+    fn add_assign(&mut self, other: Self) {
+        for (total, more) in self.buckets.iter_mut().zip(other.buckets) {
+            *total += more;
+        }
+        self.count += other.count;
+        self.sum += other.sum;
+    }
+}
+
+impl Add for DelayHistogram {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
     }
 }
 

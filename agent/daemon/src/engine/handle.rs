@@ -141,13 +141,13 @@ pub struct Ledger {
     pub replied: Tally,
     pub corrupted: Tally,
     pub delayed: Tally,
-    /// In the delay line now.
+    /// In the delay line or the departure queue now.
     pub held: Tally,
     /// Died in the segmenter's queue.
     pub lost_segmenter: Tally,
-    /// Died in the TAP's transmit queue.
+    /// Died in the TAP's transmit queue, or on the way to the departure queue or back.
     pub lost_queue: Tally,
-    /// Refused by the line's byte bound.
+    /// Refused by the byte bound of the line or of the departure queue.
     pub lost_bound: Tally,
     /// The write back failed.
     pub lost_write: Tally,

@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
@@ -148,6 +148,31 @@ impl Rtnl {
     pub(super) fn delete_clsact(&mut self, ifindex: u32) -> Result<(), RtnlError> {
         let request = RouteNetlinkMessage::DelQueueDiscipline(clsact_message(ifindex));
         ignoring(&GONE, self.change("a clsact qdisc", &request, 0))
+    }
+
+    /// Makes `sch_fq` the device's root qdisc, which loads its module where that may be loaded. It drops nothing for its own
+    /// limits: what it holds is bounded before.
+    pub(super) fn add_departure_queue(&mut self, ifindex: u32) -> Result<(), RtnlError> {
+        const LIMIT: u16 = 1;
+        const FLOW_LIMIT: u16 = 2;
+        const RATE_ENABLE: u16 = 5;
+        /// More packets than there may be bytes for.
+        const MOST: u32 = 1 << 24;
+        let option = |kind, value: u32| TcOption::Other(DefaultNla::new(kind, value.to_ne_bytes().to_vec()));
+        let mut message = tc_message(ifindex, TcHandle::UNSPEC, TcHandle::ROOT);
+        message.attributes = vec![
+            TcAttribute::Kind("fq".into()),
+            TcAttribute::Options(vec![
+                option(LIMIT, MOST),
+                option(FLOW_LIMIT, MOST),
+                option(RATE_ENABLE, 0),
+            ]),
+        ];
+        self.change(
+            "a qdisc fq",
+            &RouteNetlinkMessage::NewQueueDiscipline(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     }
 
     /// Attaches a program at one of our filter's places, replacing what an earlier daemon left there.

@@ -17,6 +17,8 @@ use super::sys::{Instruction, load_classifier};
 const PASS: i32 = -1;
 /// `TC_ACT_SHOT`.
 const DROP: i32 = 2;
+/// `TC_ACT_STOLEN`: freed, and no drop.
+const CONSUMED: i32 = 4;
 
 const R0: u8 = 0;
 const R1: u8 = 1;
@@ -31,17 +33,30 @@ const ATOMIC64: u8 = 0xdb;
 const ADD_AND_FETCH: i32 = 1;
 
 /// Offsets in `struct __sk_buff`.
+const SKB_VLAN_PRESENT: i16 = 20;
 const SKB_IFINDEX: i16 = 40;
 const SKB_CB_TARGET: i16 = 48;
 /// Free for us to use.
 const SKB_CB_DOOR: i16 = 52;
 
 const HELPER_TAIL_CALL: i32 = 12;
+const HELPER_CLONE_REDIRECT: i32 = 13;
 const HELPER_KTIME_GET_BOOT_NS: i32 = 125;
 const HELPER_REDIRECT_PEER: i32 = 155;
+const HELPER_SET_TSTAMP: i32 = 192;
 
 const fn move_imm(dst: u8, imm: i32) -> Instruction {
     Instruction::new(0xb7, dst, 0, 0, imm)
+}
+
+/// Skips so many instructions when the register is 0.
+const fn skip_if_zero(register: u8, skipped: i16) -> Instruction {
+    Instruction::new(0x15, register, 0, skipped, 0)
+}
+
+/// Skips so many instructions unless the register is 0.
+const fn skip_unless_zero(register: u8, skipped: i16) -> Instruction {
+    Instruction::new(0x55, register, 0, skipped, 0)
 }
 
 const fn store32(dst: u8, offset: i16, src: u8) -> Instruction {
@@ -74,6 +89,7 @@ pub(super) enum Door {
     Ingress,
     Line,
     Segmenter,
+    Departures,
 }
 
 impl Door {
@@ -83,6 +99,7 @@ impl Door {
             Self::Ingress => sabot_abi::GATE_INGRESS,
             Self::Line => sabot_abi::GATE_LINE,
             Self::Segmenter => sabot_abi::GATE_SEGMENTER,
+            Self::Departures => sabot_abi::GATE_DEPARTURES,
         }
     }
 
@@ -91,7 +108,7 @@ impl Door {
     fn fallback(self) -> i32 {
         match self {
             Self::Egress | Self::Ingress => PASS,
-            Self::Line | Self::Segmenter => DROP,
+            Self::Line | Self::Segmenter | Self::Departures => DROP,
         }
     }
 }
@@ -151,6 +168,41 @@ pub(super) fn load_bounce() -> io::Result<OwnedFd> {
     )
 }
 
+/// On the far end of the way to the departure queue: sends a clone of each of our packets out of the same device, where the
+/// queue holds it, and frees the packet itself, so that its socket doesn't wait for what is held (TCP's small queues). What
+/// isn't ours goes nowhere.
+pub(super) fn load_hold() -> io::Result<OwnedFd> {
+    load_classifier(
+        c"sabot_hold",
+        &[
+            load32(R2, R1, SKB_VLAN_PRESENT),
+            skip_if_zero(R2, 6),
+            load32(R2, R1, SKB_IFINDEX),
+            move_imm(R3, 0),
+            call(HELPER_CLONE_REDIRECT),
+            skip_unless_zero(R0, 2),
+            move_imm(R0, CONSUMED),
+            EXIT,
+            move_imm(R0, DROP),
+            EXIT,
+        ],
+    )
+}
+
+/// A program that gives a packet a time to depart (Linux 5.18), for probes.
+pub(super) fn load_departing() -> io::Result<OwnedFd> {
+    load_classifier(
+        c"sabot_departing",
+        &[
+            move_imm(R2, 0),
+            move_imm(R3, 0),
+            call(HELPER_SET_TSTAMP),
+            move_imm(R0, PASS),
+            EXIT,
+        ],
+    )
+}
+
 /// A program that does nothing, for probes and as the least that can be attached.
 pub(super) fn load_pass() -> io::Result<OwnedFd> {
     load_classifier(c"sabot_pass", &[move_imm(R0, PASS), EXIT])
@@ -188,5 +240,7 @@ mod tests {
         load_pass().expect("the pass program loads");
         load_fetch().expect("the fetching program loads");
         load_boot_clock().expect("the clock program loads");
+        load_departing().expect("the departing program loads");
+        load_hold().expect("the holding program loads");
     }
 }

@@ -1,4 +1,4 @@
-//! What a target has: hooks on its device, the delay line's TAP, the segmenter.
+//! What a target has: hooks on its device, the delay line's TAP, the segmenter, the way to the departure queue.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -7,14 +7,16 @@ use sabot_abi as abi;
 use sabot_core::model::TargetDevice;
 use sabot_core::plan::{Equipment, Slot, TargetId};
 
+use super::departures;
 use super::devices::Side;
 use super::entry::{Door, Entries};
 use super::hook::{Hook, HookError, HookKind};
 use super::line::{LineDevice, LineDeviceError};
 use super::netns::{self, NetnsError};
 use super::nsfs::{NetnsFile, NsfsError};
+use super::roundabout::{Roundabout, RoundaboutError};
 use super::rtnl::RtnlError;
-use super::segmenter::{Segmenter, SegmenterError};
+use super::segmenter::{self, SegmenterError};
 use crate::delayline::{DelayLine, LineError};
 
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,8 @@ pub(super) enum EquipError {
     Open(#[from] LineError),
     #[error("segmenter: {0}")]
     Segmenter(#[from] SegmenterError),
+    #[error("cannot remove a way there and back: {0}")]
+    Pair(#[from] RoundaboutError),
     #[error("cannot detach: {0}")]
     Detach(#[source] RtnlError),
 }
@@ -57,6 +61,10 @@ pub(super) struct Workbench {
     pub(super) workshop: OwnedFd,
     pub(super) hook: HookKind,
     pub(super) line: DelayLine,
+    /// The program that holds packets in the departure queue; `None` where there can't be one.
+    pub(super) hold: Option<OwnedFd>,
+    /// Bytes that it may hold of one target.
+    pub(super) departures_bytes: u32,
 }
 
 /// One target's equipment; empty when new.
@@ -65,7 +73,8 @@ pub(super) struct Equipped {
     egress: Option<Hook>,
     ingress: Option<Hook>,
     pub(super) line: Option<LineDevice>,
-    pub(super) segmenter: Option<Segmenter>,
+    pub(super) segmenter: Option<Roundabout>,
+    pub(super) departures: Option<Roundabout>,
 }
 
 impl Equipped {
@@ -76,6 +85,7 @@ impl Equipped {
             ingress: None,
             line: None,
             segmenter: None,
+            departures: None,
         }
     }
 
@@ -98,13 +108,16 @@ impl Equipped {
         if want.segmenter && self.segmenter.is_none() {
             self.needs_mac_header("deciding per wire packet")?;
             let program = bench.entry(target, Door::Segmenter)?;
-            self.segmenter = Some(Segmenter::make(
+            self.segmenter = Some(segmenter::make(
                 target,
                 bench.workshop.as_fd(),
                 netns.as_fd(),
                 program.as_fd(),
                 bench.bounce.as_fd(),
             )?);
+        }
+        if want.departures && self.departures.is_none() {
+            self.add_departures(bench, target, netns.as_fd())?;
         }
         let egress = if want.egress && self.egress.is_none() {
             Some(bench.entry(target, Door::Egress)?)
@@ -137,15 +150,37 @@ impl Equipped {
         Ok(results.into_iter().collect::<Result<(), HookError>>()?)
     }
 
+    /// The delay line does what this can't: that it can't be made is no failure.
+    fn add_departures(
+        &mut self,
+        bench: &Workbench,
+        target: TargetId,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), EquipError> {
+        let Some(hold) = &bench.hold else { return Ok(()) };
+        let program = bench.entry(target, Door::Departures)?;
+        let workshop = bench.workshop.as_fd();
+        match departures::make(target, workshop, netns, program.as_fd(), hold.as_fd()) {
+            Ok(departures) => self.departures = Some(departures),
+            Err(error) => {
+                let device = &self.device.key.device;
+                tracing::warn!(device, %error, "constant delays go through the delay line here");
+            }
+        }
+        Ok(())
+    }
+
     /// Takes everything away. What is in a netns that is gone has gone with it.
     pub(super) fn remove(&mut self, bench: &Workbench, target: TargetId) -> Result<(), EquipError> {
         if self.line.take().is_some() {
             bench.line.close(target);
         }
-        let segmenter = self
-            .segmenter
-            .take()
-            .map(|segmenter| segmenter.delete(bench.workshop.as_fd()));
+        let pairs = [self.segmenter.take(), self.departures.take()];
+        let deleted = pairs
+            .into_iter()
+            .flatten()
+            .map(|pair| pair.delete(bench.workshop.as_fd()))
+            .fold(Ok(()), Result::and);
         let hooks: Vec<Hook> = [self.egress.take(), self.ingress.take()]
             .into_iter()
             .flatten()
@@ -159,12 +194,12 @@ impl Equipped {
         } else {
             Ok(())
         };
-        segmenter.transpose()?;
+        deleted?;
         detached.map_err(EquipError::Detach)
     }
 
     /// As the classifier reads it, with these slots in force.
-    pub(super) fn body(&self, in_force: &[Slot]) -> abi::Target {
+    pub(super) fn body(&self, bench: &Workbench, in_force: &[Slot]) -> abi::Target {
         let mut slots = [0; abi::MAX_TARGET_SLOTS];
         for (place, slot) in slots.iter_mut().zip(in_force) {
             *place = slot.0;
@@ -183,9 +218,14 @@ impl Equipped {
                 .segmenter
                 .as_ref()
                 .map_or(0, |segmenter| segmenter.near_ifindex),
+            departures_ifindex: self
+                .departures
+                .as_ref()
+                .map_or(0, |departures| departures.near_ifindex),
             flags,
             slot_count: in_force.len() as u32,
             index: abi::TARGET_NO_INDEX,
+            departures_bytes: bench.departures_bytes,
             identity: self.device.identity.0,
             slots,
         }

@@ -6,8 +6,8 @@ pub const CRI_CALLS: &str = "cri_calls";
 /// One thing that the daemon needs from the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// From a closed set: `bpf`, `boot_clock`, `ringbuf`, `atomics`, `tcx`, `clsact`, `tun`, `veth`, `raw_tracepoints`,
-    /// `cri_calls`, `tcp_tracepoints`, `drop_reasons`, `dns_queries`, `kubernetes`.
+    /// From a closed set: `bpf`, `boot_clock`, `ringbuf`, `atomics`, `tcx`, `clsact`, `tun`, `veth`, `departures`,
+    /// `raw_tracepoints`, `cri_calls`, `tcp_tracepoints`, `drop_reasons`, `dns_queries`, `kubernetes`.
     pub name: &'static str,
     pub available: bool,
     /// What was found, or why it is missing.

@@ -14,14 +14,14 @@ use sabot_core::model::{BootTime, TargetDevice, TargetKey};
 use sabot_core::plan::{Equipment, PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
 use super::accounts::Accounts;
-use super::entry::Entries;
+use super::entry::{self, Entries};
 use super::equipment::{EquipError, Equipped, Workbench};
 use super::gate::Gate;
 use super::heartbeat::MapHeartbeat;
 use super::hook::HookKind;
 use super::line::VNET_HEADER;
-use super::loader::{FaultObject, LoadError, Words};
-use super::losses::{DeviceDrops, Losses, UnderWay};
+use super::loader::{FaultObject, FaultSettings, LoadError, Words};
+use super::losses::{DeviceDrops, Losses, UnderWay, departing};
 use super::netns;
 use super::tables::{Counted, TableError, Tables};
 use super::watches::Watches;
@@ -43,6 +43,8 @@ pub struct InjectorOptions {
     pub line_bytes_total: usize,
     /// The delay line's thread may run at the lowest real-time priority.
     pub line_real_time: bool,
+    /// The kernel holds packets with a constant delay; the machine can do that. The same bounds hold there.
+    pub departures: bool,
 }
 
 /// What the observers take over from the fault object.
@@ -75,8 +77,15 @@ struct Target {
 
 impl Injector {
     pub fn load(options: &InjectorOptions) -> Result<(Arc<Self>, Taps), LoadError> {
-        let object = FaultObject::load(HEARTBEAT_BOUND, Words::of_this_kernel())?;
         let workshop = netns::make_private()?;
+        let hold = options.departures.then(entry::load_hold).transpose();
+        let hold = hold.map_err(LoadError::Instructions)?;
+        let bytes_total = u64::try_from(options.line_bytes_total).unwrap_or(u64::MAX);
+        let object = FaultObject::load(FaultSettings {
+            words: Words::of_this_kernel(),
+            heartbeat_bound: HEARTBEAT_BOUND,
+            departures_total: options.departures.then_some(bytes_total),
+        })?;
         let config = delayline::Config {
             bytes_per_line: options.line_bytes,
             bytes_total: options.line_bytes_total,
@@ -95,6 +104,8 @@ impl Injector {
             workshop: workshop.into(),
             hook: options.hook,
             line: line.clone(),
+            hold,
+            departures_bytes: u32::try_from(options.line_bytes).unwrap_or(u32::MAX),
         };
         let injector = Self {
             tables: object.tables,
@@ -126,7 +137,7 @@ impl Injector {
         let slots = self.accounts.in_line();
         slots
             .into_iter()
-            .map(|slot| (slot, self.line.histogram(slot)))
+            .map(|slot| (slot, self.line.histogram(slot) + self.tables.delays(slot)))
             .collect()
     }
 
@@ -176,13 +187,13 @@ impl Datapath for Injector {
     ) -> Result<(), DatapathError> {
         let entry = lock(&self.targets)
             .entry(target)
-            .or_insert_with(|| Arc::new(Target::new(target, device)))
+            .or_insert_with(|| Arc::new(Target::new(&self.bench, target, device)))
             .clone();
         let mut equipped = lock(&entry.equipped);
         let added = equipped.add(&self.bench, target, equipment);
         // What is in force may have changed meanwhile, and may change again as soon as this lock is open.
         let mut body = lock(&entry.body);
-        *body = equipped.body(&body.slots.map(Slot)[..body.slot_count as usize]);
+        *body = equipped.body(&self.bench, &body.slots.map(Slot)[..body.slot_count as usize]);
         self.put_in_force(target, &mut body)?;
         Ok(added?)
     }
@@ -269,6 +280,7 @@ impl Datapath for Injector {
         let egress = direction == LedgerDirection::Egress;
         let held = self.line.tallies(slot, target, egress);
         let mut ledger = ledger(&counted, &held);
+        departing(&counted, monotonic(), &mut ledger);
         let under_way = UnderWay::of(&counted, &held);
         if !under_way.is_none() {
             let drops = self.target(target).map(|entry| entry.losses.unclaimed());
@@ -312,15 +324,23 @@ impl Datapath for Injector {
 }
 
 impl Target {
-    fn new(target: TargetId, device: &TargetDevice) -> Self {
+    fn new(bench: &Workbench, target: TargetId, device: &TargetDevice) -> Self {
         let equipped = Equipped::new(device.clone());
-        let body = Mutex::new(equipped.body(&[]));
+        let body = Mutex::new(equipped.body(bench, &[]));
         Self {
             equipped: Mutex::new(equipped),
             body,
             losses: Losses::new(target, device),
         }
     }
+}
+
+/// `CLOCK_MONOTONIC` in ns, as departures are told.
+pub(super) fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(Duration::from)
+        .unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// `CLOCK_BOOTTIME`, as the kernel programs read it.
@@ -346,7 +366,7 @@ fn ledger(counted: &Counted, held: &LineTallies) -> Ledger {
         held: held.held,
         lost_segmenter: Tally::default(),
         lost_queue: Tally::default(),
-        lost_bound: held.lost_bound,
+        lost_bound: Tally::from(counted.lost_bound) + held.lost_bound,
         lost_write: held.lost_write,
         lost_late: held.lost_late,
         first_match: (counted.first_match != 0).then_some(BootTime(counted.first_match)),

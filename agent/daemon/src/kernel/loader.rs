@@ -85,24 +85,42 @@ pub(super) struct FaultObject {
 }
 
 /// Programs behind the gate.
-const BEHIND_THE_GATE: [(u32, &str); abi::GATE_SIZE as usize] = [
+const BEHIND_THE_GATE: [(u32, &str); 4] = [
     (abi::GATE_EGRESS, "fault_egress"),
     (abi::GATE_INGRESS, "fault_ingress"),
     (abi::GATE_LINE, "fault_line"),
     (abi::GATE_SEGMENTER, "fault_segmenter"),
 ];
 
+/// Behind it too, where the kernel has departure times.
+const OF_DEPARTURES: (u32, &str) = (abi::GATE_DEPARTURES, "fault_departures");
+const _: () = assert!(BEHIND_THE_GATE.len() + 1 == abi::GATE_SIZE as usize);
+
+/// What is decided before the object is loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FaultSettings {
+    pub(super) words: Words,
+    /// The age at which a delay line counts as hung.
+    pub(super) heartbeat_bound: Duration,
+    /// Bytes that the departure queue may hold of all targets; `None` where there is no such queue.
+    pub(super) departures_total: Option<u64>,
+}
+
 impl FaultObject {
-    /// Loads everything and opens the gate. `heartbeat_bound` is the age at which a delay line counts as hung.
-    pub(super) fn load(heartbeat_bound: Duration, words: Words) -> Result<Self, LoadError> {
+    /// Loads everything and opens the gate.
+    pub(super) fn load(settings: FaultSettings) -> Result<Self, LoadError> {
         // Any non-zero number that others don't use; it is fresh with each start.
         let return_mark: u32 = rand::random::<u32>() | 1;
-        let bound = u64::try_from(heartbeat_bound.as_nanos()).unwrap_or(u64::MAX);
+        let bound = u64::try_from(settings.heartbeat_bound.as_nanos()).unwrap_or(u64::MAX);
+        let has_departures = u32::from(settings.departures_total.is_some());
+        let held_bytes = settings.departures_total.unwrap_or(0);
         let mut programs = EbpfLoader::new()
             .override_global("RETURN_MARK", &return_mark, true)
             .override_global("DROP_MARK", &drop_mark(), true)
             .override_global("HEARTBEAT_BOUND", &bound, true)
-            .load(words.object())?;
+            .override_global("HAS_DEPARTURES", &has_departures, true)
+            .override_global("HELD_BYTES_TOTAL", &held_bytes, true)
+            .load(settings.words.object())?;
         let logger = match EbpfLogger::init(&mut programs) {
             Ok(logger) => Some(logger),
             Err(error) => {
@@ -116,7 +134,8 @@ impl FaultObject {
         let events = take(&mut programs, "PACKET_EVENTS")?;
         let dns_answers = take(&mut programs, "DNS_ANSWERS")?;
         let heartbeat = take(&mut programs, "HEARTBEAT")?;
-        for (index, name) in BEHIND_THE_GATE {
+        let of_departures = settings.departures_total.map(|_| OF_DEPARTURES);
+        for (index, name) in BEHIND_THE_GATE.into_iter().chain(of_departures) {
             gate.open(
                 index,
                 load_program(&mut programs, name)?

@@ -125,9 +125,9 @@ pub(super) struct UnderWay {
 
 impl UnderWay {
     pub(super) fn of(counted: &Counted, held: &LineTallies) -> Self {
-        let mut line: Tally = counted.delayed.into();
+        let mut line = minus(counted.delayed.into(), counted.departing.into());
         for known in [
-            counted.released.into(),
+            minus(counted.released.into(), counted.departed.into()),
             held.held,
             held.rejected,
             held.dropped,
@@ -151,7 +151,7 @@ impl UnderWay {
     /// what is still under way of this slot is the most that it can have lost.
     pub(super) fn attribute(&self, ledger: &mut Ledger, drops: DeviceDrops) {
         if drops.line > 0 {
-            ledger.lost_queue = self.line;
+            ledger.lost_queue += self.line;
         }
         if drops.segmenter >= self.segmenter.packets {
             ledger.lost_segmenter = self.segmenter;
@@ -164,6 +164,21 @@ impl UnderWay {
                 bytes,
             };
         }
+    }
+}
+
+/// What was handed to the departure queue and isn't back is held there, or, when the last of it should have been back for a
+/// while, lost on the way. `now` is `CLOCK_MONOTONIC` in ns.
+pub(super) fn departing(counted: &Counted, now: u64, ledger: &mut Ledger) {
+    let away = minus(counted.departing.into(), counted.departed.into());
+    if now
+        < counted
+            .last_departure
+            .saturating_add(sabot_abi::HOLDING_LOST_AFTER)
+    {
+        ledger.held += away;
+    } else {
+        ledger.lost_queue += away;
     }
 }
 
@@ -210,6 +225,39 @@ sabot-l12:   0       0    0    0    0     0          0         0        0       
         assert_eq!(sent.split_whitespace().nth(3), Some("drop"));
         assert_eq!(column, SEND_DROPS);
         assert!(send_drops(&devices, "lo").is_some());
+    }
+
+    #[test]
+    fn what_departs_is_held_until_it_should_have_been_back_for_a_while() {
+        let counted = Counted {
+            delayed: sabot_abi::Tally {
+                packets: 9,
+                bytes: 900,
+            },
+            released: sabot_abi::Tally {
+                packets: 6,
+                bytes: 600,
+            },
+            departing: sabot_abi::Tally {
+                packets: 5,
+                bytes: 500,
+            },
+            departed: sabot_abi::Tally {
+                packets: 3,
+                bytes: 300,
+            },
+            last_departure: 7_000_000_000,
+            ..Counted::default()
+        };
+        let books = |now| {
+            let mut ledger = Ledger::default();
+            departing(&counted, now, &mut ledger);
+            (ledger.held, ledger.lost_queue)
+        };
+        assert_eq!(books(7_999_999_999), (tally(2), tally(0)));
+        assert_eq!(books(8_000_000_000), (tally(0), tally(2)));
+        let under_way = UnderWay::of(&counted, &LineTallies::default());
+        assert_eq!(under_way.line, tally(1), "the rest is the TAP's");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! [`Injector`] is the engine's door. Behind it: `loader` loads the fault object and keeps its gate; `tables` writes
 //! rules, targets and peers; `equipment` gives a target what its faults need, from `hook` (attachments), `line` (the
-//! delay line's TAP) and `segmenter`, whose `losses` are read from the devices; `entry` writes the programs that lead a packet through the gate. [`trial`] runs the
+//! delay line's TAP), `segmenter` and `departures` (the way to the departure queue), both of which are a `roundabout`; `losses`
+//! are read from the devices; `entry` writes the programs that lead a packet through the gate. [`trial`] runs the
 //! classifier on one frame without sending it.
 
 mod accounts;
@@ -10,6 +11,7 @@ pub mod btf;
 pub mod cgroups;
 pub mod cost;
 pub mod cri;
+mod departures;
 mod devices;
 pub mod drops;
 mod entry;
@@ -29,6 +31,7 @@ mod offload;
 mod offsets;
 pub mod probe;
 pub mod queries;
+mod roundabout;
 pub mod rtnl;
 mod segmenter;
 pub mod sweep;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::departures;
 use super::devices::{Side, VethPair};
 use super::entry;
 use super::features::{Feature, Features};
@@ -97,6 +98,12 @@ fn with_bpf(program: BorrowedFd<'_>) -> Vec<Feature> {
         inside(here, || try_veth(here)),
         "the segmenter can be made",
         "drop and corrupt are refused, since they could not be exact per wire packet",
+    ));
+    let departures = departures::try_out(here).map_err(|error| error.to_string());
+    list.push(Feature::new(
+        "departures",
+        departures,
+        "constant delays go through the delay line, as all others do",
     ));
     list
 }

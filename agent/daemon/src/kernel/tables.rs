@@ -19,11 +19,17 @@ use aya::util::nr_cpus;
 use nix::libc;
 use sabot_abi as abi;
 use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
+use sabot_core::resolve::departing_latency;
 
 use self::index::Indexes;
 use self::peers::Peers;
-use super::tables_encode::{PortBlock, control_end, encode_ports, encode_rule, mapped};
+use super::injector::{boot_time, monotonic};
+use super::tables_encode::{PortBlock, control_end, encode_ports, encode_rule, mapped, nanos};
+use crate::delayline::DelayHistogram;
 use crate::engine::handle::{LedgerDirection, Tally};
+
+/// How long after its clock was read a rule may come into force, ns: packets meet the former one until then.
+const SWAP: u64 = 20_000_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
@@ -62,11 +68,15 @@ struct Inner {
     streams: KernelHash<MapData, abi::CounterKey, abi::Stream>,
     /// The id of the next stream that is made.
     next_stream: u64,
+    delays: PerCpuHashMap<MapData, u32, abi::Delays>,
     incidents: PerCpuArray<MapData, u64>,
     /// What the state words say, to know which body is free.
     slot_words: HashMap<Slot, u32>,
     /// The entries of each slot's valid port set.
     slot_ports: HashMap<Slot, Vec<PortBlock>>,
+    /// Until when (`CLOCK_MONOTONIC`) the departure queue may hold what came by a slot's former rules, and how long what comes
+    /// by its rule; ns.
+    departing: HashMap<Slot, (u64, u64)>,
     target_words: HashMap<TargetId, u32>,
     spared: BTreeSet<IpAddr>,
     /// What the table of the control plane holds.
@@ -93,9 +103,11 @@ impl Tables {
             counters: take(ebpf, "COUNTERS")?,
             streams: take(ebpf, "STREAMS")?,
             next_stream: 0,
+            delays: take(ebpf, "DELAYS")?,
             incidents: take(ebpf, "INCIDENTS")?,
             slot_words: HashMap::new(),
             slot_ports: HashMap::new(),
+            departing: HashMap::new(),
             target_words: HashMap::new(),
             spared: BTreeSet::new(),
             kept: BTreeSet::new(),
@@ -112,13 +124,25 @@ impl Tables {
         let mut inner = self.lock();
         let word = other_word(inner.slot_words.get(&slot).copied(), slot.0);
         let ports = encode_ports(&rule.ports, word);
+        if departing_latency(rule).is_some() {
+            let none = PerCpuValues::try_from(vec![abi::Delays::default(); self.cpus])
+                .map_err(|source| on("shape delays")(MapError::IoError(source)))?;
+            let created = inner.delays.insert(slot.0, none, u64::from(abi::BPF_NOEXIST));
+            unless_present(created, "count delays")?;
+        }
         if let Err(error) = inner.add_ports(&ports) {
             inner.remove_ports(&ports)?;
             return Err(error);
         }
+        let now = monotonic();
+        let encoded = abi::Rule {
+            not_before: inner.not_before(slot, rule, now),
+            not_after: now.saturating_add(rule.expires_at.0.saturating_sub(boot_time().0)),
+            ..encode_rule(rule, word)
+        };
         inner
             .rules
-            .set(word - 1, encode_rule(rule, word), 0)
+            .set(word - 1, encoded, 0)
             .map_err(on("write a rule"))?;
         self.indexes().before_rule(slot, rule.peers.is_none())?;
         inner.slot_state.set(slot.0, word, 0).map_err(on("swap a slot"))?;
@@ -135,6 +159,8 @@ impl Tables {
             .set(slot.0, abi::SLOT_FREE, 0)
             .map_err(on("free a slot"))?;
         inner.slot_words.remove(&slot);
+        inner.departing.remove(&slot);
+        unless_absent(inner.delays.remove(&slot.0)).map_err(on("forget delays"))?;
         self.indexes().after_rule(slot, false)?;
         let before = inner.slot_ports.remove(&slot);
         inner.remove_ports(before.as_deref().unwrap_or_default())
@@ -271,6 +297,18 @@ impl Tables {
         sum
     }
 
+    /// The delays that the departure queue really added, summed over the CPUs.
+    pub(super) fn delays(&self, slot: Slot) -> DelayHistogram {
+        let inner = self.lock();
+        let mut sum = DelayHistogram::default();
+        if let Ok(values) = inner.delays.get(&slot.0, 0) {
+            values
+                .iter()
+                .for_each(|delays| sum += DelayHistogram::from(*delays));
+        }
+        sum
+    }
+
     /// Summed over the CPUs, by `abi::INCIDENT_*`.
     pub(super) fn incidents(&self) -> [u64; abi::INCIDENT_COUNT as usize] {
         let inner = self.lock();
@@ -294,6 +332,17 @@ impl Tables {
 }
 
 impl Inner {
+    /// Before which moment nothing may leave the departure queue by the slot's new rule, `CLOCK_MONOTONIC` in ns.
+    fn not_before(&mut self, slot: Slot, rule: &RuleBody, now: u64) -> u64 {
+        let latency = departing_latency(rule).map_or(0, nanos);
+        let (mut until, before) = self.departing.get(&slot).copied().unwrap_or_default();
+        if latency < before {
+            until = until.max(now.saturating_add(before).saturating_add(SWAP));
+        }
+        self.departing.insert(slot, (until, latency));
+        until
+    }
+
     fn add_ports(&mut self, blocks: &[PortBlock]) -> Result<(), TableError> {
         for block in blocks {
             let key = Key::new(block.prefix, block.key);

@@ -9,7 +9,7 @@ use sabot_core::model::{
     PortSide, Pulse, Ramp,
 };
 use sabot_core::plan::RuleBody;
-use sabot_core::resolve::decides_per_wire_packet;
+use sabot_core::resolve::{decides_per_wire_packet, departing_latency};
 
 /// `port_set` is the key under which the rule's ports stand.
 pub(super) fn encode_rule(rule: &RuleBody, port_set: u32) -> abi::Rule {
@@ -25,6 +25,7 @@ pub(super) fn encode_rule(rule: &RuleBody, port_set: u32) -> abi::Rule {
         greatest_length: rule.packets.greatest_length,
         seed: rule.seed,
         sample_every: rule.sample_every,
+        latency: departing_latency(rule).map_or(0, nanos),
         ..abi::Rule::default()
     };
     if let Some(Pulse { on, off }) = rule.pulse {
@@ -106,7 +107,7 @@ fn factor(value: f64) -> u32 {
     (value * 65_536.0).round() as u32
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

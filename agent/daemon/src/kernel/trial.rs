@@ -22,7 +22,7 @@ use sabot_core::plan::{PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 use super::entry::{Door, Entries};
 use super::gate::{Gate, GateError};
 pub use super::loader::Words;
-use super::loader::{FaultObject, LoadError};
+use super::loader::{FaultObject, FaultSettings, LoadError};
 use super::sys::{self, TrialContext, TrialRun};
 use super::tables::{TableError, Tables};
 use crate::engine::handle::LedgerDirection;
@@ -93,7 +93,12 @@ impl Trial {
     /// # Errors
     /// The object can't be loaded.
     pub fn load(heartbeat_bound: Duration, words: Words) -> Result<Self, LoadError> {
-        let object = FaultObject::load(heartbeat_bound, words)?;
+        let object = FaultObject::load(FaultSettings {
+            words,
+            heartbeat_bound,
+            // A kernel that needs the locks has no departure times either.
+            departures_total: (words == Words::Atomic).then_some(u64::MAX),
+        })?;
         let gate_fd = object.gate.share().map_err(LoadError::Instructions)?;
         Ok(Self {
             words,
@@ -244,11 +249,12 @@ impl Trial {
         Ok(self.gate.close()?)
     }
 
-    /// Summed over the CPUs; zero where there are none. Without the moment of the first match, so that whoever knows the
-    /// packets knows what to expect.
+    /// Summed over the CPUs; zero where there are none. Without the moments of the first match and of the last departure, so
+    /// that whoever knows the packets knows what to expect.
     pub fn counters(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> abi::Counters {
         abi::Counters {
             first_match: 0,
+            last_departure: 0,
             ..self.tables.counters(slot, target, direction)
         }
     }

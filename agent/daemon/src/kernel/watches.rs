@@ -42,9 +42,11 @@ mod tests {
             ifindex: 2,
             line_ifindex: 0,
             segmenter_ifindex: 0,
+            departures_ifindex: 0,
             flags: abi::TARGET_MAC_HEADER,
             slot_count: slots.len() as u32,
             index: abi::TARGET_NO_INDEX,
+            departures_bytes: 0,
             identity: 0,
             slots: [0; abi::MAX_TARGET_SLOTS],
         };

@@ -85,12 +85,12 @@ pub(super) fn register_ledgers(registry: &mut Registry, snapshot: &Snapshot, ent
     );
     let mut held_packets = Family::new(
         "fault_held_packets",
-        "Wire packets that the delay line holds now.",
+        "Wire packets that the delay line or the departure queue holds now.",
         DIRECTION,
     );
     let mut held_bytes = Family::new(
         "fault_held_bytes",
-        "Bytes of the wire packets that the delay line holds now.",
+        "Bytes of the wire packets that the delay line or the departure queue holds now.",
         DIRECTION,
     );
     for ((name, direction), ledger) in &sums {
@@ -117,7 +117,7 @@ pub(super) fn register_delays(
 ) {
     let mut family = Family::new(
         "delay_seconds",
-        "Delays that the fault really added to frames, from reading one to writing it back; a frame may be several wire packets.",
+        "Delays that the fault really added to frames, from taking one to letting it go; a frame may be several wire packets.",
         FAULT,
     );
     // A slot that an ended fault had may be another one's by now.

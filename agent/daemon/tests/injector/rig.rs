@@ -25,6 +25,7 @@ const ALL: Equipment = Equipment {
     ingress: true,
     line: true,
     segmenter: true,
+    departures: false,
 };
 
 pub(crate) struct Rig {
@@ -45,6 +46,7 @@ impl Rig {
             line_bytes: 1 << 26,
             line_bytes_total: 1 << 28,
             line_real_time: true,
+            departures: false,
         };
         let (injector, _taps) = Injector::load(&options).unwrap();
         let device = device_of(lab.pod(0));

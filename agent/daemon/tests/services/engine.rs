@@ -88,6 +88,7 @@ impl Rig {
             line_bytes: 1 << 20,
             line_bytes_total: 1 << 22,
             line_real_time: false,
+            departures: false,
         };
         let (injector, _taps) = Injector::load(&options).expect("the fault object loads (root is needed)");
         let parts = Parts {

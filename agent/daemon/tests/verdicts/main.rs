@@ -8,6 +8,7 @@ mod control;
 mod corruption;
 mod crowds;
 mod damage;
+mod departures;
 mod diversions;
 mod filters;
 mod frame;

@@ -65,9 +65,11 @@ impl Rig {
             ifindex: 900,
             line_ifindex: 0,
             segmenter_ifindex: 0,
+            departures_ifindex: 0,
             flags: abi::TARGET_MAC_HEADER,
             slot_count: 0,
             index: abi::TARGET_NO_INDEX,
+            departures_bytes: 0,
             identity: IDENTITY,
             slots: [0; abi::MAX_TARGET_SLOTS],
         };
@@ -314,6 +316,17 @@ pub(crate) fn jittering(jitter: Duration) -> Action {
     Action::Delay(Delay {
         latency: Duration::from_millis(50),
         jitter,
+        distribution: Distribution::Uniform,
+        correlation: 0.0,
+        allow_reorder: false,
+    })
+}
+
+/// The same delay for every packet.
+pub(crate) fn delaying(latency: Duration) -> Action {
+    Action::Delay(Delay {
+        latency,
+        jitter: Duration::ZERO,
         distribution: Distribution::Uniform,
         correlation: 0.0,
         allow_reorder: false,

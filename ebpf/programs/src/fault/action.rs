@@ -12,6 +12,7 @@ use sabot_abi::{
 use crate::choice::{self, Choice};
 use crate::corrupt::{self, Damage};
 use crate::counters::{add, incident};
+use crate::departures::{self, Handed};
 use crate::detour::{self, Detour, Stuck};
 use crate::packet::{TCP, TCP_RST};
 use crate::pipeline::{Journey, Step};
@@ -26,6 +27,8 @@ pub enum Outcome {
     Bypassed,
     Dropped,
     Delayed,
+    /// The departure queue has no room for it.
+    Full,
     /// Handed to the delay line to be answered.
     Answered,
     Segmenting,
@@ -36,7 +39,7 @@ impl Outcome {
     pub fn step(self) -> Step {
         match self {
             Self::Passed | Self::Corrupted | Self::Duplicated | Self::Bypassed => Step::Continue,
-            Self::Dropped => Step::Drop,
+            Self::Dropped | Self::Full => Step::Drop,
             Self::Delayed | Self::Answered | Self::Segmenting => Step::Redirect,
         }
     }
@@ -51,6 +54,7 @@ impl Outcome {
             }
             Self::Bypassed => add(&mut counters.bypassed, wire),
             Self::Dropped => add(&mut counters.dropped, wire),
+            Self::Full => add(&mut counters.lost_bound, wire),
             Self::Delayed | Self::Answered => add(&mut counters.delayed, wire),
             Self::Segmenting => add(&mut counters.segmenting, wire),
         }
@@ -64,7 +68,7 @@ impl Outcome {
             Self::Corrupted => OUTCOME_CORRUPTED,
             Self::Duplicated => OUTCOME_DUPLICATED,
             Self::Bypassed => OUTCOME_BYPASSED,
-            Self::Dropped => OUTCOME_DROPPED,
+            Self::Dropped | Self::Full => OUTCOME_DROPPED,
             Self::Delayed => OUTCOME_DELAYED,
             Self::Answered => OUTCOME_REJECTED,
         }
@@ -117,7 +121,7 @@ impl Journey<'_> {
             }
         }
         if rule.action == ACTION_DELAY {
-            return self.take(ctx, slot, Detour::Line, Role::Plain);
+            return self.delay(ctx, slot, rule, counters);
         }
         self.act_by_choice(ctx, visit, counters)
     }
@@ -140,6 +144,17 @@ impl Journey<'_> {
             ACTION_DUPLICATE => self.duplicate(ctx, slot, rule, counters),
             ACTION_REORDER => self.take(ctx, slot, Detour::Line, Role::Chosen),
             _ => Outcome::Bypassed,
+        }
+    }
+
+    /// The departure queue has what it can hold; the delay line has the rest.
+    #[inline(always)]
+    fn delay(&self, ctx: &TcContext, slot: u32, rule: &Rule, counters: &mut Counters) -> Outcome {
+        match departures::hand_over(ctx, self, slot, rule, counters) {
+            Handed::Over => Outcome::Delayed,
+            Handed::Full => Outcome::Full,
+            Handed::Unfit => self.take(ctx, slot, Detour::Line, Role::Plain),
+            Handed::Failed => Outcome::Bypassed,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Sending a packet away and letting it on when it comes back: the delay line's TAP and the segmenter.
+//! Sending a packet away and letting it on when it comes back: the delay line's TAP, the segmenter, the departure queue.
 
 use aya_ebpf::bindings::BPF_F_INGRESS;
 use aya_ebpf::helpers::{bpf_redirect, bpf_skb_vlan_pop, bpf_skb_vlan_push};
@@ -17,6 +17,7 @@ use crate::raw;
 pub enum Detour {
     Line,
     Segmenter,
+    Departures,
 }
 
 /// No device has this index.
@@ -44,6 +45,7 @@ pub fn is_open(ctx: &TcContext, target: &Target, detour: Detour, now: u64) -> bo
     match detour {
         Detour::Line => target.line_ifindex != 0 && line_is_alive(now),
         Detour::Segmenter => target.segmenter_ifindex != 0,
+        Detour::Departures => target.departures_ifindex != 0,
     }
 }
 
@@ -122,6 +124,7 @@ fn ifindex(target: &Target, detour: Detour) -> u32 {
     match detour {
         Detour::Line => target.line_ifindex,
         Detour::Segmenter => target.segmenter_ifindex,
+        Detour::Departures => target.departures_ifindex,
     }
 }
 
@@ -173,7 +176,12 @@ pub fn has_been_away(ctx: &TcContext, target: &Target, direction: u32) -> bool {
     if direction == DIRECTION_EGRESS {
         // SAFETY: the context is valid while the program runs.
         let from = unsafe { (*raw(ctx)).ingress_ifindex };
-        return from != 0 && (from == target.line_ifindex || from == target.segmenter_ifindex);
+        let ours = [
+            target.line_ifindex,
+            target.segmenter_ifindex,
+            target.departures_ifindex,
+        ];
+        return from != 0 && (from == ours[0] || from == ours[1] || from == ours[2]);
     }
     // SAFETY: as above.
     let mark = unsafe { (*raw(ctx)).mark };

@@ -1,10 +1,10 @@
 //! The fault object: what is done to the packets of targets.
 //!
 //! Each attachment runs a tiny entry program that the daemon writes by hand: it puts the target's id into `skb->cb[0]` and
-//! tail-calls one of the four programs here through the gate. When the gate is closed, nothing here runs any more.
+//! tail-calls one of the five programs here through the gate. When the gate is closed, nothing here runs any more.
 #![no_std]
 #![no_main]
-#![cfg_attr(not(feature = "locked"), feature(asm_experimental_arch))]
+#![feature(asm_experimental_arch)]
 
 mod action;
 mod choice;
@@ -13,6 +13,7 @@ mod connections;
 mod control;
 mod corrupt;
 mod counters;
+mod departures;
 mod detour;
 mod dns;
 mod events;
@@ -30,6 +31,8 @@ mod targets;
 #[cfg_attr(feature = "locked", path = "words_locked.rs")]
 mod words;
 
+#[path = "../common/atomic.rs"]
+mod atomic;
 #[path = "../common/waking.rs"]
 mod waking;
 
@@ -78,6 +81,12 @@ pub fn fault_segmenter(ctx: TcContext) -> i32 {
     returned(&ctx, Detour::Segmenter)
 }
 
+/// On the near end of the departure queue: a packet whose time has come.
+#[classifier]
+pub fn fault_departures(ctx: TcContext) -> i32 {
+    returned(&ctx, Detour::Departures)
+}
+
 /// Why a program can't decide. At a target's device the packet passes; on our own devices it is dropped.
 enum Trouble {
     /// Not IP: no fault names it.
@@ -116,6 +125,10 @@ fn try_return(ctx: &TcContext, detour: Detour) -> Result<(Step, u32), Trouble> {
     let target_id = targets::id_of(ctx);
     let target = targets::get(target_id).ok_or(Trouble::Incident(INCIDENT_ORPHANED))?;
     let tag: Tag = detour::take_tag(ctx).map_err(Trouble::Incident)?;
+    if detour == Detour::Departures {
+        let departure = departures::departure(ctx).ok_or(Trouble::Incident(INCIDENT_UNTAGGED))?;
+        departures::let_go(ctx, target_id, tag.slot, departure);
+    }
     let packet = Packet::parse(ctx, target.flags)?;
     let entrance = entrance(detour, tag);
     counters::count(tag.slot, target_id, tag.direction, |counters| {
@@ -137,7 +150,9 @@ fn try_return(ctx: &TcContext, detour: Detour) -> Result<(Step, u32), Trouble> {
 fn entrance(detour: Detour, tag: Tag) -> Option<Entrance> {
     match (detour, tag.role) {
         (Detour::Line, Role::Reply) => None,
-        (Detour::Line, _) | (Detour::Segmenter, Role::Copy) => Some(Entrance::After(tag.slot)),
+        (Detour::Line | Detour::Departures, _) | (Detour::Segmenter, Role::Copy) => {
+            Some(Entrance::After(tag.slot))
+        }
         (Detour::Segmenter, Role::Chosen) => Some(Entrance::Uncounted(tag.slot)),
         (Detour::Segmenter, _) => Some(Entrance::At(tag.slot)),
     }
@@ -148,6 +163,10 @@ fn count_return(counters: &mut Counters, detour: Detour, role: Role, wire: &Tall
     match (detour, role) {
         (Detour::Line, Role::Reply) => add(&mut counters.replied, wire),
         (Detour::Line, _) => add(&mut counters.released, wire),
+        (Detour::Departures, _) => {
+            add(&mut counters.departed, wire);
+            add(&mut counters.released, wire);
+        }
         (Detour::Segmenter, Role::Copy) => {
             add(&mut counters.segmented, wire);
             add(&mut counters.passed, wire);

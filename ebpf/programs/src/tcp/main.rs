@@ -7,7 +7,6 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
-mod atomic;
 mod events;
 mod losses;
 mod owners;
@@ -18,6 +17,8 @@ mod sockets;
 mod states;
 mod stats;
 
+#[path = "../common/atomic.rs"]
+mod atomic;
 #[path = "../common/waking.rs"]
 mod waking;
 

@@ -45,6 +45,28 @@ fn encoded(action: Action) -> abi::Rule {
 }
 
 #[test]
+fn a_constant_delay_can_be_told_as_a_departure() {
+    let delay = |millis, jitter| {
+        Action::Delay(Delay {
+            latency: Duration::from_millis(millis),
+            jitter: Duration::from_millis(jitter),
+            distribution: Distribution::Uniform,
+            correlation: 0.0,
+            allow_reorder: false,
+        })
+    };
+    assert_eq!(encoded(delay(40, 0)).latency, 40_000_000);
+    assert_eq!(encoded(delay(200, 0)).latency, 200_000_000);
+    assert_eq!(
+        encoded(delay(201, 0)).latency,
+        0,
+        "the delay line can let it go early"
+    );
+    assert_eq!(encoded(delay(40, 1)).latency, 0);
+    assert_eq!(encoded(Action::Partition).latency, 0);
+}
+
+#[test]
 fn every_field_of_the_filter_arrives() {
     let mut rule = body(loss(LossModel::Percent(percent(50.0))));
     rule.peers = Some(PeerSetId(9));

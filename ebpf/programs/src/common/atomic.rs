@@ -1,10 +1,10 @@
-//! Counting where an interrupt may count as well.
+//! Counting where others may count at the same time.
 
 use core::arch::asm;
 
 /// Adds to a counter in one step.
 ///
-/// The counters are each CPU's own, and still two programs may work on one at once: a segment that is handled on behalf of a
+/// Also where counters are each CPU's own, two programs may work on one at once: a segment that is handled on behalf of a
 /// process is handled with interrupts on, and one of these may bring the next segment.
 #[inline(always)]
 pub fn add(counter: &mut u64, more: u64) {
