@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::process::Stdio;
-use std::time::Duration;
 
 use sabot_testkit::exec::ExecPod;
 use sabot_testkit::wait::wait_until;
