@@ -29,6 +29,7 @@ pub(super) const FAMILIES: [Family; 4] = [
         may_lack: &[
             "tcx",
             "atomics",
+            "departures",
             "tcp_tracepoints",
             "drop_reasons",
             "dns_queries",
