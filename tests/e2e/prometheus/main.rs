@@ -261,7 +261,9 @@ fn assert_selected(scrape: &Scrape, dashboard: &Dashboard) {
             for (label, variable) in SELECTED {
                 let matcher = format!("{label}=~\"${variable}\"");
                 let fixed = format!("{label}=\"");
-                let is_selected = [matcher, fixed]
+                // Of one name, on the node itself or as a container.
+                let anywhere = format!("{label}=~\"(.+/)?");
+                let is_selected = [matcher, fixed, anywhere]
                     .iter()
                     .any(|part| selector.matchers.contains(part));
                 assert!(
