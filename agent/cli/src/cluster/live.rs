@@ -134,7 +134,9 @@ pub(super) async fn events(
             Some(Next::Loss) => continue,
             None => return followed.outcome.finish_told(),
         };
-        let document = EventDoc::try_from(message.event.unwrap_or_default())?;
+        let mut document = EventDoc::try_from(message.event.unwrap_or_default())?;
+        // The same name stands beside it already.
+        document.node.clear();
         let on = OnNode { node, document };
         output.item(&on, |on| line(&on.node, width, &render::event_line(&on.document)))?;
     }

@@ -17,6 +17,9 @@ pub(crate) struct EventDoc {
     pub(crate) kind: EventKindDoc,
     #[serde(rename = "containerRef", skip_serializing_if = "Option::is_none")]
     pub(crate) container_ref: Option<ContainerRefDoc>,
+    /// Left out where it is said elsewhere.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) node: String,
 }
 
 /// In which it happened, or that it is about.
@@ -232,6 +235,7 @@ impl TryFrom<v1::Event> for EventDoc {
                 id: container.id,
                 pod: container.pod.map(PodDoc::from),
             }),
+            node: event.node,
         })
     }
 }

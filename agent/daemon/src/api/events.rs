@@ -205,7 +205,7 @@ impl EventFilter {
     }
 }
 
-pub(super) fn event(event: &Event) -> v1::Event {
+pub(super) fn event(event: &Event, node: &str) -> v1::Event {
     use v1::event::Kind;
     let kind = match &event.kind {
         EventKind::Packet(packet) => Kind::Packet(packet_event(packet)),
@@ -225,6 +225,7 @@ pub(super) fn event(event: &Event) -> v1::Event {
         time: Some(timestamp_to_proto(event.time)),
         kind: Some(kind),
         container_ref: event.container.as_deref().map(container_ref),
+        node: node.to_owned(),
     }
 }
 

@@ -16,7 +16,7 @@ use super::fault::{caller, fault_name};
 use super::status::{invalid, invalid_field, not_found};
 use super::stream::{Ended, Sink, Stopped, produce};
 use super::timeline::timeline;
-use super::{Services, tcp, traffic, view};
+use super::{NodeInfo, Services, tcp, traffic, view};
 use crate::audit::{Asked, Outcome};
 use crate::observe::event::{Event, EventKind};
 use crate::observe::source::{Audit, CriSummary, SetTracingError, SyscallSummary};
@@ -44,9 +44,13 @@ impl ObserveService for ObserveApi {
         let filter = EventFilter::try_from(request.into_inner())?;
         // Subscribed before the answer's headers go out: whoever has them misses nothing from then on.
         let events = self.services.events.subscribe();
-        let loss = self.services.watch_loss.clone();
+        let watcher = Watcher {
+            filter,
+            loss: self.services.watch_loss.clone(),
+            node: Arc::clone(&self.services.node),
+        };
         Ok(Response::new(produce(self.stopped.clone(), |sink| {
-            forward(events, filter, loss, sink)
+            watcher.forward(events, sink)
         })))
     }
 
@@ -200,38 +204,46 @@ fn tracing_to_proto(tracing: Tracing) -> v1::Tracing {
     }
 }
 
-/// Passes on what the filter lets through, and says where events are missing.
-async fn forward(
-    mut events: Receiver<Arc<Event>>,
+/// Who watches events, and where.
+struct Watcher {
     filter: EventFilter,
     loss: WatchLoss,
-    mut sink: Sink<v1::WatchEventsResponse>,
-) -> Ended {
-    loop {
-        let next = match sink.or_ended(events.recv()).await {
-            Ok(Ok(next)) => next,
-            Ok(Err(RecvError::Lagged(count))) => {
-                loss.add(count);
-                Arc::new(Event {
-                    time: SystemTime::now(),
-                    container: None,
-                    kind: EventKind::Lost {
-                        stream: WATCH_STREAM,
-                        count,
-                    },
-                })
+    node: Arc<NodeInfo>,
+}
+
+impl Watcher {
+    /// Passes on what the filter lets through, and says where events are missing.
+    async fn forward(
+        self,
+        mut events: Receiver<Arc<Event>>,
+        mut sink: Sink<v1::WatchEventsResponse>,
+    ) -> Ended {
+        loop {
+            let next = match sink.or_ended(events.recv()).await {
+                Ok(Ok(next)) => next,
+                Ok(Err(RecvError::Lagged(count))) => {
+                    self.loss.add(count);
+                    Arc::new(Event {
+                        time: SystemTime::now(),
+                        container: None,
+                        kind: EventKind::Lost {
+                            stream: WATCH_STREAM,
+                            count,
+                        },
+                    })
+                }
+                Ok(Err(RecvError::Closed)) => return Ended,
+                Err(ended) => return ended,
+            };
+            if !self.filter.passes(&next) {
+                continue;
             }
-            Ok(Err(RecvError::Closed)) => return Ended,
-            Err(ended) => return ended,
-        };
-        if !filter.passes(&next) {
-            continue;
-        }
-        let message = v1::WatchEventsResponse {
-            event: Some(event(&next)),
-        };
-        if let Err(ended) = sink.send(message).await {
-            return ended;
+            let message = v1::WatchEventsResponse {
+                event: Some(event(&next, &self.node.name)),
+            };
+            if let Err(ended) = sink.send(message).await {
+                return ended;
+            }
         }
     }
 }

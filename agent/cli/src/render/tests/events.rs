@@ -7,7 +7,7 @@ fn event(kind: v1::event::Kind) -> EventDoc {
     let wire = v1::Event {
         time: Some(timestamp_to_proto(now())),
         kind: Some(kind),
-        container_ref: None,
+        ..v1::Event::default()
     };
     wire.try_into().expect("it is understood")
 }
@@ -322,6 +322,7 @@ fn an_event_in_a_container_names_it() {
             id: "19ab".into(),
             pod,
         }),
+        node: "node-a".into(),
     };
     let line = |event: v1::Event| event_line(&event.try_into().expect("it is understood"));
     let start = "2030-03-17T17:46:40.000Z tcp connect-failed ECONNREFUSED at team-a/web-0 10.0.0.1:40000 -> [fd00::2]:80";
@@ -341,6 +342,7 @@ fn an_event_in_a_container_names_it() {
         json["containerRef"],
         json!({"name": "main", "id": "19ab", "pod": {"namespace": "team-a", "name": "web-0"}})
     );
+    assert_eq!(json["node"], "node-a");
 }
 
 #[test]

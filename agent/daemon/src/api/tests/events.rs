@@ -127,6 +127,7 @@ async fn watch(fixture: &Fixture, request: v1::WatchEventsRequest) -> Streaming<
 async fn next_kind(stream: &mut Streaming<v1::WatchEventsResponse>) -> Kind {
     let event = next(stream).await.event.expect("an event");
     assert!(event.time.is_some());
+    assert_eq!(event.node, "node-1");
     event.kind.expect("of some kind")
 }
 
