@@ -337,7 +337,7 @@ fn an_edit_leaves_no_gap_and_keeps_the_counters() {
     }
     let until = Instant::now();
     let passage = prober.passage(from, until);
-    assert!(passage.sent > 20, "{passage:?}");
+    assert!(passage.sent > 5, "{passage:?}");
     assert_eq!((passage.arrived, passage.answered), (0, 0), "{passage:?}");
     let dropped = rig.books("edited", Direction::Egress).dropped.packets;
     assert!(dropped >= passage.sent as u64, "{dropped} of {passage:?}");
