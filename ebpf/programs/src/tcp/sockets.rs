@@ -273,7 +273,8 @@ fn meet(sock: Sock, new: u32) -> Result<&'static mut TcpSocket, Loss> {
     Ok(entry)
 }
 
-/// An entry for a socket that has none, with what is the same for all of its life. `None` when there is no room.
+/// An entry for a socket that has none, with what is the same for all of its life, but for its owner, whom [`owner`] finds.
+/// `None` when there is no room.
 ///
 /// It is filled in where it stands: kernels before 6.13 have 512 bytes of stack for a program and all that it calls, and an
 /// entry is a fifth of that.
@@ -289,6 +290,5 @@ fn enter(sock: Sock) -> Option<&'static mut TcpSocket> {
     entry.remote_port = ends.remote_port;
     entry.cgroup = ends.cgroup;
     entry.peer = peers::class(ends.remote);
-    entry.owner = owners::of(sock).unwrap_or(NO_OWNER);
     Some(entry)
 }
