@@ -13,8 +13,8 @@ const TRIES: usize = 3;
 const PACE: Duration = Duration::from_millis(20);
 /// How soon after the kill the last target's probes pass.
 const AFTER_KILL: Duration = Duration::from_millis(200);
-/// Until nothing is left after the kill, on a machine so busy that the kernel's own workers wait for a processor.
-const GONE: Duration = Duration::from_secs(15);
+/// How soon after the kill nothing is left.
+const GONE: Duration = Duration::from_secs(3);
 /// What is on its way when a fault comes into force arrives within this time.
 const IN_FLIGHT: Duration = Duration::from_millis(100);
 const WATCHED: Duration = Duration::from_millis(500);
