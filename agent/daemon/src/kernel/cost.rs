@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aya::programs::{ProgramError, loaded_programs};
@@ -49,24 +50,48 @@ impl Measuring {
     }
 }
 
-/// By the programs' names, of which the kernel keeps 15 bytes.
-///
-/// # Errors
-///
-/// When they can't be read.
-pub fn costs() -> Result<BTreeMap<String, Cost>, CostError> {
-    let own = own_programs(Path::new(DESCRIPTORS))?;
-    let mut costs: BTreeMap<String, Cost> = BTreeMap::new();
-    for program in loaded_programs() {
-        let program = program?;
-        if let (Some(cost), Some(name)) = (own.get(&program.id()), program.name_as_str()) {
-            let sum = costs.entry(name.to_owned()).or_default();
+/// Our programs, whose names the kernel is asked for once.
+#[derive(Debug, Default)]
+pub struct OwnPrograms {
+    /// By their numbers, of which no program gets another one's.
+    names: Mutex<BTreeMap<u32, String>>,
+}
+
+impl OwnPrograms {
+    /// By the programs' names, of which the kernel keeps 15 bytes.
+    ///
+    /// # Errors
+    ///
+    /// When they can't be read.
+    pub fn costs(&self) -> Result<BTreeMap<String, Cost>, CostError> {
+        let own = own_programs(Path::new(DESCRIPTORS))?;
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.retain(|id, _| own.contains_key(id));
+        // A name is found only among those of all programs of the machine, of which others may have a thousand.
+        if own.keys().any(|id| !names.contains_key(id)) {
+            names.extend(names_of(&own)?);
+        }
+        let mut costs: BTreeMap<String, Cost> = BTreeMap::new();
+        for (id, cost) in &own {
+            let Some(name) = names.get(id) else { continue };
+            let sum = costs.entry(name.clone()).or_default();
             sum.runs += cost.runs;
             sum.time += cost.time;
             sum.misses += cost.misses;
         }
+        Ok(costs)
     }
-    Ok(costs)
+}
+
+fn names_of(own: &HashMap<u32, Cost>) -> Result<Vec<(u32, String)>, ProgramError> {
+    let mut names = Vec::new();
+    for program in loaded_programs() {
+        let program = program?;
+        if let (true, Some(name)) = (own.contains_key(&program.id()), program.name_as_str()) {
+            names.push((program.id(), name.to_owned()));
+        }
+    }
+    Ok(names)
 }
 
 /// How often the kernel has left out a run of any of our programs.

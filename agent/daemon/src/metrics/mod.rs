@@ -32,7 +32,7 @@ pub use self::http::{HttpState, Probe, serve};
 pub use self::node::ReconcileDuration;
 pub use self::text::Format;
 use crate::engine::handle::Handle;
-use crate::kernel::cost::{Measuring, costs};
+use crate::kernel::cost::{Measuring, OwnPrograms};
 use crate::kernel::features::Features;
 use crate::observe::cri::CriObserver;
 use crate::observe::drops::DropObserver;
@@ -68,6 +68,7 @@ pub struct Metrics {
     /// What the daemon itself keeps.
     lasting: Registry,
     sources: Sources,
+    programs: OwnPrograms,
     errors: ScrapeErrors,
 }
 
@@ -80,6 +81,7 @@ impl Metrics {
             prefix,
             lasting,
             sources,
+            programs: OwnPrograms::default(),
             errors: ScrapeErrors::default(),
         }
     }
@@ -128,7 +130,7 @@ impl Metrics {
 
     fn gather_costs(&self, registry: &mut Registry) {
         cost::register_time(registry);
-        match costs() {
+        match self.programs.costs() {
             Ok(costs) => {
                 cost::register_misses(registry, &costs);
                 if self.sources.costs.is_some() {

@@ -42,7 +42,7 @@ impl Weights {
 
 /// Those of all windows together that took the most time, that had the longest p99 in one of them, that failed most often, and
 /// that bring files to the disk.
-pub(super) fn choose(windows: &[&mut Calls]) -> BTreeSet<CallKey> {
+pub(super) fn choose(windows: &[&Calls]) -> BTreeSet<CallKey> {
     let mut all: BTreeMap<&CallKey, Weights> = BTreeMap::new();
     for (key, call) in windows.iter().flat_map(|calls| calls.iter()) {
         all.entry(key).or_default().add(key.1, call);
@@ -82,8 +82,8 @@ mod tests {
             .collect()
     }
 
-    fn chosen(windows: &mut [Calls]) -> Vec<&'static str> {
-        let windows: Vec<_> = windows.iter_mut().collect();
+    fn chosen(windows: &[Calls]) -> Vec<&'static str> {
+        let windows: Vec<_> = windows.iter().collect();
         choose(&windows).into_iter().map(|(_, syscall)| syscall).collect()
     }
 
@@ -105,7 +105,7 @@ mod tests {
         let disk = window([("fdatasync", call(3, 1, 0)), ("write", call(500, 1, 0))]);
         let mut calls = busy();
         calls.extend(disk);
-        let told = choose(&[&mut calls]);
+        let told = choose(&[&calls]);
         assert_eq!(told.len(), 3 * MOST + 1, "{told:?}");
         let of = |kind: &str| {
             told.iter()
@@ -123,7 +123,7 @@ mod tests {
     fn what_is_told_of_one_window_is_told_of_all() {
         let before = window([("fsync", call(10, 1, 0)), ("futex", call(9, 9000, 0))]);
         let during = window([("fsync", call(2, 900, 1)), ("epoll_wait", call(9, 9000, 2))]);
-        assert_eq!(chosen(&mut [before, during]), ["epoll_wait", "fsync"]);
-        assert_eq!(chosen(&mut []), Vec::<&str>::new());
+        assert_eq!(chosen(&[before, during]), ["epoll_wait", "fsync"]);
+        assert_eq!(chosen(&[]), Vec::<&str>::new());
     }
 }

@@ -253,14 +253,16 @@ impl Samples {
             during: NodeWindow::between(&self.start, end.unwrap_or(&self.latest)),
             after: end.map(|end| NodeWindow::between(end, &self.latest)),
         };
-        let mut windows: Vec<_> = [told.before.as_mut(), Some(&mut told.during), told.after.as_mut()]
+        let windows = [told.before.as_ref(), Some(&told.during), told.after.as_ref()];
+        let calls: Vec<_> = windows
             .into_iter()
             .flatten()
-            .map(|window| &mut window.calls)
+            .map(|window| &window.calls)
             .collect();
-        let chosen = choose(&windows);
-        for calls in &mut windows {
-            calls.retain(|key, _| chosen.contains(key));
+        let chosen = choose(&calls);
+        let windows = [told.before.as_mut(), Some(&mut told.during), told.after.as_mut()];
+        for window in windows.into_iter().flatten() {
+            window.calls.retain(|key, _| chosen.contains(key));
         }
         told
     }
