@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use crate::targets::{EndpointError, RuntimeEndpoint};
 
 use super::guards::GuardSettings;
+use super::peers;
 use super::remote::{self, RoleSettings, TlsSettings};
 use super::{
     Attach, AuditPlace, Config, ConfigError, Hook, KubernetesMode, LogConfig, LogFormat, ObserveMode,
@@ -166,6 +167,18 @@ pub(super) struct Settings {
     #[arg(long, env = "SABOT_TCP", value_enum)]
     tcp: Option<ObserveMode>,
 
+    /// Whose addresses are whose where connections are counted, by class and prefix: pod, service, node, private or public, as
+    /// `pod=10.244.0.0/16`; the longest prefix decides, and addresses that the daemon knows by themselves go first;
+    /// repeatable, and separated by commas
+    #[arg(
+        long = "peer-class",
+        env = "SABOT_PEER_CLASS",
+        value_name = "CLASS=PREFIX",
+        value_delimiter = ','
+    )]
+    #[serde(rename = "peer-class")]
+    peer_class: Option<Vec<String>>,
+
     /// Whether the kernel measures how long our programs run, for the metrics; it measures everybody's then, at some 20 ns a
     /// run [default: false]
     #[arg(long, env = "SABOT_MEASURE_PROGRAMS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -200,11 +213,12 @@ impl Settings {
             .unwrap_or_else(|| PathBuf::from("/run/sabot/sabotd.sock"))
     }
 
-    /// This layer's settings, and the lower one's where this one is silent. Process names and cgroups add up.
+    /// This layer's settings, and the lower one's where this one is silent. What is repeatable adds up.
     pub(super) fn over(self, lower: Self) -> Self {
         let syscall_process = both(self.syscall_process, lower.syscall_process);
         let syscall_cgroup = both(self.syscall_cgroup, lower.syscall_cgroup);
         let syscall_container = both(self.syscall_container, lower.syscall_container);
+        let peer_class = both(self.peer_class, lower.peer_class);
         Self {
             socket: self.socket.or(lower.socket),
             listen: self.listen.or(lower.listen),
@@ -235,6 +249,7 @@ impl Settings {
             slow_syscall: self.slow_syscall.or(lower.slow_syscall),
             cri_calls: self.cri_calls.or(lower.cri_calls),
             tcp: self.tcp.or(lower.tcp),
+            peer_class,
             measure_programs: self.measure_programs.or(lower.measure_programs),
             sample_every: self.sample_every.or(lower.sample_every),
             event_buffer: self.event_buffer.or(lower.event_buffer),
@@ -279,6 +294,7 @@ impl Settings {
             slow_syscall: self.slow_syscall.unwrap_or(Duration::from_millis(100)),
             cri_calls: self.cri_calls.unwrap_or(true),
             tcp: self.tcp.unwrap_or(ObserveMode::Always),
+            peer_classes: peers::classes(self.peer_class)?,
             measure_programs: self.measure_programs.unwrap_or(false),
             sample_every: self.sample_every.unwrap_or(100),
             event_buffer: self.event_buffer.unwrap_or(4096),
