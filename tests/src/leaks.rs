@@ -225,6 +225,18 @@ pub fn held_by(pid: u32) -> Result<Held> {
     })
 }
 
+/// The numbers of the maps that a process has descriptors of.
+///
+/// # Errors
+///
+/// There is no such process.
+pub(crate) fn maps_of(pid: u32) -> Result<Vec<u32>> {
+    let objects = objects_of(pid)?;
+    let maps = objects.iter().filter(|object| object.kind == Kind::Map);
+    maps.map(|map| u32::try_from(map.id).context("ids have 32 bits"))
+        .collect()
+}
+
 fn list(kind: Kind) -> Result<Vec<Value>> {
     let ask = || checked_output(Command::new("bpftool").args(["-j", kind.name(), "show"]));
     // bpftool fails where an object goes while it is listed, whosever that is.

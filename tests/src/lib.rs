@@ -4,6 +4,7 @@
 //! touches the host's own network namespace. All of it needs root.
 
 pub mod books;
+mod bpf;
 pub mod cri;
 pub mod daemon;
 pub mod dice;
@@ -14,12 +15,14 @@ pub mod http;
 pub mod kube;
 pub mod lab;
 pub mod leaks;
+mod maps;
 pub mod metrics;
 pub mod netns;
 pub mod prediction;
 pub mod programs;
 pub mod prometheus;
 mod qdisc;
+pub mod remains;
 pub mod rig;
 pub mod snmp;
 pub mod soak;
@@ -39,5 +42,6 @@ pub use lab::{Lab, LabPod};
 pub use leaks::Leaks;
 pub use netns::{Netns, NetnsRef};
 pub use prometheus::Prometheus;
+pub use remains::Remains;
 pub use rig::Rig;
 pub use spec::Spec;

@@ -1,11 +1,12 @@
 //! eBPF programs that are a few instructions long, written down as such: what stands beside ours in tests and benches.
 
-use std::ffi::c_long;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
+
+use crate::bpf;
 
 /// One instruction as a little-endian kernel reads it.
 pub const fn instruction(code: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
@@ -24,7 +25,7 @@ pub const fn instruction(code: u8, to: u8, from: u8, offset: i16, value: i32) ->
 pub fn load(kind: bpf_prog_type, place: bpf_attach_type, code: &[u64]) -> io::Result<OwnedFd> {
     let license = c"Dual MIT/GPL";
     // SAFETY: an all-zero attribute is valid; the fields set below point at data that outlives the call.
-    let attr = unsafe {
+    let mut attr = unsafe {
         let mut attr: bpf_attr = mem::zeroed();
         let load = &mut attr.__bindgen_anon_3;
         load.prog_type = kind as u32;
@@ -34,7 +35,8 @@ pub fn load(kind: bpf_prog_type, place: bpf_attach_type, code: &[u64]) -> io::Re
         load.license = license.as_ptr() as u64;
         attr
     };
-    bpf(bpf_cmd::BPF_PROG_LOAD, &attr)
+    // SAFETY: the kernel reads the instructions and the licence, which are there until it has answered.
+    unsafe { bpf::open(bpf_cmd::BPF_PROG_LOAD, &mut attr) }
 }
 
 /// Attaches a program to what the number stands for: a cgroup's descriptor, or the index of a device of the calling thread's
@@ -45,7 +47,7 @@ pub fn load(kind: bpf_prog_type, place: bpf_attach_type, code: &[u64]) -> io::Re
 /// The kernel refuses it.
 pub fn attach(program: impl AsFd, place: bpf_attach_type, to: u32) -> io::Result<OwnedFd> {
     // SAFETY: an all-zero attribute is valid; only integers are set.
-    let attr = unsafe {
+    let mut attr = unsafe {
         let mut attr: bpf_attr = mem::zeroed();
         let create = &mut attr.link_create;
         create.__bindgen_anon_1.prog_fd = program.as_fd().as_raw_fd() as u32;
@@ -53,16 +55,6 @@ pub fn attach(program: impl AsFd, place: bpf_attach_type, to: u32) -> io::Result
         create.attach_type = place as u32;
         attr
     };
-    bpf(bpf_cmd::BPF_LINK_CREATE, &attr)
-}
-
-/// A command that makes something, and its descriptor.
-fn bpf(command: bpf_cmd, attr: &bpf_attr) -> io::Result<OwnedFd> {
-    // SAFETY: the attribute is initialised and its size is its own; the kernel only reads it for these commands.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command as c_long, attr, size_of::<bpf_attr>()) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just given us this descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as RawFd) })
+    // SAFETY: the attribute points at nothing.
+    unsafe { bpf::open(bpf_cmd::BPF_LINK_CREATE, &mut attr) }
 }

@@ -33,7 +33,6 @@ use crate::bridge::{self, BridgeError};
 use crate::config::{Attach, Config, ConfigError, Invocation};
 use crate::engine::handle::Handle;
 use crate::engine::{Control, Engine, LeftBehind, Options, Parts};
-use crate::kernel::cost::Measuring;
 use crate::kernel::features::Features;
 use crate::kernel::{Injector, Taps};
 use crate::logging::{self, LoggingError};
@@ -260,7 +259,7 @@ impl Daemon {
             subscribers_lost: Box::new(move || lost.get()),
             features: Arc::clone(&features),
             reconcile,
-            costs: measuring(config),
+            costs: observers::measure(config),
             kubernetes: kubernetes.clone(),
             exemplars: Some(Exemplars::follow(&hub, handle.clone())),
         };
@@ -432,16 +431,6 @@ fn start_readers(
     observers.dns = Some(dns);
     observers.incidents = Some(Box::new(move || incidents.incidents()));
     Ok(observers)
-}
-
-/// A kernel that can't measure programs has them run unmeasured.
-fn measuring(config: &Config) -> Option<Measuring> {
-    if !config.measure_programs {
-        return None;
-    }
-    Measuring::start()
-        .inspect_err(|error| tracing::warn!(%error, "what the programs cost is not measured"))
-        .ok()
 }
 
 async fn serve_http(

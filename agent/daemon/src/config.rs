@@ -82,8 +82,8 @@ pub struct Config {
     pub tcp: ObserveMode,
     /// Whose addresses are whose, beside what the daemon finds by itself.
     pub peer_classes: PeerClasses,
-    /// Whether the kernel measures how long the programs run.
-    pub measure_programs: bool,
+    /// When the kernel measures how long the programs run.
+    pub measure_programs: MeasureMode,
     /// For faults that don't say: one in this many decided packets is reported as an event; 0: none.
     pub sample_every: u32,
     /// Events that a slow subscriber may lag behind before it loses some.
@@ -148,6 +148,15 @@ pub enum ObserveMode {
     /// Only while a fault is active.
     Active,
     Never,
+}
+
+/// When the runs of our programs are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MeasureMode {
+    Never,
+    /// One second out of every 30.
+    Sampled,
+    Always,
 }
 
 #[derive(Debug, thiserror::Error)]

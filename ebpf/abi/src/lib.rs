@@ -4,6 +4,7 @@
 //! both sides. Const assertions lock each layout; the daemon's tests round-trip the bytes.
 #![no_std]
 
+mod connection;
 mod counters;
 mod cri;
 mod departures;
@@ -23,6 +24,7 @@ mod tag;
 mod target;
 mod tcp;
 
+pub use connection::*;
 pub use counters::*;
 pub use cri::*;
 pub use departures::*;

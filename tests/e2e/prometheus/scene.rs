@@ -68,7 +68,7 @@ impl Scene {
         }
         let options = DaemonOptions::built().expect("the daemon is built");
         let options = options.netns(lab.node()).runtime(&socket);
-        let options = options.flags(&["--syscall-process", "etcd", "--measure-programs"]);
+        let options = options.flags(&["--syscall-process", "etcd", "--measure-programs", "always"]);
         let cluster = FakeCluster::start_in(lab.node());
         let kubeconfig = cluster.kubeconfig();
         let options = options.flags(&["--kubeconfig", &kubeconfig.to_string_lossy()]);

@@ -1,6 +1,7 @@
 //! Traffic between namespaces that knows exactly what was sent, what arrived, and when.
 
 mod bulk;
+mod counterpart;
 mod dnsmasq;
 mod echo;
 mod names;
@@ -11,6 +12,7 @@ mod stream;
 mod udp;
 
 pub use bulk::{Bulk, Received, Sent};
+pub use counterpart::Counterpart;
 pub use dnsmasq::{Dnsmasq, FOREIGN_NAME, KNOWN_NAME, Lookup, MISSING_NAME};
 pub use echo::{Echo, echo_once};
 pub use names::NameServer;

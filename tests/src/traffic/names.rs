@@ -110,11 +110,7 @@ impl NameServer {
     ///
     /// As there.
     pub fn ask(&self, name: &str, family: Rtype, timeout: Duration) -> Result<Vec<IpAddr>> {
-        let mut query = MessageBuilder::new_vec();
-        query.header_mut().set_rd(true);
-        let mut query = query.question();
-        query.push((parsed(name)?, family))?;
-        let query = query.into_message();
+        let query = query(name, family)?;
         let any: IpAddr = match self.address {
             SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
@@ -141,6 +137,15 @@ impl Drop for NameServer {
             let _ = thread.join();
         }
     }
+}
+
+/// A question for a name's addresses.
+pub(super) fn query(name: &str, family: Rtype) -> Result<Message<Vec<u8>>> {
+    let mut query = MessageBuilder::new_vec();
+    query.header_mut().set_rd(true);
+    let mut query = query.question();
+    query.push((parsed(name)?, family))?;
+    Ok(query.into_message())
 }
 
 fn addresses(answer: &Message<Vec<u8>>) -> Result<Vec<IpAddr>> {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{cri, following, syscalls, tcp, traffic};
-use crate::config::{Config, ObserveMode};
+use crate::config::{Config, MeasureMode, ObserveMode};
 use crate::engine::handle::Handle;
 use crate::kernel::features::Feature;
 use crate::observe::event::EventHub;
 use crate::observe::identity::Identities;
+use crate::observe::measurement::Measurement;
 use crate::observe::observers::Observers;
 use crate::targets::{TargetsHandle, Told};
 
@@ -70,4 +71,16 @@ pub(super) fn follow(config: &Config, handle: &Handle, observers: &Arc<Observers
         };
         tokio::spawn(following::follow_faults(handle.clone(), change));
     }
+}
+
+/// A kernel that can't measure programs has them run unmeasured.
+pub(super) fn measure(config: &Config) -> Option<Measurement> {
+    let measurement = match config.measure_programs {
+        MeasureMode::Never => return None,
+        MeasureMode::Sampled => Measurement::sampled(),
+        MeasureMode::Always => Measurement::always(),
+    };
+    measurement
+        .inspect_err(|error| tracing::warn!(%error, "what the programs cost is not measured"))
+        .ok()
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Deserializer};
 
 use crate::targets::{EndpointError, RuntimeEndpoint};
@@ -13,7 +13,8 @@ use super::guards::GuardSettings;
 use super::peers;
 use super::remote::{self, RoleSettings, TlsSettings};
 use super::{
-    Attach, AuditPlace, Config, ConfigError, Hook, KubernetesMode, LogConfig, LogFormat, ObserveMode,
+    Attach, AuditPlace, Config, ConfigError, Hook, KubernetesMode, LogConfig, LogFormat, MeasureMode,
+    ObserveMode,
 };
 
 const MIB: u64 = 1 << 20;
@@ -179,10 +180,11 @@ pub(super) struct Settings {
     #[serde(rename = "peer-class")]
     peer_class: Option<Vec<String>>,
 
-    /// Whether the kernel measures how long our programs run, for the metrics; it measures everybody's then, at some 20 ns a
-    /// run [default: false]
-    #[arg(long, env = "SABOT_MEASURE_PROGRAMS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
-    measure_programs: Option<bool>,
+    /// When the kernel measures how long our programs run, for the metrics: `sampled` is for one second out of every 30; it
+    /// measures everybody's then, at some 20 ns a run [default: sampled]
+    #[arg(long, env = "SABOT_MEASURE_PROGRAMS", value_enum)]
+    #[serde(deserialize_with = "measure_mode")]
+    measure_programs: Option<MeasureMode>,
 
     /// Report one in N decided packets as an event, where the fault doesn't say; 0 reports none [default: 100]
     #[arg(long, env = "SABOT_SAMPLE_EVERY", value_name = "N")]
@@ -296,6 +298,7 @@ impl Settings {
             tcp: self.tcp.unwrap_or(ObserveMode::Always),
             peer_classes: peers::classes(self.peer_class)?,
             measure_programs: self.measure_programs.unwrap_or(false),
+            measure_programs: self.measure_programs.unwrap_or(MeasureMode::Sampled),
             sample_every: self.sample_every.unwrap_or(100),
             event_buffer: self.event_buffer.unwrap_or(4096),
         };
@@ -364,6 +367,19 @@ fn metrics_address(text: &str) -> Result<MetricsAddress, String> {
     text.parse()
         .map(|address| MetricsAddress(Some(address)))
         .map_err(|_| "an address and port such as 0.0.0.0:9464 or [::]:9464 is needed, or `none`".to_owned())
+}
+
+/// One of its words: `true` and `false`, which might be taken for some of them, are answered with what they are.
+fn measure_mode<'de, D: Deserializer<'de>>(from: D) -> Result<Option<MeasureMode>, D::Error> {
+    let written = toml::Value::deserialize(from)?;
+    let text = written
+        .as_str()
+        .map_or_else(|| written.to_string(), str::to_owned);
+    let mode = MeasureMode::from_str(&text, false).map_err(|_| {
+        let message = format_args!("`{text}` is not allowed: never, sampled and always are");
+        serde::de::Error::custom(message)
+    });
+    mode.map(Some)
 }
 
 /// How a setting's text is read, for the flag and the file alike.

@@ -4,7 +4,8 @@ use std::time::Duration;
 use crate::targets::RuntimeEndpoint;
 
 use super::{
-    Attach, AuditPlace, Config, ConfigError, Hook, Invocation, KubernetesMode, LogFormat, ObserveMode,
+    Attach, AuditPlace, Config, ConfigError, Hook, Invocation, KubernetesMode, LogFormat, MeasureMode,
+    ObserveMode,
 };
 
 fn invocation(arguments: &[&str]) -> Result<Invocation, ConfigError> {
@@ -50,6 +51,7 @@ fn defaults_are_complete() {
     assert_eq!((config.attach, config.hook), (Attach::Recent, Hook::Auto));
     assert_eq!(config.syscalls, ObserveMode::Always);
     assert_eq!(config.tcp, ObserveMode::Always);
+    assert_eq!(config.measure_programs, MeasureMode::Sampled);
     assert!(config.cri_calls);
     assert_eq!(config.log.format, LogFormat::Text);
     assert!(!config.node_name.is_empty());
@@ -58,6 +60,20 @@ fn defaults_are_complete() {
         (config.kubernetes, config.kubeconfig),
         (KubernetesMode::Auto, None)
     );
+}
+
+#[test]
+fn programs_are_measured_as_a_word_says() {
+    let config = with_file("measure-programs = 'always'", &[]).expect("it is valid");
+    assert_eq!(config.measure_programs, MeasureMode::Always);
+    let flags = ["--measure-programs", "never"];
+    let config = with_file("measure-programs = 'always'", &flags).expect("it is valid");
+    assert_eq!(config.measure_programs, MeasureMode::Never);
+    for arguments in [&["--measure-programs", "true"][..], &["--measure-programs"]] {
+        let error = refused(arguments);
+        assert!(error.contains("--measure-programs"), "{error}");
+        assert!(error.contains("never, sampled, always"), "{error}");
+    }
 }
 
 #[test]
@@ -240,6 +256,20 @@ fn a_bad_file_is_refused_by_path_and_key() {
         ("keep-warm = 'x'", ["keep-warm", "`x`"]),
         ("keep-warm = true", ["keep-warm", "a text or a number is needed"]),
         ("attach = 'some'", ["attach", "recent"]),
+        (
+            "measure-programs = true",
+            [
+                "measure-programs",
+                "`true` is not allowed: never, sampled and always are",
+            ],
+        ),
+        (
+            "measure-programs = 'often'",
+            [
+                "measure-programs",
+                "`often` is not allowed: never, sampled and always are",
+            ],
+        ),
         ("keep-warm", ["line 1", "keep-warm"]),
     ] {
         let message = with_file(text, &[]).expect_err(text).to_string();

@@ -20,12 +20,14 @@ pub enum CostError {
     Descriptors(#[from] io::Error),
     #[error("cannot list the programs: {0}")]
     Programs(#[from] ProgramError),
+    #[error("cannot have the kernel measure programs: {0}")]
+    Measure(#[from] SyscallError),
 }
 
 /// What all programs of one name have cost since they were loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Measured while [`Measuring`] lives.
+    /// Measured while a [`Measuring`] lives, whoever's.
     pub runs: u64,
     pub time: Duration,
     /// How often the kernel left a run out, always counted: a program that interrupts itself on its processor doesn't run
@@ -43,7 +45,7 @@ impl Measuring {
     /// # Errors
     ///
     /// When the kernel refuses; it can from 5.8 on.
-    pub fn start() -> Result<Self, SyscallError> {
+    pub fn start() -> Result<Self, CostError> {
         Ok(Self {
             _stats: enable_stats(Stats::RunTime)?,
         })

@@ -66,6 +66,8 @@ struct Inner {
     control_plane: KernelHash<MapData, abi::ControlEnd, u32>,
     counters: PerCpuHashMap<MapData, abi::CounterKey, abi::Counters>,
     streams: KernelHash<MapData, abi::CounterKey, abi::Stream>,
+    /// Of which the streams count the packets.
+    connections: KernelHash<MapData, abi::ConnectionKey, abi::Connection>,
     /// The id of the next stream that is made.
     next_stream: u64,
     delays: PerCpuHashMap<MapData, u32, abi::Delays>,
@@ -102,6 +104,7 @@ impl Tables {
             control_plane: take(ebpf, "CONTROL_PLANE")?,
             counters: take(ebpf, "COUNTERS")?,
             streams: take(ebpf, "STREAMS")?,
+            connections: take(ebpf, "CONNECTIONS")?,
             next_stream: 0,
             delays: take(ebpf, "DELAYS")?,
             incidents: take(ebpf, "INCIDENTS")?,
@@ -277,12 +280,14 @@ impl Tables {
 
     pub(super) fn remove_counters(&self, slot: Slot, target: TargetId) -> Result<(), TableError> {
         let mut inner = self.lock();
+        let mut ended = Vec::new();
         for direction in LedgerDirection::BOTH {
             let key = counter_key(slot, target, direction);
+            ended.extend(inner.streams.get(&key, 0).map(|stream| stream.id));
             unless_absent(inner.counters.remove(&key)).map_err(on("remove counters"))?;
             unless_absent(inner.streams.remove(&key)).map_err(on("remove a stream"))?;
         }
-        Ok(())
+        inner.forget_connections(&ended)
     }
 
     /// Summed over the CPUs; zero where there are none.
@@ -341,6 +346,18 @@ impl Inner {
         }
         self.departing.insert(slot, (until, latency));
         until
+    }
+
+    /// Removes what was counted of the connections of these streams. Without a fault on connections' first packets there is
+    /// nothing to go through.
+    fn forget_connections(&mut self, streams: &[u64]) -> Result<(), TableError> {
+        // The kernel begins anew after one that goes meanwhile.
+        let all: Result<BTreeSet<_>, _> = self.connections.keys().collect();
+        let all = all.map_err(on("list connections"))?;
+        all.iter()
+            .filter(|connection| streams.contains(&connection.stream))
+            .try_for_each(|connection| unless_absent(self.connections.remove(connection)))
+            .map_err(on("forget a connection"))
     }
 
     fn add_ports(&mut self, blocks: &[PortBlock]) -> Result<(), TableError> {

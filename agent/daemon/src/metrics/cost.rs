@@ -30,24 +30,31 @@ fn spent(usage: &Usage) -> Duration {
     all.into_iter().sum()
 }
 
-/// What the kernel measures of our programs, where it was asked to.
-pub(super) fn register_programs(registry: &mut Registry, costs: &BTreeMap<String, Cost>) {
+/// What the kernel measures of our programs, where it was asked to, and for how long it has.
+pub(super) fn register_programs(registry: &mut Registry, costs: &BTreeMap<String, Cost>, measured: Duration) {
     let mut time = Family::new(
         "observer_program_seconds",
-        "Time that the daemon's programs in the kernel have taken, whoever's processor it was.",
+        "Time that the daemon's programs in the kernel have taken while they were measured, whoever's processor it was.",
         ["program"],
     );
     let mut runs = Family::new(
         "observer_program_runs",
-        "How often the daemon's programs in the kernel have run.",
+        "How often the daemon's programs in the kernel have run while they were measured.",
         ["program"],
     );
+    let mut all = Family::new(
+        "observer_measured_seconds",
+        "For how long the daemon has had its programs in the kernel measured.",
+        [],
+    );
+    all.push([], Seconds(measured));
     for (name, cost) in costs {
         time.push([name], Seconds(cost.time));
         runs.push([name], Count(cost.runs));
     }
     time.register(registry);
     runs.register(registry);
+    all.register(registry);
 }
 
 /// What the kernel counts of our programs in any case.

@@ -32,10 +32,11 @@ pub use self::http::{HttpState, Probe, serve};
 pub use self::node::ReconcileDuration;
 pub use self::text::Format;
 use crate::engine::handle::Handle;
-use crate::kernel::cost::{Measuring, OwnPrograms};
+use crate::kernel::cost::OwnPrograms;
 use crate::kernel::features::Features;
 use crate::observe::cri::CriObserver;
 use crate::observe::drops::DropObserver;
+use crate::observe::measurement::Measurement;
 use crate::observe::observers::Observers;
 use crate::observe::queries::QueryObserver;
 use crate::observe::syscalls::SyscallObserver;
@@ -55,8 +56,8 @@ pub struct Sources {
     pub subscribers_lost: Box<dyn Fn() -> u64 + Send + Sync>,
     pub features: Arc<Features>,
     pub reconcile: ReconcileDuration,
-    /// `None` unless the programs' runs are to be measured.
-    pub costs: Option<Measuring>,
+    /// `None` unless the programs' runs are measured.
+    pub costs: Option<Measurement>,
     pub kubernetes: KubeStatus,
     /// `None`: histograms have none.
     pub exemplars: Option<Exemplars>,
@@ -133,8 +134,8 @@ impl Metrics {
         match self.programs.costs() {
             Ok(costs) => {
                 cost::register_misses(registry, &costs);
-                if self.sources.costs.is_some() {
-                    cost::register_programs(registry, &costs);
+                if let Some(measurement) = &self.sources.costs {
+                    cost::register_programs(registry, &costs, measurement.time());
                 }
             }
             Err(error) => self.errors.count("costs", &error.to_string()),

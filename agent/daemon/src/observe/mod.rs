@@ -10,6 +10,7 @@ pub mod event;
 pub mod flows;
 mod follow;
 pub mod identity;
+pub mod measurement;
 pub mod measures;
 pub mod names;
 pub mod observers;

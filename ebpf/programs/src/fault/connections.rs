@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
-use sabot_abi::INCIDENT_HELPER_FAILED;
+use sabot_abi::{Connection, ConnectionKey, INCIDENT_HELPER_FAILED};
 
 use crate::counters::incident;
 use crate::packet::{Packet, TCP, TCP_SYN};
@@ -13,26 +13,9 @@ use crate::streams::StreamRef;
 const MAX_CONNECTIONS: u32 = 1 << 16;
 const EEXIST: i32 = -17;
 
+/// The daemon removes those of streams that have ended.
 #[map]
 static CONNECTIONS: LruHashMap<ConnectionKey, Connection> = LruHashMap::with_max_entries(MAX_CONNECTIONS, 0);
-
-/// One connection in the direction of one stream.
-#[repr(C)]
-struct ConnectionKey {
-    stream: u64,
-    source: [u8; 16],
-    destination: [u8; 16],
-    source_port: u16,
-    destination_port: u16,
-    protocol: u32,
-}
-
-#[repr(C)]
-struct Connection {
-    /// Of a TCP connection: what its SYN began with. Another SYN on the same ports is another connection.
-    initial_sequence: u64,
-    packets: u64,
-}
 
 /// Counts the packet; whether it is one of the first so many of its connection. `None`: there is no room to count it.
 ///
@@ -40,8 +23,8 @@ struct Connection {
 /// the first packet that is seen is the first.
 #[inline(always)]
 pub fn is_among_first(stream: StreamRef, packet: &Packet, count: u64) -> Option<bool> {
-    let key = key(stream, packet);
-    let found = CONNECTIONS.get_ptr_mut(&key);
+    let key = &key(stream, packet);
+    let found = CONNECTIONS.get_ptr_mut(key);
     let begins = packet.protocol != TCP || packet.tcp_flags & TCP_SYN != 0;
     let flags = match found {
         // SAFETY: the entry stays readable while the program runs, even when it is taken for another connection.
@@ -52,11 +35,11 @@ pub fn is_among_first(stream: StreamRef, packet: &Packet, count: u64) -> Option<
         Some(_) => BPF_ANY,
         None => BPF_NOEXIST,
     };
-    let fresh = Connection {
+    let fresh = &Connection {
         initial_sequence: packet.tcp_sequence as u64,
         packets: 0,
     };
-    match CONNECTIONS.insert(&key, &fresh, flags as u64) {
+    match CONNECTIONS.insert(key, fresh, flags as u64) {
         Ok(()) | Err(EEXIST) => {}
         Err(_) => {
             incident(INCIDENT_HELPER_FAILED);
@@ -64,7 +47,7 @@ pub fn is_among_first(stream: StreamRef, packet: &Packet, count: u64) -> Option<
         }
     }
     CONNECTIONS
-        .get_ptr_mut(&key)
+        .get_ptr_mut(key)
         .map(|connection| count_up(stream, connection, count))
 }
 

@@ -159,7 +159,7 @@ fn observed() -> String {
     cri::register(&mut registry, &cri());
     cri::register_containers(&mut registry, &ContainerSnapshot::default());
     let costs = [("sys_enter".to_owned(), Cost::default())].into();
-    cost::register_programs(&mut registry, &costs);
+    cost::register_programs(&mut registry, &costs, Duration::from_secs(1));
     cost::register_misses(&mut registry, &costs);
     Format::Text.encode(&[&registry]).unwrap()
 }

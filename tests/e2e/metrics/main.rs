@@ -1,5 +1,7 @@
 //! What a scraper sees of a real daemon under faults.
 
+mod costs;
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
