@@ -18,7 +18,7 @@ use tonic::Code;
 
 use crate::scene::{Sink, connect, send};
 
-const LOOK: Duration = Duration::from_millis(20);
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
 const BULK: usize = 4 << 20;
 const REFUSED: usize = 7;
 
@@ -51,7 +51,7 @@ impl Drop for Follower {
     }
 }
 
-fn label(pod: &LabPod) -> String {
+pub(crate) fn label(pod: &LabPod) -> String {
     format!("netns:{}", pod.netns().path().display())
 }
 
@@ -69,7 +69,7 @@ fn is_known(rig: &Rig, pod: &str) -> bool {
         .is_some()
 }
 
-fn wait_known(rig: &Rig, pod: &str, wanted: bool) {
+pub(crate) fn wait_known(rig: &Rig, pod: &str, wanted: bool) {
     let done = wait_until(PATIENCE, LOOK, || is_known(rig, pod) == wanted);
     assert!(done, "{pod}: {wanted} is not what the metrics say");
 }

@@ -13,9 +13,10 @@ use sabot_testkit::NetnsRef;
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::wait::wait_for;
 use sabotd::kernel::netns::cookie;
+use sabotd::kernel::tcp::TcpProgramConfig;
 use sabotd::observe::event::{Event, EventHub, EventKind, TcpEvent};
 use sabotd::observe::identity::{Identities, Identity, Owner, Owners};
-use sabotd::observe::tcp::{DEFAULT_RING_BYTES, TcpObserver, TcpTotals, start};
+use sabotd::observe::tcp::{DEFAULTS, TcpObserver, TcpTotals, start};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
@@ -36,7 +37,7 @@ impl Scene {
     /// Observes these namespaces, whose owners have the numbers 1, 2 and so on.
     pub(crate) fn new(namespaces: &[&NetnsRef]) -> Self {
         let owners = (1..).zip(namespaces).map(|(number, netns)| pod(number, netns));
-        Self::with(Owners::new(owners), DEFAULT_RING_BYTES)
+        Self::with(Owners::new(owners), DEFAULTS.ring_bytes)
     }
 
     pub(crate) fn with(owners: Owners, ring_bytes: u32) -> Self {
@@ -48,8 +49,12 @@ impl Scene {
         let hub = EventHub::new(1 << 16);
         let events = hub.subscribe();
         let (sender, receiver) = watch::channel(Arc::new(owners));
+        let config = TcpProgramConfig {
+            ring_bytes,
+            ..DEFAULTS
+        };
         let guard = runtime.enter();
-        let observer = start(Identities::from_watch(receiver), hub, ring_bytes);
+        let observer = start(Identities::from_watch(receiver), hub, &config);
         drop(guard);
         Self {
             observer: observer.expect("root is needed to observe TCP"),

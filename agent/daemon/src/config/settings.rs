@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Deserializer};
 
+use crate::observe::tcp;
 use crate::targets::{EndpointError, RuntimeEndpoint};
 
 use super::guards::GuardSettings;
@@ -166,6 +167,11 @@ pub(super) struct Settings {
     #[arg(long, env = "SABOT_TCP", value_enum)]
     tcp: Option<ObserveMode>,
 
+    /// TCP connections that are followed at once, of the whole node; each takes some 170 bytes of the kernel's memory
+    /// [default: 65536]
+    #[arg(long, env = "SABOT_TCP_CONNECTIONS", value_name = "N")]
+    tcp_connections: Option<u32>,
+
     /// Whether the kernel measures how long our programs run, for the metrics; it measures everybody's then, at some 20 ns a
     /// run [default: false]
     #[arg(long, env = "SABOT_MEASURE_PROGRAMS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -235,6 +241,7 @@ impl Settings {
             slow_syscall: self.slow_syscall.or(lower.slow_syscall),
             cri_calls: self.cri_calls.or(lower.cri_calls),
             tcp: self.tcp.or(lower.tcp),
+            tcp_connections: self.tcp_connections.or(lower.tcp_connections),
             measure_programs: self.measure_programs.or(lower.measure_programs),
             sample_every: self.sample_every.or(lower.sample_every),
             event_buffer: self.event_buffer.or(lower.event_buffer),
@@ -279,6 +286,7 @@ impl Settings {
             slow_syscall: self.slow_syscall.unwrap_or(Duration::from_millis(100)),
             cri_calls: self.cri_calls.unwrap_or(true),
             tcp: self.tcp.unwrap_or(ObserveMode::Always),
+            tcp_connections: self.tcp_connections.unwrap_or(tcp::DEFAULTS.connections),
             measure_programs: self.measure_programs.unwrap_or(false),
             sample_every: self.sample_every.unwrap_or(100),
             event_buffer: self.event_buffer.unwrap_or(4096),

@@ -79,6 +79,15 @@ pub fn address(octets: [u8; 16]) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
 }
 
+/// What the programs are told before they are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpProgramConfig {
+    /// The size of the ring of events: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Connections that are followed at once, of the whole machine.
+    pub connections: u32,
+}
+
 /// The programs, until this is dropped.
 pub struct TcpPrograms {
     losses: PerCpuArray<MapData, u64>,
@@ -94,19 +103,19 @@ struct Changing {
 }
 
 impl TcpPrograms {
-    /// Loads the programs, which are not yet attached; returns them and the ring of [`sabot_abi::TcpEvent`], whose size is
-    /// a power of two, at least a page.
+    /// Loads the programs, which are not yet attached; returns them and the ring of [`sabot_abi::TcpEvent`].
     ///
     /// # Errors
     ///
     /// When this kernel doesn't describe its sockets, or refuses the object (no privilege, no raw tracepoints).
-    pub fn load(ring_bytes: u32) -> Result<(Self, RingBuf<MapData>), ObjectError> {
+    pub fn load(config: &TcpProgramConfig) -> Result<(Self, RingBuf<MapData>), ObjectError> {
         require_cookies()?;
         let needed = PROGRAMS.into_iter().filter(|name| *name != OPTIONAL);
         let offsets = layout::offsets(needed.chain([RETRANSMIT]))?;
         let mut object = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
-            .map_max_entries("EVENTS", ring_bytes)
+            .map_max_entries("EVENTS", config.ring_bytes)
+            .map_max_entries("SOCKETS", config.connections)
             .load(OBJECT)
             .map_err(|source| TCP.load(source))?;
         let events = TCP.take(&mut object, "EVENTS")?;
