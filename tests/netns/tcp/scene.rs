@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sabot_abi::{NO_OWNER, OwnerKey};
+use sabot_abi::{NO_OWNER, OwnerKey, PEER_PUBLIC};
 use sabot_testkit::NetnsRef;
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::wait::wait_for;
 use sabotd::kernel::netns::cookie;
 use sabotd::kernel::tcp::TcpProgramConfig;
 use sabotd::observe::event::{Event, EventHub, EventKind, TcpEvent};
+use sabotd::observe::flows::{self, Counted, Flow, FlowQuery};
 use sabotd::observe::identity::{Identities, Identity, Owner, Owners};
 use sabotd::observe::tcp::{DEFAULTS, TcpObserver, TcpTotals, start};
 use tokio::runtime::Runtime;
@@ -100,6 +101,12 @@ impl Scene {
         let mut owners = self.observer.followed().expect("the maps can be read");
         owners.retain(|owner| *owner != NO_OWNER);
         owners
+    }
+
+    pub(crate) fn flows(&self, query: &FlowQuery) -> Vec<Flow> {
+        let connections = self.observer.connections().expect("the maps can be read");
+        let counted = connections.into_iter().map(Counted::Tcp);
+        flows::top(counted, &self.observer.owners(), query, |_| PEER_PUBLIC)
     }
 
     /// Events that have come so far, and how many were lost.

@@ -40,7 +40,7 @@ fn is_kept_out(what: &str) -> bool {
 fn is_followed(rig: &Rig, port: u16) -> bool {
     let answer = rig
         .daemon
-        .sabot_json(&["flows", "--limit", "1000"]);
+        .sabot_json(&["flows", "--for", "0s", "--limit", "1000"]);
     let answer = answer.expect("flows are listed");
     let flows = answer["flows"].as_array().expect("a list");
     flows.iter().any(|flow| flow["remotePort"] == port)

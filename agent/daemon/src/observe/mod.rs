@@ -22,3 +22,4 @@ pub mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timeline;
+pub mod udp;

@@ -19,13 +19,13 @@ use aya::maps::{MapData, RingBuf};
 use sabot_abi::{
     CONNECT_ERRNOS, CONNECTION_FAILED, CONNECTION_OUTCOMES, Histogram, PEER_CLASSES, PEER_LOOPBACK,
     PEER_PRIVATE, TCP_CONNECT_FAILED, TCP_LOSS_COUNT, TCP_LOSS_EVENT, TCP_LOSS_SIGHTING, TCP_LOSS_SOCKET,
-    TCP_LOSS_UNRESOLVED, TCP_LOST, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RTO, TcpFirsts, TcpStats,
+    TCP_LOSS_UNRESOLVED, TCP_LOST, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RTO, TcpFirsts, TcpSocket,
+    TcpStats,
 };
 use sabot_core::model::BootTime;
 
 use super::clock;
 use super::event::{Event, EventHub, EventKind, STREAM_TCP, TcpChange, TcpEvent};
-use super::flows::{self, Flow, FlowQuery};
 use super::identity::{Identities, Identity, Owners};
 use super::names::errno_name;
 use super::ring::{OwnedTask, StreamLoss, publish_from};
@@ -178,7 +178,7 @@ impl TcpObserver {
         Ok(TcpSnapshot {
             owners,
             unresolved: self.unresolved(),
-            untracked: self.losses.get(TCP_LOSS_SOCKET),
+            untracked: self.untracked(),
             untracked_sightings: self.losses.get(TCP_LOSS_SIGHTING),
         })
     }
@@ -210,17 +210,27 @@ impl TcpObserver {
         self.programs.reset_firsts(owner)
     }
 
-    /// The live connections that are most at what the query sorts by; some ten microseconds for each live connection.
+    /// The live connections; some ten microseconds for each.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to read a map.
-    pub fn flows(&self, query: &FlowQuery) -> Result<Vec<Flow>, ObjectError> {
-        Ok(flows::top(
-            self.programs.sockets()?,
-            &self.identities.current(),
-            query,
-        ))
+    pub fn connections(&self) -> Result<Vec<TcpSocket>, ObjectError> {
+        self.programs.sockets()
+    }
+
+    /// Connections that began and that the table had no room for.
+    pub fn untracked(&self) -> u64 {
+        self.losses.get(TCP_LOSS_SOCKET)
+    }
+
+    pub fn owners(&self) -> Arc<Owners> {
+        self.identities.current()
+    }
+
+    /// Which addresses are whose: `PEER_*`.
+    pub fn peers(&self) -> Vec<(PeerPrefix, u32)> {
+        self.programs.peers()
     }
 
     /// Says which addresses are whose, beside those that are the same everywhere: `PEER_*`.
@@ -268,7 +278,7 @@ impl TcpObserver {
     ///
     /// When the kernel refuses to read a map.
     pub fn followed(&self) -> Result<Vec<u32>, ObjectError> {
-        let sockets = self.programs.sockets()?;
+        let sockets = self.connections()?;
         Ok(sockets.iter().map(|socket| socket.owner).collect())
     }
 
@@ -356,7 +366,8 @@ impl LastLosses {
     }
 }
 
-fn well_known() -> impl Iterator<Item = (PeerPrefix, u32)> {
+/// Addresses that are of the same class everywhere.
+pub(super) fn well_known() -> impl Iterator<Item = (PeerPrefix, u32)> {
     WELL_KNOWN
         .iter()
         .filter_map(|&(address, length, class)| Some((PeerPrefix::new(address.parse().ok()?, length), class)))
