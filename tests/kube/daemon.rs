@@ -38,9 +38,10 @@ fn a_daemon_says_how_it_goes_with_its_cluster() {
     let is_ready = |said: &Value| said["available"] == true && said["detail"] == "the API server is v1.33.1";
     wait_said(&daemon, "it is found", is_ready);
     assert!(cluster.wait_for_watches("pods", 1));
+    assert!(cluster.wait_for_watches("servicecidrs", 1));
     let scrape = daemon.scrape().expect("it is scraped");
     assert_eq!(scrape.value("sabot_kubernetes_connected", &[]), Some(1.0));
-    assert_eq!(scrape.value("sabot_kubernetes_watches", &[]), Some(1.0));
+    assert_eq!(scrape.value("sabot_kubernetes_watches", &[]), Some(2.0));
     let lists = [("verb", "list"), ("resource", "pods"), ("code", "200")];
     assert_eq!(scrape.value("sabot_kubernetes_requests_total", &lists), Some(1.0));
 

@@ -1,10 +1,14 @@
 //! How faults end: at their deadline, on delete, with a daemon that is stopped or told to end, and with their pod.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sabot_proto::sabot::v1::{Direction, Phase};
+use sabot_testkit::netns::NetnsRef;
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::traffic::{INTERVAL, ProbeServer, Prober, UdpLoad, UdpReceiver};
 use sabot_testkit::wait::wait_until;
@@ -269,6 +273,51 @@ fn a_pod_that_goes_during_a_delay_is_really_gone() {
     for name in ["slow", "loss", "elsewhere"] {
         rig.delete(name);
     }
+}
+
+/// What was on its way through the delay line's device when the target went is in no counter of the kernel's.
+#[test]
+fn pods_that_go_under_load_leave_balanced_counters() {
+    const ROUNDS: usize = 8;
+    let mut rig = Rig::new(1);
+    for round in 0..ROUNDS {
+        let nobody = (rig.lab.pod(0).ipv4(), 9).into();
+        rig.lab.add_pod().expect("a pod can be made");
+        let pod = rig.lab.pod(1);
+        let name = format!("slow-{round}");
+        // Jitter is the delay line's, wherever constant delays wait.
+        let (latency, jitter) = (Duration::from_millis(20), Duration::from_millis(5));
+        rig.apply(&name, Spec::delay_with_jitter(pod, latency, jitter));
+        let netns = NetnsRef::open(pod.netns().path()).expect("it is there");
+        let ended = Arc::new(AtomicBool::new(false));
+        let sender = {
+            let ended = Arc::clone(&ended);
+            thread::spawn(move || send_until(&ended, &netns, nobody))
+        };
+        let books = |rig: &Rig| rig.books(&name, Direction::Egress);
+        let begun = wait_until(PATIENCE, INTERVAL, || books(&rig).matched.packets > 2_000);
+        assert!(begun, "nothing is matched: {:#?}", books(&rig));
+        // The sender holds the namespace: its device is still there when the daemon lets go of it.
+        rig.lab.remove_pod(1);
+        let has_gone = wait_until(PATIENCE, INTERVAL, || books(&rig).lost().packets > 0);
+        assert!(has_gone, "nothing got lost with it: {:#?}", books(&rig));
+        rig.settled(&name);
+        ended.store(true, Ordering::Relaxed);
+        sender.join().expect("it doesn't panic").expect("all is sent");
+    }
+}
+
+/// Datagrams in quick succession.
+fn send_until(ended: &AtomicBool, netns: &NetnsRef, to: SocketAddr) -> anyhow::Result<()> {
+    let load = UdpLoad {
+        datagrams: 2_000,
+        payload: 100,
+        per_second: 40_000,
+    };
+    while !ended.load(Ordering::Relaxed) {
+        load.send(netns, to)?;
+    }
+    Ok(())
 }
 
 /// Processes and threads that live in a network namespace.

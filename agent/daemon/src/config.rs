@@ -5,6 +5,7 @@
 //! table in the file: `--guard-…` is in `[guard]`, `--tls-…` in `[tls]`, and who may do what in `[roles]`.
 
 mod guards;
+mod peers;
 mod remote;
 mod settings;
 
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 pub use self::guards::GuardConfig;
+pub use self::peers::PeerClasses;
 pub use self::remote::{RemoteConfig, Roles, TlsFiles};
 use self::settings::Settings;
 use crate::observe::syscalls::{CGROUP, CONTAINER, is_cgroup, is_container};
@@ -82,6 +84,8 @@ pub struct Config {
     pub tcp: ObserveMode,
     /// TCP connections that are followed at once.
     pub tcp_connections: u32,
+    /// Whose addresses are whose, beside what the daemon finds by itself.
+    pub peer_classes: PeerClasses,
     /// Whether the kernel measures how long the programs run.
     pub measure_programs: bool,
     /// For faults that don't say: one in this many decided packets is reported as an event; 0: none.

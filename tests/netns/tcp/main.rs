@@ -1,5 +1,6 @@
 //! The TCP observer on the running kernel, against the kernel's own counters and what applications saw. They need root.
 
+mod classes;
 mod connections;
 mod daemon;
 mod losses;

@@ -1,5 +1,6 @@
 //! What a fault did and when, as the daemon tells it, against what the traffic itself saw.
 
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -7,7 +8,10 @@ use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::traffic::Stream;
 use sabot_testkit::wait::wait_for;
 use sabot_testkit::{LabPod, Rig, Spec};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::daemon::{label, wait_known};
+use crate::scene::{Sink, connect, send};
 
 const LOOK: Duration = Duration::from_millis(200);
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -118,6 +122,53 @@ fn a_partition_is_told_with_the_retransmits_that_it_caused() {
     assert_eq!(target["before"]["retransmits"], 0, "{target:#}");
     assert!(target["during"]["retransmits"].as_u64() > Some(1), "{target:#}");
     assert!(target["during"]["dropsInjected"].as_u64() > Some(1), "{target:#}");
+}
+
+#[test]
+fn connections_are_told_by_the_class_of_their_peer() {
+    let rig = Rig::with_flags(2, &["--peer-class", "service=10.77.0.0/22,pod=fd77::/64"]);
+    let (client, server) = (rig.lab.pod(0), rig.lab.pod(1));
+    let to_service = Sink::start(server.netns(), server.ipv4(), 5);
+    let to_pod = Sink::start(server.netns(), server.ipv6(), 2);
+    let listener = server.netns().run(|| TcpListener::bind((server.ipv4(), 0)));
+    let closed = listener.and_then(|listener| listener.local_addr());
+    let closed = closed.expect("an address");
+    rig.apply("slow", Spec::delay(client, Duration::from_millis(1)));
+    wait_known(&rig, &label(client), true);
+    let told = || {
+        let timeline = rig.daemon.sabot_json(&["timeline", "slow"]).expect("it is known");
+        timeline["targets"][0]["during"].clone()
+    };
+    // What is counted from here on was not there when the fault was looked at first.
+    let looked = wait_for(PATIENCE, LOOK, || told().is_object().then_some(()));
+    assert!(looked.is_some(), "it is in force on nobody");
+    for (sink, times) in [(&to_service, 5), (&to_pod, 2)] {
+        for _ in 0..times {
+            send(&mut connect(client.netns(), sink.address), 100);
+        }
+    }
+    for _ in 0..3 {
+        let refused = client.netns().run(|| TcpStream::connect(closed));
+        refused.expect_err("nobody listens");
+    }
+    let expected = json!({
+        "service": {"opened": 5 + 3, "accepted": 0, "closed": 5, "failed": 3},
+        "pod": {"opened": 2, "accepted": 0, "closed": 2, "failed": 0},
+    });
+    wait_for(PATIENCE, LOOK, || {
+        (told()["connections"] == expected).then_some(())
+    });
+    let during = told();
+    assert_eq!(during["connections"], expected, "{during:#}");
+    assert_eq!(during["connectionsOpened"], 7 + 3, "{during:#}");
+    assert_eq!(during["connectionsClosed"], 7, "{during:#}");
+    assert_eq!(during["connectionsFailed"], 3, "{during:#}");
+    assert_eq!(during["connectErrors"], json!({"ECONNREFUSED": 3}), "{during:#}");
+    let read = rig.daemon.sabot(&["timeline", "slow"]).expect("it is told");
+    let read = String::from_utf8_lossy(&read.stdout).into_owned();
+    for line in ["to service", "to pod", "with service"] {
+        assert!(read.contains(line), "{line} in {read}");
+    }
 }
 
 #[test]

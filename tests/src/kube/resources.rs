@@ -55,7 +55,7 @@ impl Resource {
 }
 
 /// Events are the same objects in both of their groups.
-pub(super) const RESOURCES: [Resource; 9] = [
+pub(super) const RESOURCES: [Resource; 10] = [
     Resource::new("", "v1", "Pod", "pods"),
     Resource::new("", "v1", "Service", "services"),
     Resource::new("", "v1", "Node", "nodes").of_cluster(),
@@ -63,6 +63,7 @@ pub(super) const RESOURCES: [Resource; 9] = [
     Resource::new("", "v1", "Event", "events"),
     Resource::new("events.k8s.io", "v1", "Event", "events"),
     Resource::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
+    Resource::new("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs").of_cluster(),
     Resource::new("sabot.dev", "v1alpha1", "NetworkFault", "networkfaults").with_status(),
     Resource::new(
         "sabot.dev",

@@ -21,8 +21,8 @@ pub(crate) use merged::{Merged, NodeError, OnNode};
 pub(crate) use node::{NodeDoc, TargetDoc, TargetKind, TargetsDoc};
 pub(crate) use tcp::{FlowDoc, FlowsDoc, TcpDoc};
 pub(crate) use timeline::{
-    AggregateDoc, Counts, LatenciesDoc, MomentDoc, NodeAggregateDoc, NodeTimelineDoc, TargetTimelineDoc,
-    TimelineDoc,
+    AggregateDoc, ConnectionsDoc, Counts, LatenciesDoc, MomentDoc, NodeAggregateDoc, NodeTimelineDoc,
+    TargetTimelineDoc, TimelineDoc,
 };
 pub(crate) use top::{PodTopDoc, SyscallTopDoc, TopDoc};
 pub(crate) use trace::TracingDoc;

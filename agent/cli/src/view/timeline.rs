@@ -110,6 +110,8 @@ pub(crate) struct AggregateDoc {
     pub(crate) connections_failed: u64,
     /// Those, by errno.
     pub(crate) connect_errors: Counts,
+    /// What the four are made of, by the peer's class.
+    pub(crate) connections: BTreeMap<String, ConnectionsDoc>,
     pub(crate) connections_lost: u64,
     pub(crate) retransmits: u64,
     pub(crate) rtos: u64,
@@ -134,6 +136,14 @@ pub(crate) struct AggregateDoc {
     pub(crate) handshake: Option<LatenciesDoc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dns: Option<LatenciesDoc>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct ConnectionsDoc {
+    pub(crate) opened: u64,
+    pub(crate) accepted: u64,
+    pub(crate) closed: u64,
+    pub(crate) failed: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -282,6 +292,7 @@ fn aggregate(aggregate: v1::Aggregate) -> Result<AggregateDoc, CliError> {
         connections_closed: aggregate.connections_closed,
         connections_failed: aggregate.connections_failed,
         connect_errors: counts(aggregate.connect_errors),
+        connections: aggregate.connections.into_iter().map(connections).collect(),
         connections_lost: aggregate.connections_lost,
         retransmits: aggregate.retransmits,
         rtos: aggregate.rtos,
@@ -302,6 +313,16 @@ fn aggregate(aggregate: v1::Aggregate) -> Result<AggregateDoc, CliError> {
         handshake: aggregate.handshake.map(latencies).transpose()?,
         dns: aggregate.dns.map(latencies).transpose()?,
     })
+}
+
+fn connections(connections: v1::TcpConnections) -> (String, ConnectionsDoc) {
+    let doc = ConnectionsDoc {
+        opened: connections.opened,
+        accepted: connections.accepted,
+        closed: connections.closed,
+        failed: connections.failed,
+    };
+    (connections.peer, doc)
 }
 
 fn drops(drops: v1::DropAggregate) -> DropAggregateDoc {

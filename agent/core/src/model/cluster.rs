@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rpds::RedBlackTreeMapSync;
 
 use super::{Peer, Pod, PodSelector, TargetSelector};
@@ -178,6 +179,8 @@ pub struct Cluster {
     pub services: ServiceSet,
     /// Addresses of the nodes that are wanted, by name.
     pub nodes: Arc<BTreeMap<String, BTreeSet<IpAddr>>>,
+    /// What Services have their addresses of, as far as the API server tells it. No fault means anything else by them.
+    pub service_ranges: Arc<BTreeSet<IpNet>>,
     /// What was read at least once: what of it isn't here doesn't exist.
     pub known: Arc<ClusterWanted>,
     /// That, and what the API server doesn't let anybody read: none of it comes by waiting.

@@ -17,6 +17,7 @@ use crate::observe::flows::{Flow, FlowOrder, FlowQuery, MAX_FLOWS};
 use crate::observe::identity::Identity;
 use crate::observe::source::FlowsError;
 use crate::observe::tcp::{TcpSnapshot, TcpTotals};
+use crate::observe::timeline::Connections;
 
 const DEFAULT_FLOWS: usize = 20;
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
@@ -65,19 +66,9 @@ pub(super) fn summaries(snapshot: &TcpSnapshot) -> impl Iterator<Item = v1::TcpS
 }
 
 fn summary(owner: &Identity, totals: &TcpTotals) -> v1::TcpSummary {
-    let connections = PEER_CLASS_NAMES.iter().zip(&totals.connections);
     v1::TcpSummary {
         pod: owner_ref(owner),
-        connections: connections
-            .filter(|(_, outcomes)| outcomes.iter().any(|&count| count > 0))
-            .map(|(&peer, outcomes)| v1::TcpConnections {
-                peer: peer.to_owned(),
-                opened: outcomes[CONNECTION_OPENED],
-                accepted: outcomes[CONNECTION_ACCEPTED],
-                closed: outcomes[CONNECTION_CLOSED],
-                failed: outcomes[CONNECTION_FAILED],
-            })
-            .collect(),
+        connections: connections(&totals.connections),
         connect_errors: totals
             .connect_errors
             .iter()
@@ -97,6 +88,21 @@ fn summary(owner: &Identity, totals: &TcpTotals) -> v1::TcpSummary {
         handshakes: Some(durations(&totals.handshakes)),
         rtts: Some(durations(&totals.rtts)),
     }
+}
+
+/// Classes of peers with which there were any.
+pub(super) fn connections(connections: &Connections) -> Vec<v1::TcpConnections> {
+    let classes = PEER_CLASS_NAMES.iter().zip(connections);
+    classes
+        .filter(|(_, outcomes)| outcomes.iter().any(|&count| count > 0))
+        .map(|(&peer, outcomes)| v1::TcpConnections {
+            peer: peer.to_owned(),
+            opened: outcomes[CONNECTION_OPENED],
+            accepted: outcomes[CONNECTION_ACCEPTED],
+            closed: outcomes[CONNECTION_CLOSED],
+            failed: outcomes[CONNECTION_FAILED],
+        })
+        .collect()
 }
 
 pub(super) fn durations(histogram: &Histogram) -> v1::Durations {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use sabot_abi::Histogram;
+use sabot_abi::{CONNECTION_ACCEPTED, CONNECTION_CLOSED, CONNECTION_FAILED, CONNECTION_OPENED, Histogram};
 use sabot_core::model::FaultName;
 use sabot_proto::convert::{duration_to_proto, timestamp_to_proto};
 use sabot_proto::sabot::v1;
 
+use super::tcp::connections;
 use super::traffic::direction;
 use crate::observe::clock::system_time;
 use crate::observe::durations::{mean, quantile};
@@ -152,9 +153,9 @@ fn aggregate(window: &Window) -> v1::Aggregate {
     v1::Aggregate {
         from: Some(timestamp_to_proto(system_time(window.from))),
         length: Some(duration_to_proto(window.length())),
-        connections_opened: totals.opened,
-        connections_accepted: totals.accepted,
-        connections_failed: totals.failed,
+        connections_opened: totals.connections(CONNECTION_OPENED),
+        connections_accepted: totals.connections(CONNECTION_ACCEPTED),
+        connections_failed: totals.connections(CONNECTION_FAILED),
         connections_lost: totals.lost,
         retransmits: totals.retransmits,
         rtos: totals.rtos,
@@ -170,7 +171,7 @@ fn aggregate(window: &Window) -> v1::Aggregate {
         rtt: latencies(&totals.rtts),
         handshake: latencies(&totals.handshakes),
         dns: latencies(&totals.dns),
-        connections_closed: totals.closed,
+        connections_closed: totals.connections(CONNECTION_CLOSED),
         connect_errors: named(&totals.connect_errors),
         drops: drops
             .map(|(kind, &packets)| v1::DropAggregate {
@@ -183,6 +184,7 @@ fn aggregate(window: &Window) -> v1::Aggregate {
         dns_answers: named(&totals.dns_answers),
         dns_retries: totals.dns_retries,
         dns_late: totals.dns_late,
+        connections: connections(&totals.connections),
     }
 }
 

@@ -52,7 +52,8 @@ fn only_during_faults(config: &Config) -> Vec<&'static str> {
 
 /// Observers learn what the engine knows, and rest while there is no fault where that is wanted.
 pub(super) fn follow(config: &Config, handle: &Handle, observers: &Arc<Observers>) {
-    tokio::spawn(tcp::follow_world(handle.clone(), Arc::clone(observers)));
+    let classes = config.peer_classes.clone();
+    tokio::spawn(tcp::follow_world(handle.clone(), Arc::clone(observers), classes));
     if config.syscalls == ObserveMode::Active {
         let observers = Arc::clone(observers);
         let change = move |wanted| {

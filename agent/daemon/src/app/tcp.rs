@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use sabot_abi::{MAX_PEER_PREFIXES, PEER_NODE, PEER_POD, PEER_SERVICE};
 use sabot_core::model::World;
 
-use crate::config::{Config, ObserveMode};
+use crate::config::{Config, ObserveMode, PeerClasses};
 use crate::engine::handle::Handle;
 use crate::kernel::features::Feature;
 use crate::kernel::tcp::{PeerPrefix, TcpProgramConfig};
@@ -55,11 +56,11 @@ fn feature(found: Result<String, String>) -> Feature {
 }
 
 /// Keeps the observer informed of whose addresses are whose; ends with the engine.
-pub(super) async fn follow_world(engine: Handle, observers: Arc<Observers>) {
+pub(super) async fn follow_world(engine: Handle, observers: Arc<Observers>, classes: PeerClasses) {
     let mut snapshots = engine.watch();
     let mut last = Vec::new();
     loop {
-        let peers = peers(&snapshots.borrow_and_update().world);
+        let peers = peers(&snapshots.borrow_and_update().world, &classes);
         if peers != last
             && let Some(observer) = &observers.tcp
         {
@@ -74,26 +75,33 @@ pub(super) async fn follow_world(engine: Handle, observers: Arc<Observers>) {
     }
 }
 
-/// Whose address is whose: pods' and the node's, and those of Services as long as the cluster is asked for them. An address
-/// that a Service shares with a pod or the node is theirs, and what the table has no room for stays what it is without a
-/// Service.
-fn peers(world: &World) -> Vec<(PeerPrefix, u32)> {
+/// Whose address is whose. Single addresses are those that are known: pods' and the node's, and those of Services as long as
+/// the cluster is asked for them. An address that a Service shares with a pod or the node is theirs, and what the table has no
+/// room for stays what it is without a Service. Prefixes are those that the operator gives, and the ranges of Services that
+/// the cluster tells.
+fn peers(world: &World, classes: &PeerClasses) -> Vec<(PeerPrefix, u32)> {
     const ROOM: usize = MAX_PEER_PREFIXES as usize / 2;
     let pods = world.pods.values().filter(|pod| !pod.host_network);
     let pods = pods.flat_map(|pod| pod.addresses.iter().map(|&address| (address, PEER_POD)));
     let node = world.node_addresses.iter().map(|&address| (address, PEER_NODE));
     let services = world.cluster.services.values();
     let services = services.flat_map(|service| service.addresses.iter());
-    // What is said last holds.
-    services
+    let addresses = services
         .map(|&address| (address, PEER_SERVICE))
         .take(ROOM)
         .chain(pods)
         .chain(node)
         // Loopback is loopback, also where it is the node's.
         .filter(|(address, _)| !address.is_loopback())
-        .map(|(address, class): (IpAddr, u32)| (PeerPrefix::host(address), class))
-        .collect()
+        .map(|(address, class): (IpAddr, u32)| (PeerPrefix::host(address), class));
+    let ranges = world.cluster.service_ranges.iter();
+    let ranges = ranges.map(|&range| (range, PEER_SERVICE));
+    let given = classes.iter().map(|(&prefix, &class)| (prefix, class));
+    // What is said last holds.
+    let prefixes = ranges
+        .chain(given)
+        .map(|(net, class): (IpNet, u32)| (PeerPrefix::new(net.addr(), net.prefix_len()), class));
+    prefixes.chain(addresses).collect()
 }
 
 pub(super) fn set_attached(observer: &TcpObserver, wanted: bool) {
@@ -109,19 +117,35 @@ pub(super) fn set_attached(observer: &TcpObserver, wanted: bool) {
 mod tests {
     use std::collections::BTreeMap;
 
+    use sabot_abi::PEER_PUBLIC;
     use sabot_core::model::{ObjectName, Service};
 
     use super::*;
 
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn host(text: &str) -> PeerPrefix {
+        PeerPrefix::host(address(text))
+    }
+
+    /// As the kernel's table keeps them.
+    fn classes(world: &World, given: &[(&str, u32)]) -> BTreeMap<PeerPrefix, u32> {
+        let given = given.iter();
+        let given = given.map(|&(prefix, class)| (prefix.parse().expect("a prefix"), class));
+        peers(world, &given.collect()).into_iter().collect()
+    }
+
+    fn service(addresses: &[&str]) -> Arc<Service> {
+        Arc::new(Service {
+            addresses: addresses.iter().map(|text| address(text)).collect(),
+            ..Service::default()
+        })
+    }
+
     #[test]
     fn services_are_a_class_of_their_own_unless_the_address_is_somebodys() {
-        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
-        let service = Service {
-            addresses: ["10.96.0.10", "192.0.2.1"].map(address).into(),
-            ports: Vec::new(),
-            publishes_not_ready: false,
-            endpoints: Vec::new(),
-        };
         let name = ObjectName {
             namespace: "shop".into(),
             name: "payments".into(),
@@ -130,14 +154,43 @@ mod tests {
             node_addresses: [address("192.0.2.1"), address("127.0.0.1")].into(),
             ..World::default()
         };
-        world.cluster.services.insert_mut(name.clone(), Arc::new(service));
-        // As the kernel's table keeps them.
-        let classes = |world: &World| peers(world).into_iter().collect::<BTreeMap<_, _>>();
-        let host = |text| PeerPrefix::host(address(text));
+        let service = service(&["10.96.0.10", "192.0.2.1"]);
+        world.cluster.services.insert_mut(name.clone(), service);
         let expected = [(host("10.96.0.10"), PEER_SERVICE), (host("192.0.2.1"), PEER_NODE)];
-        assert_eq!(classes(&world), expected.into());
+        assert_eq!(classes(&world, &[]), expected.into());
         // Nobody asks the cluster for it any more.
         world.cluster.services.remove_mut(&name);
-        assert_eq!(classes(&world), [(host("192.0.2.1"), PEER_NODE)].into());
+        assert_eq!(classes(&world, &[]), [(host("192.0.2.1"), PEER_NODE)].into());
+    }
+
+    #[test]
+    fn what_is_known_goes_before_what_is_given_and_that_before_what_the_cluster_tells() {
+        let prefix = |text: &str, length| PeerPrefix::new(address(text), length);
+        let mut world = World {
+            node_addresses: [address("10.0.0.1")].into(),
+            ..World::default()
+        };
+        let ranges = ["10.96.0.0/12", "fd00:96::/112"];
+        world.cluster.service_ranges =
+            Arc::new(ranges.map(|text| text.parse::<IpNet>().expect("a prefix")).into());
+        let told = [
+            (host("10.0.0.1"), PEER_NODE),
+            (prefix("10.96.0.0", 12), PEER_SERVICE),
+            (prefix("fd00:96::", 112), PEER_SERVICE),
+        ];
+        assert_eq!(classes(&world, &[]), told.into());
+        // The same prefix, a single address that is known, and another one that isn't.
+        let given = [
+            ("10.96.0.0/12", PEER_PUBLIC),
+            ("10.0.0.1/32", PEER_POD),
+            ("10.0.0.2/32", PEER_POD),
+        ];
+        let expected = [
+            (host("10.0.0.1"), PEER_NODE),
+            (host("10.0.0.2"), PEER_POD),
+            (prefix("10.96.0.0", 12), PEER_PUBLIC),
+            (prefix("fd00:96::", 112), PEER_SERVICE),
+        ];
+        assert_eq!(classes(&world, &given), expected.into());
     }
 }

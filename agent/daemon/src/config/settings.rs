@@ -11,6 +11,7 @@ use crate::observe::tcp;
 use crate::targets::{EndpointError, RuntimeEndpoint};
 
 use super::guards::GuardSettings;
+use super::peers;
 use super::remote::{self, RoleSettings, TlsSettings};
 use super::{
     Attach, AuditPlace, Config, ConfigError, Hook, KubernetesMode, LogConfig, LogFormat, ObserveMode,
@@ -172,6 +173,18 @@ pub(super) struct Settings {
     #[arg(long, env = "SABOT_TCP_CONNECTIONS", value_name = "N")]
     tcp_connections: Option<u32>,
 
+    /// Whose addresses are whose where connections are counted, by class and prefix: pod, service, node, private or public, as
+    /// `pod=10.244.0.0/16`; the longest prefix decides, and addresses that the daemon knows by themselves go first;
+    /// repeatable, and separated by commas
+    #[arg(
+        long = "peer-class",
+        env = "SABOT_PEER_CLASS",
+        value_name = "CLASS=PREFIX",
+        value_delimiter = ','
+    )]
+    #[serde(rename = "peer-class")]
+    peer_class: Option<Vec<String>>,
+
     /// Whether the kernel measures how long our programs run, for the metrics; it measures everybody's then, at some 20 ns a
     /// run [default: false]
     #[arg(long, env = "SABOT_MEASURE_PROGRAMS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -206,11 +219,12 @@ impl Settings {
             .unwrap_or_else(|| PathBuf::from("/run/sabot/sabotd.sock"))
     }
 
-    /// This layer's settings, and the lower one's where this one is silent. Process names and cgroups add up.
+    /// This layer's settings, and the lower one's where this one is silent. What is repeatable adds up.
     pub(super) fn over(self, lower: Self) -> Self {
         let syscall_process = both(self.syscall_process, lower.syscall_process);
         let syscall_cgroup = both(self.syscall_cgroup, lower.syscall_cgroup);
         let syscall_container = both(self.syscall_container, lower.syscall_container);
+        let peer_class = both(self.peer_class, lower.peer_class);
         Self {
             socket: self.socket.or(lower.socket),
             listen: self.listen.or(lower.listen),
@@ -242,6 +256,7 @@ impl Settings {
             cri_calls: self.cri_calls.or(lower.cri_calls),
             tcp: self.tcp.or(lower.tcp),
             tcp_connections: self.tcp_connections.or(lower.tcp_connections),
+            peer_class,
             measure_programs: self.measure_programs.or(lower.measure_programs),
             sample_every: self.sample_every.or(lower.sample_every),
             event_buffer: self.event_buffer.or(lower.event_buffer),
@@ -287,6 +302,7 @@ impl Settings {
             cri_calls: self.cri_calls.unwrap_or(true),
             tcp: self.tcp.unwrap_or(ObserveMode::Always),
             tcp_connections: self.tcp_connections.unwrap_or(tcp::DEFAULTS.connections),
+            peer_classes: peers::classes(self.peer_class)?,
             measure_programs: self.measure_programs.unwrap_or(false),
             sample_every: self.sample_every.unwrap_or(100),
             event_buffer: self.event_buffer.unwrap_or(4096),

@@ -89,6 +89,7 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         delay-line-total-bytes = '4MiB'
         hook = 'clsact'
         syscall-process = ['etcd']
+        peer-class = ['pod=10.244.0.0/16', 'service=10.96.0.0/12']
     ";
     let config = with_file(
         text,
@@ -103,9 +104,14 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
             "/a,/b/c",
             "--syscall-container",
             "kube-system/etcd",
+            "--peer-class",
+            "node=192.0.2.0/24,public=fd00::/8",
+            "--peer-class",
+            "node=192.168.10.0/24",
         ],
     )
     .expect("valid");
+    assert_eq!(config.peer_classes.len(), 5);
     assert_eq!(config.syscall_cgroups, ["/a", "/b/c"]);
     assert_eq!(config.syscall_containers, ["kube-system/etcd"]);
     assert_eq!(config.keep_warm, Duration::from_secs(7));
@@ -211,6 +217,10 @@ fn refusals_name_the_setting_and_what_is_allowed() {
         (
             &["--syscall-container", "etcd"],
             &["syscall-container", "`etcd`", "kube-system/etcd"],
+        ),
+        (
+            &["--peer-class", "pod=10.0.0.0/8,pods=10.0.0.0/8"],
+            &["peer-class", "`pods=10.0.0.0/8`", "service, node"],
         ),
         (&["--hook", "xdp"], &["--hook", "xdp", "tcx", "clsact"]),
         (&["--log-level", "info,a=b=c"], &["log-level", "info,a=b=c"]),

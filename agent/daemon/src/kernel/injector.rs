@@ -21,7 +21,7 @@ use super::heartbeat::MapHeartbeat;
 use super::hook::HookKind;
 use super::line::VNET_HEADER;
 use super::loader::{FaultObject, FaultSettings, LoadError, Words};
-use super::losses::{DeviceDrops, Losses, UnderWay, departing};
+use super::losses::{Losses, UnderWay, departing};
 use super::netns;
 use super::tables::{Counted, TableError, Tables};
 use super::watches::Watches;
@@ -155,6 +155,16 @@ impl Injector {
         self.tables.write_target(target, body)
     }
 
+    /// What is counted, and what is in no count yet.
+    fn account(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> (Ledger, UnderWay) {
+        let counted = self.tables.counters(slot, target, direction);
+        let egress = direction == LedgerDirection::Egress;
+        let held = self.line.tallies(slot, target, egress);
+        let mut ledger = ledger(&counted, &held);
+        departing(&counted, monotonic(), &mut ledger);
+        (ledger, UnderWay::of(&counted, &held))
+    }
+
     /// Watches the lookups of the targets that list a slot, or no longer does.
     fn watch(&self, slot: Slot, watches: bool) -> Result<(), TableError> {
         let is_new = self.watches.note(slot, watches);
@@ -276,15 +286,11 @@ impl Datapath for Injector {
     }
 
     fn ledger(&self, slot: Slot, target: TargetId, direction: LedgerDirection) -> Ledger {
-        let counted = self.tables.counters(slot, target, direction);
-        let egress = direction == LedgerDirection::Egress;
-        let held = self.line.tallies(slot, target, egress);
-        let mut ledger = ledger(&counted, &held);
-        departing(&counted, monotonic(), &mut ledger);
-        let under_way = UnderWay::of(&counted, &held);
-        if !under_way.is_none() {
-            let drops = self.target(target).map(|entry| entry.losses.unclaimed());
-            under_way.attribute(&mut ledger, drops.unwrap_or(DeviceDrops::GONE));
+        let (mut ledger, under_way) = self.account(slot, target, direction);
+        match self.target(target) {
+            _ if under_way.is_none() => {}
+            Some(entry) => under_way.attribute(&mut ledger, entry.losses.unclaimed()),
+            None => under_way.write_off(&mut ledger),
         }
         ledger
     }
@@ -299,7 +305,11 @@ impl Datapath for Injector {
     }
 
     fn close(&self, slot: Slot, target: TargetId) -> [Ledger; 2] {
-        let last = LedgerDirection::BOTH.map(|direction| self.ledger(slot, target, direction));
+        let last = LedgerDirection::BOTH.map(|direction| {
+            let (mut ledger, under_way) = self.account(slot, target, direction);
+            under_way.write_off(&mut ledger);
+            ledger
+        });
         if let Some(entry) = self.target(target) {
             last.iter().for_each(|ledger| entry.losses.claim(ledger));
         }

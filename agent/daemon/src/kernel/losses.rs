@@ -35,7 +35,7 @@ pub(super) struct DeviceDrops {
 
 impl DeviceDrops {
     /// With the devices everything that was under way is gone.
-    pub(super) const GONE: Self = Self {
+    const GONE: Self = Self {
         line: u64::MAX,
         segmenter: u64::MAX,
     };
@@ -145,6 +145,12 @@ impl UnderWay {
 
     pub(super) fn is_none(&self) -> bool {
         self.line.packets == 0 && self.segmenter.packets == 0
+    }
+
+    /// The account closes: whatever comes back now is in no account any more.
+    pub(super) fn write_off(&self, ledger: &mut Ledger) {
+        ledger.lost_queue += self.line;
+        ledger.lost_segmenter = self.segmenter;
     }
 
     /// Puts what the devices have dropped to a slot's account. They count for all slots together, and the TAP counts frames;
@@ -274,5 +280,8 @@ sabot-l12:   0       0    0    0    0     0          0         0        0       
         assert_eq!(attributed(0, 0), (tally(0), tally(0)));
         assert_eq!(attributed(1, 1), (tally(3), tally(1)));
         assert_eq!(attributed(u64::MAX, 9), (tally(3), tally(4)));
+        let mut closed = Ledger::default();
+        under_way.write_off(&mut closed);
+        assert_eq!((closed.lost_queue, closed.lost_segmenter), (tally(3), tally(4)));
     }
 }

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sabot_abi::{CONNECTION_ACCEPTED, CONNECTION_CLOSED, CONNECTION_OPENED};
-
 use super::clock;
 use super::cri::{CriObserver, OperationStats};
 use super::event::{Event, EventKind};
@@ -141,10 +139,7 @@ fn add_queries(totals: &mut Totals, queries: QueryStats) {
 }
 
 fn add_tcp(totals: &mut Totals, tcp: TcpTotals) {
-    totals.opened = tcp.connections(CONNECTION_OPENED);
-    totals.accepted = tcp.connections(CONNECTION_ACCEPTED);
-    totals.closed = tcp.connections(CONNECTION_CLOSED);
-    totals.failed = tcp.failed();
+    totals.connections = tcp.connections;
     totals.connect_errors = tcp.connect_errors.into_iter().collect();
     totals.lost = tcp.lost;
     totals.retransmits = tcp.retransmits + tcp.synack_retransmits;

@@ -18,9 +18,9 @@ use std::time::Duration;
 use aya::maps::{MapData, RingBuf};
 use sabot_abi::{
     CONNECT_ERRNOS, CONNECTION_FAILED, CONNECTION_OUTCOMES, Histogram, PEER_CLASSES, PEER_LOOPBACK,
-    PEER_PRIVATE, TCP_CONNECT_FAILED, TCP_LOSS_COUNT, TCP_LOSS_EVENT, TCP_LOSS_SIGHTING, TCP_LOSS_SOCKET,
-    TCP_LOSS_UNRESOLVED, TCP_LOST, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RTO, TcpFirsts, TcpSocket,
-    TcpStats,
+    PEER_PRIVATE, PEER_PUBLIC, TCP_CONNECT_FAILED, TCP_LOSS_COUNT, TCP_LOSS_EVENT, TCP_LOSS_SIGHTING,
+    TCP_LOSS_SOCKET, TCP_LOSS_UNRESOLVED, TCP_LOST, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RTO, TcpFirsts,
+    TcpSocket, TcpStats,
 };
 use sabot_core::model::BootTime;
 
@@ -32,8 +32,9 @@ use super::ring::{OwnedTask, StreamLoss, publish_from};
 use crate::kernel::object::ObjectError;
 use crate::kernel::tcp::{PeerPrefix, TcpProgramConfig, TcpPrograms, address};
 
-/// Addresses that are told apart wherever they are: loopback, and what no route of the internet leads to.
-const WELL_KNOWN: [(&str, u8, u32); 9] = [
+/// Addresses that are told apart wherever they are: loopback, what no route of the internet leads to, and the rest of IPv4,
+/// which no prefix of IPv6 means.
+const WELL_KNOWN: [(&str, u8, u32); 10] = [
     ("127.0.0.0", 8, PEER_LOOPBACK),
     ("::1", 128, PEER_LOOPBACK),
     ("10.0.0.0", 8, PEER_PRIVATE),
@@ -43,6 +44,7 @@ const WELL_KNOWN: [(&str, u8, u32); 9] = [
     ("169.254.0.0", 16, PEER_PRIVATE),
     ("fc00::", 7, PEER_PRIVATE),
     ("fe80::", 10, PEER_PRIVATE),
+    ("0.0.0.0", 0, PEER_PUBLIC),
 ];
 /// How long a change of owners that the kernel refused waits for the next attempt.
 const RETRY: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::table;
 use super::{BEYOND, quantiles, row, short};
-use crate::view::{AggregateDoc, Counts, LatenciesDoc, TargetTimelineDoc};
+use crate::view::{AggregateDoc, ConnectionsDoc, Counts, LatenciesDoc, TargetTimelineDoc};
 
 /// A line of numbers, and the lines of what they are made of.
 struct Line {
@@ -28,10 +28,10 @@ impl Line {
 }
 
 const LINES: [Line; 18] = [
-    line("connections opened", |a| a.connections_opened),
-    line("connections accepted", |a| a.connections_accepted),
-    line("connections closed", |a| a.connections_closed),
-    line("connections failed", |a| a.connections_failed).of(|a| a.connect_errors.clone()),
+    line("connections opened", |a| a.connections_opened).of(|a| peers(a, "to", |c| c.opened)),
+    line("connections accepted", |a| a.connections_accepted).of(|a| peers(a, "from", |c| c.accepted)),
+    line("connections closed", |a| a.connections_closed).of(|a| peers(a, "with", |c| c.closed)),
+    line("connections failed", |a| a.connections_failed).of(failed),
     line("connections lost", |a| a.connections_lost),
     line("segments retransmitted", |a| a.retransmits),
     line("retransmission timeouts", |a| a.rtos),
@@ -54,6 +54,20 @@ const TIMES: [Times; 3] = [
     ("handshake p50 / p99", |a| a.handshake),
     ("DNS answer p50 / p99", |a| a.dns),
 ];
+
+/// Classes of peers.
+fn peers(aggregate: &AggregateDoc, way: &str, count: fn(&ConnectionsDoc) -> u64) -> Counts {
+    let classes = aggregate.connections.iter();
+    let named = classes.map(|(peer, connections)| (format!("{way} {peer}"), count(connections)));
+    named.filter(|(_, count)| *count > 0).collect()
+}
+
+/// By errno, and once more by class of peers.
+fn failed(aggregate: &AggregateDoc) -> Counts {
+    let mut counts = aggregate.connect_errors.clone();
+    counts.extend(peers(aggregate, "to", |c| c.failed));
+    counts
+}
 
 fn drops(aggregate: &AggregateDoc, injected: bool) -> Counts {
     let drops = aggregate.drops.iter().filter(|drops| drops.injected == injected);

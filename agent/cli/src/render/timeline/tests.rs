@@ -48,7 +48,10 @@ fn during() -> v1::Aggregate {
     v1::Aggregate {
         length: Some(duration_to_proto(Duration::from_secs(10))),
         retransmits: 12,
+        connections_opened: 8,
+        connections_closed: 1,
         connections_failed: 5,
+        connections: vec![with("service", 6, 0, 4), with("public", 2, 1, 1)],
         connect_errors: vec![named("ECONNREFUSED", 4), named("ETIMEDOUT", 1)],
         drops_injected: 7,
         drops: vec![v1::DropAggregate {
@@ -95,9 +98,16 @@ fn a_timeline_reads_from_top_to_bottom_with_what_was_before_during_and_after() {
             "",
             "BEFORE DURING AFTER",
             "length 10.000s -",
+            "connections opened 0 8 -",
+            "to public 0 2 -",
+            "to service 0 6 -",
+            "connections closed 0 1 -",
+            "with public 0 1 -",
             "connections failed 0 5 -",
             "ECONNREFUSED 0 4 -",
             "ETIMEDOUT 0 1 -",
+            "to public 0 1 -",
+            "to service 0 4 -",
             "segments retransmitted 0 12 -",
             "packets dropped by faults 0 7 -",
             "ingress FAULT 0 7 -",
@@ -120,6 +130,16 @@ fn named(name: &str, count: u64) -> v1::NamedCount {
     v1::NamedCount {
         name: name.into(),
         count,
+    }
+}
+
+fn with(peer: &str, opened: u64, closed: u64, failed: u64) -> v1::TcpConnections {
+    v1::TcpConnections {
+        peer: peer.into(),
+        opened,
+        accepted: 0,
+        closed,
+        failed,
     }
 }
 

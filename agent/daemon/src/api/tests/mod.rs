@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use hyper_util::rt::TokioIo;
-use sabot_abi::Histogram;
+use sabot_abi::{CONNECTION_ACCEPTED, Histogram, PEER_PRIVATE, PEER_SERVICE};
 use sabot_core::Violation;
 use sabot_core::model::{BootTime, FaultName};
 use sabot_proto::sabot::v1;
@@ -40,8 +40,8 @@ use crate::observe::identity::Identity;
 use crate::observe::source::{ObserveSource, SetTracingError, SyscallSummary};
 use crate::observe::syscalls::{CallTotals, SyscallsError, Tracing};
 use crate::observe::timeline::{
-    Moment, NodeTimeline, NodeWindow, OperationTotals, ProcessStats, Recovery, TargetTimeline, Timeline,
-    TimelineSource, Totals, What, Window,
+    Connections, Moment, NodeTimeline, NodeWindow, OperationTotals, ProcessStats, Recovery, TargetTimeline,
+    Timeline, TimelineSource, Totals, What, Window,
 };
 use crate::targets::kube::KubeStatus;
 use engine::FakeEngine;
@@ -111,12 +111,16 @@ impl TimelineSource for OneTimeline {
             egress: false,
             reason: "FAULT".into(),
         };
+        let mut connections = Connections::default();
+        connections[PEER_SERVICE as usize] = [3, 0, 1, 2];
+        connections[PEER_PRIVATE as usize][CONNECTION_ACCEPTED] = 4;
         let window = |from, to| Window {
             from: at(from),
             to: at(to),
             totals: Totals {
                 retransmits: to - from,
                 drops: [(dropped.clone(), 7)].into(),
+                connections,
                 connect_errors: [("ECONNREFUSED", 2)].into(),
                 dns_answers: [("NOERROR", 5), ("SERVFAIL", 1)].into(),
                 ..Totals::default()

@@ -63,6 +63,21 @@ fn assert_detail(during: &v1::Aggregate) {
     };
     assert_eq!(during.drops, [dropped]);
     assert_eq!((during.drops_injected, during.drops_other), (7, 0));
+    let service = v1::TcpConnections {
+        peer: "service".into(),
+        opened: 3,
+        closed: 1,
+        failed: 2,
+        ..v1::TcpConnections::default()
+    };
+    let private = v1::TcpConnections {
+        peer: "private".into(),
+        accepted: 4,
+        ..v1::TcpConnections::default()
+    };
+    assert_eq!(during.connections, [service, private]);
+    assert_eq!((during.connections_opened, during.connections_accepted), (3, 4));
+    assert_eq!((during.connections_closed, during.connections_failed), (1, 2));
     assert_eq!(during.connect_errors, [named("ECONNREFUSED", 2)]);
     assert_eq!(during.dns_answers, [named("NOERROR", 5), named("SERVFAIL", 1)]);
     assert_eq!(during.dns_failed, 1);

@@ -28,7 +28,7 @@ pub use self::node::{Calls, NodeTimeline, NodeTotals, NodeWindow, OperationTotal
 pub use self::record::{Firsts, Moment, Reaction, TargetTimeline, What};
 use self::recorder::Recorder;
 pub use self::recovery::Recovery;
-pub use self::totals::{Named, Totals, Window};
+pub use self::totals::{Connections, Named, Totals, Window};
 use super::event::{Event, EventHub};
 use super::identity::{Identities, Identity, Owners};
 use super::ring::OwnedTask;

@@ -35,8 +35,7 @@ impl Outset {
             totals.resets_received = clean.resets_received;
         }
         if is_since(self.firsts.connect_failure) {
-            totals.failed = clean.failed;
-            totals.connect_errors = clean.connect_errors.clone();
+            totals.take_failed(clean);
         }
         if is_since(self.firsts.connection_lost) {
             totals.lost = clean.lost;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sabot_abi::CONNECTION_FAILED;
 use sabot_core::model::BootTime;
 
 use super::outset::Outset;
@@ -252,7 +253,8 @@ impl Record {
     /// In the order of time.
     fn moments(&self, applied: BootTime, during: &Totals) -> Vec<Moment> {
         let lost = (during.lost > 0).then(|| format!("{} in all", during.lost));
-        let failed = (during.failed > 0).then(|| format!("{} in all", during.failed));
+        let failed = during.connections(CONNECTION_FAILED);
+        let failed = (failed > 0).then(|| format!("{failed} in all"));
         let retransmits = (during.retransmits > 0).then(|| format!("{} segments in all", during.retransmits));
         let recovered = self.end.as_ref().and_then(|end| match end.recovery {
             Recovery::Recovered(at) => Some(at),

@@ -1,9 +1,10 @@
 //! What an owner's traffic went through, and the difference between two moments.
 
+use std::array;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sabot_abi::Histogram;
+use sabot_abi::{CONNECTION_FAILED, CONNECTION_OUTCOMES, Histogram, PEER_CLASSES};
 use sabot_core::model::BootTime;
 
 use crate::observe::drops::DropKind;
@@ -12,15 +13,14 @@ use crate::observe::durations;
 /// Counts by name; what there was none of is left out.
 pub type Named = BTreeMap<&'static str, u64>;
 
+/// By the peer's class, `PEER_*`, and what became of them, `CONNECTION_*`.
+pub type Connections = [[u64; CONNECTION_OUTCOMES]; PEER_CLASSES];
+
 /// Everything counted of one owner since it is known; monotonic. What no observer counts stays zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    pub opened: u64,
-    pub accepted: u64,
-    pub closed: u64,
-    /// Connections that were asked for and never established.
-    pub failed: u64,
-    /// Those, by errno.
+    pub connections: Connections,
+    /// Those that failed, by errno.
     pub connect_errors: Named,
     /// Established connections that an error ended.
     pub lost: u64,
@@ -58,6 +58,11 @@ pub(super) fn added<K: Clone + Ord>(now: &BTreeMap<K, u64>, earlier: &BTreeMap<K
 const DNS_ANSWERS: [&str; 2] = ["NOERROR", "NXDOMAIN"];
 
 impl Totals {
+    /// Connections with this outcome, `CONNECTION_*`, whoever the peer.
+    pub fn connections(&self, outcome: usize) -> u64 {
+        self.connections.iter().map(|outcomes| outcomes[outcome]).sum()
+    }
+
     /// Wire packets that faults dropped, or else those that the kernel dropped for its own reasons.
     pub fn dropped(&self, by_faults: bool) -> u64 {
         let drops = self.drops.iter().filter(|(kind, _)| kind.injected == by_faults);
@@ -79,14 +84,22 @@ impl Totals {
             .extend(injected.map(|(kind, &packets)| (kind.clone(), packets)));
     }
 
+    /// Takes the connections that failed from another reading.
+    pub(super) fn take_failed(&mut self, other: &Self) {
+        for (own, others) in self.connections.iter_mut().zip(&other.connections) {
+            own[CONNECTION_FAILED] = others[CONNECTION_FAILED];
+        }
+        self.connect_errors.clone_from(&other.connect_errors);
+    }
+
     /// What was added since an earlier moment.
     pub fn since(&self, earlier: &Self) -> Self {
         let grown = |now: u64, before: u64| now.saturating_sub(before);
         Self {
-            opened: grown(self.opened, earlier.opened),
-            accepted: grown(self.accepted, earlier.accepted),
-            closed: grown(self.closed, earlier.closed),
-            failed: grown(self.failed, earlier.failed),
+            connections: array::from_fn(|peer| {
+                let (now, before) = (&self.connections[peer], &earlier.connections[peer]);
+                array::from_fn(|outcome| grown(now[outcome], before[outcome]))
+            }),
             connect_errors: added(&self.connect_errors, &earlier.connect_errors),
             lost: grown(self.lost, earlier.lost),
             retransmits: grown(self.retransmits, earlier.retransmits),
@@ -143,5 +156,49 @@ impl Window {
         } else {
             0.0
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sabot_abi::{CONNECTION_CLOSED, CONNECTION_OPENED, PEER_POD, PEER_SERVICE};
+
+    use super::*;
+
+    /// So many connections were opened and failed, to this class of peers.
+    fn add(totals: &mut Totals, peer: u32, opened: u64, failed: u64) {
+        let outcomes = &mut totals.connections[peer as usize];
+        outcomes[CONNECTION_OPENED] += opened;
+        outcomes[CONNECTION_FAILED] += failed;
+        *totals.connect_errors.entry("ETIMEDOUT").or_default() += failed;
+    }
+
+    #[test]
+    fn connections_are_told_by_the_peers_class() {
+        let mut earlier = Totals::default();
+        add(&mut earlier, PEER_POD, 3, 1);
+        let mut now = earlier.clone();
+        add(&mut now, PEER_POD, 2, 0);
+        add(&mut now, PEER_SERVICE, 5, 4);
+        let grown = now.since(&earlier);
+        assert_eq!(grown.connections[PEER_POD as usize], [2, 0, 0, 0]);
+        assert_eq!(grown.connections[PEER_SERVICE as usize], [5, 0, 0, 4]);
+        assert_eq!(grown.connections(CONNECTION_OPENED), 7);
+        assert_eq!(grown.connections(CONNECTION_FAILED), 4);
+        assert_eq!(grown.connections(CONNECTION_CLOSED), 0);
+        // Counters that begin anew never make it negative.
+        assert_eq!(earlier.since(&now), Totals::default());
+    }
+
+    #[test]
+    fn failures_of_another_reading_are_taken_without_anything_else() {
+        let (mut clean, mut start) = (Totals::default(), Totals::default());
+        add(&mut clean, PEER_SERVICE, 1, 1);
+        add(&mut start, PEER_SERVICE, 9, 6);
+        add(&mut start, PEER_POD, 2, 3);
+        start.take_failed(&clean);
+        assert_eq!(start.connections[PEER_SERVICE as usize], [9, 0, 0, 1]);
+        assert_eq!(start.connections[PEER_POD as usize], [2, 0, 0, 0]);
+        assert_eq!(start.connect_errors, [("ETIMEDOUT", 1)].into());
     }
 }

@@ -226,13 +226,14 @@ fn patience<B>(response: &Response<B>) -> Option<Duration> {
 }
 
 /// Resources that the metrics tell apart.
-const RESOURCES: [&str; 7] = [
+const RESOURCES: [&str; 8] = [
     "clusternetworkfaults",
     "endpointslices",
     "events",
     "networkfaults",
     "nodes",
     "pods",
+    "servicecidrs",
     "services",
 ];
 

@@ -17,7 +17,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::client::reason;
 use super::gate::{Backoff, Gate, Unreachable};
 use super::lacks::{Lack, Lacks, UNKNOWN_VERSION};
-use super::objects::{Entry, Kind, NodeObject, Page, PodObject, ServiceObject, SliceObject};
+use super::objects::{
+    Entry, Kind, NodeObject, Page, PodObject, ServiceCidrObject, ServiceObject, SliceObject,
+};
 use super::scopes::{Resource, Scope};
 use super::table::News;
 
@@ -29,6 +31,8 @@ const WATCH_SECONDS: Range<u32> = 240..290;
 const GRACE: Duration = Duration::from_secs(10);
 /// A watch that lasted as long, or told of something, has worked.
 const LASTING: Duration = Duration::from_secs(5);
+/// What nobody waits for is asked for that much less often where the server doesn't have it: each five to ten minutes.
+const SELDOM: u32 = 40;
 
 /// What all followers share.
 #[derive(Clone)]
@@ -113,6 +117,9 @@ pub(super) async fn follow(api: Api, scope: Scope, id: u64, news: mpsc::Sender<(
         Resource::Services => Follower::<ServiceObject>::new(api, scope, teller).run().await,
         Resource::EndpointSlices => Follower::<SliceObject>::new(api, scope, teller).run().await,
         Resource::Nodes => Follower::<NodeObject>::new(api, scope, teller).run().await,
+        Resource::ServiceCidrs => {
+            Follower::<ServiceCidrObject>::new(api, scope, teller).run().await;
+        }
     }
 }
 
@@ -179,13 +186,20 @@ impl<K: Kind> Follower<K> {
                 }
                 Ended::Failed(reason) => {
                     self.failures += 1;
-                    if self.lack.is(reason.clone()) {
+                    let is_new = self.lack.is(reason.clone());
+                    let is_needed = self.scope.resource.is_needed();
+                    if is_new && is_needed {
                         tracing::warn!(part = %self.scope, reason, "a part of the cluster can't be followed");
                     }
                     // It may have been what lies at that version.
                     self.version = None;
                     if self.teller.tell(News::Refused).await.is_err() {
                         return;
+                    }
+                    if !is_needed {
+                        let longest = self.api.backoff.longest * SELDOM;
+                        sleep(longest.mul_f64(rand::random_range(0.5..1.0))).await;
+                        continue;
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! The cluster, from its API server: pods of this node, and of the rest what desired faults name.
+//! The cluster, from its API server: pods of this node, the ranges of Services, and of the rest what desired faults name.
 //!
 //! Each scope of what is wanted is listed once and watched from there on, and forgotten when nobody wants it any more. Nothing
 //! of it is needed for pods of this node: the container runtime knows those. While the server is away, what was known
@@ -302,7 +302,7 @@ impl Source {
 
     fn scopes(&self) -> BTreeSet<Scope> {
         let mut scopes: BTreeSet<Scope> = Scope::wanted(&self.wanted);
-        scopes.insert(self.own.clone());
+        scopes.extend([self.own.clone(), Scope::service_ranges()]);
         scopes
     }
 
@@ -360,7 +360,11 @@ impl Following {
     fn show_pods(&mut self, change: &Change, is_shown: impl Fn(&ClusterPod) -> bool) {
         let shown = |item: &Item| match item {
             Item::Pod(pod) if is_shown(pod) => Some(Arc::clone(pod)),
-            Item::Pod(_) | Item::Service(_) | Item::Endpoints(..) | Item::Node(_) => None,
+            Item::Pod(_)
+            | Item::Service(_)
+            | Item::Endpoints(..)
+            | Item::Node(_)
+            | Item::ServiceRanges(_) => None,
         };
         match change {
             Change::Nothing => {}

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use sabot_core::guard::ANNOTATIONS;
 use sabot_core::model::{ClusterPod, Endpoint, EndpointPort, ObjectName, Service, ServicePort, Workload};
@@ -78,6 +79,8 @@ pub(super) enum Item {
     /// The endpoints of one EndpointSlice, and the Service's name.
     Endpoints(String, Vec<Endpoint>),
     Node(BTreeSet<IpAddr>),
+    /// Ranges of one ServiceCIDR.
+    ServiceRanges(BTreeSet<IpNet>),
 }
 
 /// A kind of object that is followed.
@@ -415,6 +418,32 @@ impl Kind for NodeObject {
     fn into_item(self) -> Option<Item> {
         let all = self.status.addresses.unwrap_or_default();
         Some(Item::Node(addresses(all.iter().map(|a| &a.address))))
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct ServiceCidrObject {
+    metadata: Meta,
+    #[serde(default)]
+    spec: ServiceCidrSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ServiceCidrSpec {
+    cidrs: Option<Vec<String>>,
+}
+
+impl Kind for ServiceCidrObject {
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+
+    /// One that is being deleted is there as long as a Service has an address of it.
+    fn into_item(self) -> Option<Item> {
+        let all = self.spec.cidrs.unwrap_or_default();
+        let nets = all.iter().filter_map(|text| text.parse().ok());
+        Some(Item::ServiceRanges(nets.map(|net: IpNet| net.trunc()).collect()))
     }
 }
 

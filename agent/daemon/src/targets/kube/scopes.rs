@@ -16,6 +16,7 @@ pub(super) enum Resource {
     Services,
     EndpointSlices,
     Nodes,
+    ServiceCidrs,
 }
 
 impl Resource {
@@ -25,7 +26,13 @@ impl Resource {
             Self::Services => "services",
             Self::EndpointSlices => "endpointslices",
             Self::Nodes => "nodes",
+            Self::ServiceCidrs => "servicecidrs",
         }
+    }
+
+    /// Whether something may wait for it. Servers before 1.33 have no ServiceCIDRs, and do well without.
+    pub(super) fn is_needed(self) -> bool {
+        self != Self::ServiceCidrs
     }
 }
 
@@ -118,11 +125,21 @@ impl Scope {
         }
     }
 
+    /// The ranges that Services have their addresses of.
+    pub(super) fn service_ranges() -> Self {
+        Self {
+            resource: Resource::ServiceCidrs,
+            namespace: None,
+            labels: String::new(),
+            fields: String::new(),
+        }
+    }
+
     /// The other one may be left once this one was read: both may hold the same objects, or two halves of the same one. A
     /// Service's slices are none without the Service.
     pub(super) fn may_follow(&self, other: &Self) -> bool {
         let both = match self.resource {
-            Resource::Pods => false,
+            Resource::Pods | Resource::ServiceCidrs => false,
             Resource::Nodes => other.resource == Resource::Nodes,
             Resource::Services | Resource::EndpointSlices => {
                 matches!(other.resource, Resource::Services | Resource::EndpointSlices)
@@ -154,6 +171,7 @@ impl Scope {
         let group = match self.resource {
             Resource::Pods | Resource::Services | Resource::Nodes => "/api/v1",
             Resource::EndpointSlices => "/apis/discovery.k8s.io/v1",
+            Resource::ServiceCidrs => "/apis/networking.k8s.io/v1",
         };
         let plural = self.resource.plural();
         match &self.namespace {

@@ -21,6 +21,7 @@ pub(super) struct Shown {
     all: bool,
     services: BTreeSet<ObjectName>,
     nodes: bool,
+    ranges: bool,
 }
 
 impl Shown {
@@ -33,6 +34,7 @@ impl Shown {
         match (resource, change) {
             (Resource::Pods, _) | (_, Change::Nothing) => {}
             (Resource::Nodes, _) => self.nodes = true,
+            (Resource::ServiceCidrs, _) => self.ranges = true,
             (_, Change::All) => self.all = true,
             (_, Change::One(one)) => {
                 let One { name, before, after } = &**one;
@@ -42,7 +44,7 @@ impl Shown {
                         namespace: name.namespace.clone(),
                         name: service.clone(),
                     }),
-                    Item::Pod(_) | Item::Node(_) => None,
+                    Item::Pod(_) | Item::Node(_) | Item::ServiceRanges(_) => None,
                 };
                 let both = before.iter().chain(after);
                 self.services.extend(both.filter_map(service));
@@ -75,6 +77,9 @@ impl Shown {
         if std::mem::take(&mut self.nodes) || all {
             self.show_nodes(wanted, scopes);
         }
+        if std::mem::take(&mut self.ranges) {
+            self.show_ranges(scopes);
+        }
         self.cluster.clone()
     }
 
@@ -96,12 +101,25 @@ impl Shown {
         let is_wanted = |name: &str| wanted.all_nodes || wanted.nodes.contains(name);
         let nodes = items.filter_map(|(name, item)| match item {
             Item::Node(addresses) if is_wanted(&name.name) => Some((name.name.clone(), addresses.clone())),
-            Item::Node(_) | Item::Pod(_) | Item::Service(_) | Item::Endpoints(..) => None,
+            Item::Node(_)
+            | Item::Pod(_)
+            | Item::Service(_)
+            | Item::Endpoints(..)
+            | Item::ServiceRanges(_) => None,
         });
         let nodes = nodes.collect();
         if *self.cluster.nodes != nodes {
             self.cluster.nodes = Arc::new(nodes);
         }
+    }
+
+    fn show_ranges(&mut self, scopes: &Scopes) {
+        let items = read(scopes, &Scope::service_ranges()).map(Table::items);
+        let ranges = items.into_iter().flatten().filter_map(|(_, item)| match item {
+            Item::ServiceRanges(ranges) => Some(ranges),
+            Item::Pod(_) | Item::Service(_) | Item::Endpoints(..) | Item::Node(_) => None,
+        });
+        self.cluster.service_ranges = Arc::new(ranges.flatten().copied().collect());
     }
 }
 

@@ -1,6 +1,7 @@
 //! The source against a real HTTP server that behaves as badly as the network and API servers do.
 
 mod breaks;
+mod ranges;
 mod refusals;
 mod scopes;
 mod world;

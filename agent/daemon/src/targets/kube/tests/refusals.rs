@@ -85,7 +85,7 @@ async fn patience_is_kept_when_it_is_asked_for() {
     };
     let cluster = FakeCluster::start();
     cluster.apply(pod("w1", "web", "node-b", "10.0.1.1"));
-    cluster.script(Rule::new(refuse).verb(Verb::List).times(2));
+    cluster.script(Rule::new(refuse).verb(Verb::List).resource("pods").times(2));
     let mut rig = Rig::with(cluster, wanting("web"), BACKOFF).await;
     rig.until_pods(&["w1"]).await;
     rig.until_watches("pods", 2).await;
@@ -94,7 +94,7 @@ async fn patience_is_kept_when_it_is_asked_for() {
     assert_eq!(refused.len(), 2, "{requests:#?}");
     let next = requests
         .iter()
-        .find(|r| r.at > refused[1].at)
+        .find(|r| r.resource == "pods" && r.at > refused[1].at)
         .expect("it goes on");
     let pause = next.at - refused[1].at;
     // The answer was on its way for a moment of it.
@@ -109,6 +109,7 @@ async fn patience_is_kept_when_it_is_asked_for() {
             code: 503,
             retry_after: None,
         })
+        .resource("pods")
         .times(6),
     );
     rig.cluster.cut_watches("pods");

@@ -58,7 +58,8 @@ async fn the_nodes_own_pods_are_known_without_being_wanted() {
         .await;
 
     // Nothing of other nodes was asked for.
-    let asked = rig.cluster.requests();
+    let mut asked = rig.cluster.requests();
+    asked.retain(|r| r.resource != "servicecidrs");
     assert!(asked.iter().all(|r| r.resource == "pods"), "{asked:#?}");
     let fields = |query: &str| query.contains(&format!("spec.nodeName={NODE},"));
     assert!(
@@ -115,7 +116,8 @@ async fn remote_pods_are_watched_only_while_somebody_wants_them() {
     rig.until_pods(&[]).await;
     rig.until_watches("pods", 1).await;
     rig.until_watches("nodes", 0).await;
-    assert_eq!(rig.status.watches(), 1);
+    rig.until_watches("servicecidrs", 1).await;
+    assert_eq!(rig.status.watches(), 2);
 }
 
 #[tokio::test]

@@ -48,7 +48,10 @@ async fn a_command_waits_for_what_it_wants_of_the_cluster() {
     let update = targets.refresh(wanted.clone(), Default::default()).await;
     assert_eq!(update.world.cluster.pods[&labelled("web")]["uid-w1"].name, "w1");
     // Nothing is asked again for what is known.
-    super::until("both watches are open", async || cluster.watches("pods") == 2).await;
+    super::until("both watches are open", async || {
+        cluster.watches("pods") == 2 && cluster.watches("servicecidrs") == 1
+    })
+    .await;
     let before = cluster.requests().len();
     targets.refresh(wanted, Default::default()).await;
     assert_eq!(cluster.requests().len(), before);
