@@ -1,9 +1,11 @@
 //! Each observer: what it counts where it is there, and that nothing is counted where it isn't.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use domain::base::iana::Rtype;
@@ -136,6 +138,46 @@ fn lookups_are_counted() {
             && sum(&rig, "sabot_dns_responses_total", &answered) == LOOKUPS as f64
     };
     assert!(wait_until(PATIENCE, LOOK, counted), "not all lookups are counted");
+}
+
+#[test]
+fn flows_of_udp_are_counted_while_somebody_asks() {
+    let rig = crate::rig(2, &[]);
+    let node = rig.client.node().expect("it answers");
+    if !needs(&node, "dns_queries") {
+        // What is needed for the one is needed for the other.
+        let answer = rig.daemon.sabot_json(&["flows"]).expect("flows are listed");
+        let missing = answer["missing"].to_string();
+        assert!(missing.contains("UDP is not counted: "), "{answer}");
+        return;
+    }
+    name_target(&rig);
+    let (target, peer) = (rig.lab.pod(TARGET), rig.lab.pod(PEER));
+    wait_known(&rig, "sabot_dns_queries_total", &label(target));
+    let socket = target.netns().run(|| UdpSocket::bind((target.ipv4(), 0)));
+    let socket = socket.expect("an address");
+    let to = SocketAddr::from((peer.ipv4(), 9));
+    let is_told = AtomicBool::new(false);
+    let answer = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_told.load(Ordering::Relaxed) {
+                // Nobody listens, which the kernel may say by an error.
+                let _ = socket.send_to(&[7; 100], to);
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let answer = rig.daemon.sabot_json(&["flows", "--for", "2s"]);
+        is_told.store(true, Ordering::Relaxed);
+        answer.expect("flows are listed")
+    });
+    let flows = answer["flows"].as_array().expect("a list");
+    let flow = flows
+        .iter()
+        .find(|flow| flow["protocol"] == "UDP" && flow["remotePort"] == to.port());
+    let flow = flow.unwrap_or_else(|| panic!("it is not told: {answer}"));
+    let sent = ["packetsSent", "bytesSent"].map(|count| flow[count].as_u64().unwrap_or_default());
+    assert!(sent[0] > 0, "{flow}");
+    assert_eq!(sent[1], 100 * sent[0], "{flow}");
 }
 
 #[test]

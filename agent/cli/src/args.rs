@@ -122,7 +122,7 @@ pub(crate) enum Command {
         #[arg(short, long)]
         namespace: Option<String>,
     },
-    /// Show the busiest of the TCP connections that are open.
+    /// Show the busiest of the TCP connections that are open, and of the flows of UDP, which are counted for a moment.
     Flows(FlowArgs),
     /// Follow what pods and processes go through, as rates: round trips, retransmits, drops, syscalls, and the faults in force.
     ///
@@ -224,15 +224,18 @@ pub(crate) struct EventArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FlowArgs {
-    /// Only connections of this pod.
+    /// Only flows of this pod.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod, conflicts_with_all = ["node", "netns"])]
     pub(crate) pod: Option<PodArg>,
-    /// Only the node's own connections.
+    /// Only the node's own flows.
     #[arg(long, conflicts_with = "netns")]
     pub(crate) node: bool,
-    /// Only connections of this network namespace, which an active fault has for a target.
+    /// Only flows of this network namespace, which an active fault has for a target.
     #[arg(long, value_name = "PATH")]
     pub(crate) netns: Option<PathBuf>,
+    /// For how long UDP is counted, up to 60s; 0s: not at all, and TCP is told of at once.
+    #[arg(long = "for", value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub(crate) duration: Duration,
     /// What comes first: those with the most of this.
     #[arg(long, value_enum, default_value_t = FlowOrderArg::Bytes)]
     pub(crate) sort: FlowOrderArg,

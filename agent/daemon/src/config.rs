@@ -32,6 +32,8 @@ pub const DEFAULT_FILE: &str = "/etc/sabot/sabotd.toml";
 /// A frame with its GSO payload must fit into any line.
 const LEAST_LINE_BYTES: u64 = 256 << 10;
 const LONGEST_COMM: usize = 15;
+/// The kernel takes their memory, some 170 MiB, at once.
+const MOST_TCP_CONNECTIONS: u32 = 1 << 20;
 
 /// Everything that can be set, complete.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +82,8 @@ pub struct Config {
     pub cri_calls: bool,
     /// When TCP connections are observed.
     pub tcp: ObserveMode,
+    /// TCP connections that are followed at once.
+    pub tcp_connections: u32,
     /// Whose addresses are whose, beside what the daemon finds by itself.
     pub peer_classes: PeerClasses,
     /// When the kernel measures how long the programs run.
@@ -327,6 +331,10 @@ impl Config {
                 self.event_buffer,
                 "1 to 1048576 events are allowed",
             ));
+        }
+        if !(1..=MOST_TCP_CONNECTIONS).contains(&self.tcp_connections) {
+            let allowed = format!("1 to {MOST_TCP_CONNECTIONS} connections are allowed");
+            return Err(invalid("tcp-connections", self.tcp_connections, allowed));
         }
         for name in &self.syscall_processes {
             if name.is_empty() || name.len() > LONGEST_COMM {

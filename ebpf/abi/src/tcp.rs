@@ -2,8 +2,6 @@
 
 use crate::{Histogram, assert_layout, pod};
 
-/// Connections that are followed at once.
-pub const MAX_TCP_SOCKETS: u32 = 1 << 15;
 /// Addresses and prefixes by which peers are told apart.
 pub const MAX_PEER_PREFIXES: u32 = 1 << 14;
 
@@ -205,11 +203,13 @@ assert_layout!(TcpEvent, size = 64, align = 8);
 
 /// Index into the per-CPU array of what the TCP programs could not record: events, for want of room in the ring, ..
 pub const TCP_LOSS_EVENT: u32 = 0;
-/// .. connections, for want of room in the table, ..
+/// .. connections that began, for want of room in the table, ..
 pub const TCP_LOSS_SOCKET: u32 = 1;
-/// .. and sightings of connections whose owner is not known.
+/// .. sightings of connections whose owner is not known, ..
 pub const TCP_LOSS_UNRESOLVED: u32 = 2;
-pub const TCP_LOSS_COUNT: u32 = 3;
+/// .. and sightings of connections that are in no table, have begun before, and find no room there now.
+pub const TCP_LOSS_SIGHTING: u32 = 3;
+pub const TCP_LOSS_COUNT: u32 = 4;
 
 /// Where the kernel that runs keeps what the programs read, in bytes from the beginning of each structure.
 #[repr(C)]

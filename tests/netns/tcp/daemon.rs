@@ -18,7 +18,7 @@ use tonic::Code;
 
 use crate::scene::{Sink, connect, send};
 
-const LOOK: Duration = Duration::from_millis(20);
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
 const BULK: usize = 4 << 20;
 const REFUSED: usize = 7;
 

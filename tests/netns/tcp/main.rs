@@ -6,5 +6,6 @@ mod daemon;
 mod losses;
 mod owners;
 mod scene;
+mod table;
 mod timeline;
 mod times;

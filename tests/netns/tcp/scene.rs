@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sabot_abi::{NO_OWNER, OwnerKey};
+use sabot_abi::{NO_OWNER, OwnerKey, PEER_PUBLIC};
 use sabot_testkit::NetnsRef;
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::wait::wait_for;
 use sabotd::kernel::netns::cookie;
+use sabotd::kernel::tcp::TcpProgramConfig;
 use sabotd::observe::event::{Event, EventHub, EventKind, TcpEvent};
+use sabotd::observe::flows::{self, Counted, Flow, FlowQuery};
 use sabotd::observe::identity::{Identities, Identity, Owner, Owners};
-use sabotd::observe::tcp::{DEFAULT_RING_BYTES, TcpObserver, TcpTotals, start};
+use sabotd::observe::tcp::{DEFAULTS, TcpObserver, TcpTotals, start};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
@@ -36,7 +38,7 @@ impl Scene {
     /// Observes these namespaces, whose owners have the numbers 1, 2 and so on.
     pub(crate) fn new(namespaces: &[&NetnsRef]) -> Self {
         let owners = (1..).zip(namespaces).map(|(number, netns)| pod(number, netns));
-        Self::with(Owners::new(owners), DEFAULT_RING_BYTES)
+        Self::with(Owners::new(owners), DEFAULTS.ring_bytes)
     }
 
     pub(crate) fn with(owners: Owners, ring_bytes: u32) -> Self {
@@ -48,8 +50,12 @@ impl Scene {
         let hub = EventHub::new(1 << 16);
         let events = hub.subscribe();
         let (sender, receiver) = watch::channel(Arc::new(owners));
+        let config = TcpProgramConfig {
+            ring_bytes,
+            ..DEFAULTS
+        };
         let guard = runtime.enter();
-        let observer = start(Identities::from_watch(receiver), hub, ring_bytes);
+        let observer = start(Identities::from_watch(receiver), hub, &config);
         drop(guard);
         Self {
             observer: observer.expect("root is needed to observe TCP"),
@@ -95,6 +101,12 @@ impl Scene {
         let mut owners = self.observer.followed().expect("the maps can be read");
         owners.retain(|owner| *owner != NO_OWNER);
         owners
+    }
+
+    pub(crate) fn flows(&self, query: &FlowQuery) -> Vec<Flow> {
+        let connections = self.observer.connections().expect("the maps can be read");
+        let counted = connections.into_iter().map(Counted::Tcp);
+        flows::top(counted, &self.observer.owners(), query, |_| PEER_PUBLIC)
     }
 
     /// Events that have come so far, and how many were lost.

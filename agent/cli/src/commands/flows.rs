@@ -1,5 +1,6 @@
-//! The busiest connections.
+//! The busiest connections, and flows of UDP.
 
+use sabot_proto::convert::duration_to_proto;
 use sabot_proto::sabot::v1;
 
 use crate::args::FlowArgs;
@@ -10,9 +11,10 @@ use crate::render;
 use crate::view::FlowsDoc;
 
 pub(super) async fn run(client: &Client, output: Output, args: FlowArgs) -> Result<(), CliError> {
-    let answer = client
-        .answer("listing flows", client.observe().list_flows(request(args)))
-        .await?;
+    let duration = args.duration;
+    let mut observe = client.observe();
+    let call = observe.list_flows(request(args));
+    let answer = client.slow_answer("listing flows", duration, call).await?;
     output.document(&FlowsDoc::try_from(answer)?, render::flows)
 }
 
@@ -33,6 +35,7 @@ fn request(args: FlowArgs) -> v1::ListFlowsRequest {
         pod: pod.or(node).or(netns),
         order: v1::FlowOrder::from(args.sort).into(),
         limit: args.limit,
+        observe_for: Some(duration_to_proto(args.duration)),
     }
 }
 
@@ -66,6 +69,13 @@ mod tests {
             (parsed("sabot flows").pod, parsed("sabot flows").limit),
             (None, 20)
         );
+        let observe_for = |line| {
+            let duration = parsed(line).observe_for.expect("it is said");
+            (duration.seconds, duration.nanos)
+        };
+        assert_eq!(observe_for("sabot flows"), (1, 0));
+        assert_eq!(observe_for("sabot flows --for 2500ms"), (2, 500_000_000));
+        assert_eq!(observe_for("sabot flows --for 0s"), (0, 0));
     }
 
     #[test]
@@ -76,6 +86,7 @@ mod tests {
             "sabot flows --pod web",
             "sabot flows --node --pod a/b",
             "sabot flows --sort age",
+            "sabot flows --for long",
         ] {
             Cli::try_parse_from(line.split_whitespace()).expect_err(line);
         }

@@ -1,16 +1,24 @@
-//! TCP connections as people read them.
+//! TCP connections and flows of UDP as people read them.
 
 use super::{bytes, or_dash, table};
 use crate::text;
 use crate::view::{FlowDoc, FlowsDoc, PodDoc, TcpDoc};
 
 pub(crate) fn flows(flows: &FlowsDoc) -> String {
-    if flows.flows.is_empty() {
-        return "no open connections".to_owned();
-    }
+    let told = if flows.flows.is_empty() {
+        "no open connections".to_owned()
+    } else {
+        rows(&flows.flows)
+    };
+    let missing = flows.missing.iter().map(|what| format!("\nmissing: {what}"));
+    told + &missing.collect::<String>()
+}
+
+fn rows(flows: &[FlowDoc]) -> String {
     table(
         [
             "POD",
+            "PROTOCOL",
             "LOCAL",
             "REMOTE",
             "PEER",
@@ -20,20 +28,25 @@ pub(crate) fn flows(flows: &FlowsDoc) -> String {
             "RETRANSMITS",
             "RTT",
         ],
-        flows.flows.iter().map(flow_row),
+        flows.iter().map(flow_row),
     )
 }
 
-fn flow_row(flow: &FlowDoc) -> [String; 9] {
+fn flow_row(flow: &FlowDoc) -> [String; 10] {
     [
         owner(flow.pod.as_ref()),
+        flow.protocol.clone(),
         text::endpoint(&flow.local, flow.local_port),
         text::endpoint(&flow.remote, flow.remote_port),
         flow.peer.clone(),
         bytes(flow.bytes_sent),
         bytes(flow.bytes_received),
         (u64::from(flow.packets_sent) + u64::from(flow.packets_received)).to_string(),
-        flow.retransmits.to_string(),
+        or_dash(
+            flow.retransmits
+                .map(|count| count.to_string())
+                .unwrap_or_default(),
+        ),
         or_dash(flow.rtt.map(|rtt| rtt.to_string()).unwrap_or_default()),
     ]
 }
@@ -96,15 +109,19 @@ mod tests {
                 seconds: 0,
                 nanos: 1_250_000,
             }),
+            protocol: String::new(),
         };
         let node = v1::Flow {
             pod: None,
             rtt: None,
+            retransmits: 0,
+            protocol: "UDP".into(),
             ..flow.clone()
         };
         v1::ListFlowsResponse {
             time: None,
             flows: vec![flow, node],
+            missing: vec!["3 packets".into()],
         }
     }
 
@@ -119,6 +136,7 @@ mod tests {
             lines[1],
             [
                 "shop/web",
+                "TCP",
                 "10.0.0.1:40000",
                 "[fd00::2]:443",
                 "service",
@@ -132,10 +150,13 @@ mod tests {
                 "250us"
             ]
         );
-        assert_eq!((lines[2][0], *lines[2].last().expect("words")), ("node", "-"));
+        assert_eq!(lines[2][..2], ["node", "UDP"]);
+        assert_eq!(lines[2][lines[2].len() - 2..], ["-", "-"]);
+        assert_eq!(lines[3], ["missing:", "3", "packets"]);
         let none = FlowsDoc {
             time: None,
             flows: Vec::new(),
+            missing: Vec::new(),
         };
         assert_eq!(flows(&none), "no open connections");
     }
@@ -147,5 +168,14 @@ mod tests {
         assert_eq!(json["pod"]["name"], "web");
         assert_eq!(json["bytesSent"], 4200);
         assert_eq!(json["rtt"], "1ms 250us");
+        assert_eq!(
+            (&json["protocol"], &json["retransmits"]),
+            (&"TCP".into(), &1.into())
+        );
+        let json = serde_json::to_value(&document.flows[1]).expect("JSON");
+        assert_eq!(
+            (&json["protocol"], json.get("retransmits")),
+            (&"UDP".into(), None)
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! TCP connections.
+//! TCP connections, and flows of UDP.
 
 use sabot_proto::sabot::v1;
 use serde::Serialize;
@@ -6,6 +6,8 @@ use serde::Serialize;
 use super::event::PodDoc;
 use super::{Span, Time, span, time};
 use crate::error::CliError;
+
+const TCP: &str = "TCP";
 
 /// Something that happened to a connection.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,15 +29,19 @@ pub(crate) struct TcpDoc {
 pub(crate) struct FlowsDoc {
     pub(crate) time: Option<Time>,
     pub(crate) flows: Vec<FlowDoc>,
+    /// What is not among them, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) missing: Vec<String>,
 }
 
-/// An open connection.
+/// An open connection of TCP, or a flow of UDP.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FlowDoc {
     /// Absent: the node's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pod: Option<PodDoc>,
+    pub(crate) protocol: String,
     pub(crate) local: String,
     pub(crate) remote: String,
     pub(crate) local_port: u32,
@@ -45,7 +51,9 @@ pub(crate) struct FlowDoc {
     pub(crate) bytes_received: u64,
     pub(crate) packets_sent: u32,
     pub(crate) packets_received: u32,
-    pub(crate) retransmits: u32,
+    /// UDP has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retransmits: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rtt: Option<Span>,
 }
@@ -76,12 +84,21 @@ impl TryFrom<v1::ListFlowsResponse> for FlowsDoc {
         Ok(Self {
             time: time("time", answer.time)?,
             flows: answer.flows.into_iter().map(flow_doc).collect::<Result<_, _>>()?,
+            missing: answer.missing,
         })
     }
 }
 
 fn flow_doc(flow: v1::Flow) -> Result<FlowDoc, CliError> {
+    // Daemons that know no other protocol don't say it.
+    let protocol = if flow.protocol.is_empty() {
+        TCP.to_owned()
+    } else {
+        flow.protocol
+    };
     Ok(FlowDoc {
+        retransmits: (protocol == TCP).then_some(flow.retransmits),
+        protocol,
         pod: flow.pod.map(PodDoc::from),
         local: flow.local,
         remote: flow.remote,
@@ -92,7 +109,6 @@ fn flow_doc(flow: v1::Flow) -> Result<FlowDoc, CliError> {
         bytes_received: flow.bytes_received,
         packets_sent: flow.packets_sent,
         packets_received: flow.packets_received,
-        retransmits: flow.retransmits,
         rtt: span("flow.rtt", flow.rtt)?,
     })
 }

@@ -1,7 +1,7 @@
 //! `sabot.v1.ObserveService`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sabot_proto::convert::{duration_to_proto, timestamp_to_proto};
 use sabot_proto::sabot::v1;
@@ -21,6 +21,7 @@ use crate::audit::{Asked, Outcome};
 use crate::observe::event::{Event, EventKind};
 use crate::observe::source::{Audit, CriSummary, SetTracingError, SyscallSummary};
 use crate::observe::syscalls::{SyscallsError, Tracing};
+use crate::observe::udp::Look;
 
 pub(super) struct ObserveApi {
     services: Services,
@@ -96,14 +97,21 @@ impl ObserveService for ObserveApi {
         &self,
         request: Request<v1::ListFlowsRequest>,
     ) -> Result<Response<v1::ListFlowsResponse>, Status> {
-        let query = tcp::query(request.into_inner())?;
+        let request = request.into_inner();
+        let observe_for = tcp::observe_for(&request)?;
+        let query = tcp::query(request)?;
+        let look = match observe_for {
+            Some(duration) => Some(self.look(duration).await?),
+            None => None,
+        };
         let observe = Arc::clone(&self.services.observe);
         // Thousands of system calls where there are many connections: not on a thread that others wait for.
-        let flows = tokio::task::spawn_blocking(move || observe.flows(&query)).await;
-        let flows = flows.map_err(|panic| Status::internal(panic.to_string()))??;
+        let list = tokio::task::spawn_blocking(move || observe.flows(&query, look)).await;
+        let list = list.map_err(|panic| Status::internal(panic.to_string()))??;
         Ok(Response::new(v1::ListFlowsResponse {
             time: Some(timestamp_to_proto(SystemTime::now())),
-            flows: flows.iter().map(tcp::flow).collect(),
+            flows: list.flows.iter().map(tcp::flow).collect(),
+            missing: list.missing,
         }))
     }
 
@@ -164,6 +172,22 @@ impl ObserveService for ObserveApi {
 }
 
 impl ObserveApi {
+    /// Counts UDP for that long, or until the daemon stops; it ends as well when nobody waits for this any more.
+    async fn look(&self, duration: Duration) -> Result<Result<Look, String>, Status> {
+        let observe = Arc::clone(&self.services.observe);
+        // The kernel reads the programs first.
+        let look = tokio::task::spawn_blocking(move || observe.look()).await;
+        let look = look.map_err(|panic| Status::internal(panic.to_string()))?;
+        if look.is_ok() {
+            let mut stopped = self.stopped.clone();
+            tokio::select! {
+                () = tokio::time::sleep(duration) => {}
+                () = stopped.wait() => {}
+            }
+        }
+        Ok(look)
+    }
+
     async fn trace(&self, request: v1::SetTracingRequest) -> Result<Tracing, Status> {
         let Some(tracing) = request.tracing else {
             let allowed = "nothing given; allowed: what is to be traced, as a whole";

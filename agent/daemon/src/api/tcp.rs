@@ -7,7 +7,7 @@ use sabot_abi::{
     CONNECTION_ACCEPTED, CONNECTION_CLOSED, CONNECTION_FAILED, CONNECTION_OPENED, Histogram,
     PEER_CLASS_NAMES, log_linear_bound,
 };
-use sabot_proto::convert::duration_to_proto;
+use sabot_proto::convert::{duration_from_proto, duration_to_proto};
 use sabot_proto::sabot::v1;
 use tonic::Status;
 
@@ -20,6 +20,7 @@ use crate::observe::tcp::{TcpSnapshot, TcpTotals};
 use crate::observe::timeline::Connections;
 
 const DEFAULT_FLOWS: usize = 20;
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
 
 impl From<FlowsError> for Status {
     fn from(error: FlowsError) -> Self {
@@ -159,6 +160,25 @@ pub(super) fn query(request: v1::ListFlowsRequest) -> Result<FlowQuery, Status> 
     })
 }
 
+/// For how long UDP is to be counted; `None`: not at all.
+pub(super) fn observe_for(request: &v1::ListFlowsRequest) -> Result<Option<Duration>, Status> {
+    const FIELD: &str = "observe_for";
+    let Some(given) = request.observe_for else {
+        return Ok(None);
+    };
+    let duration =
+        duration_from_proto(FIELD, given).map_err(|error| invalid_field(FIELD, error.description))?;
+    if duration > LONGEST_LOOK {
+        let allowed = format!(
+            "{} is too long; up to {} is allowed",
+            humantime::format_duration(duration),
+            humantime::format_duration(LONGEST_LOOK)
+        );
+        return Err(invalid_field(FIELD, allowed));
+    }
+    Ok(Some(duration).filter(|duration| !duration.is_zero()))
+}
+
 fn owner(pod: v1::PodRef) -> Result<Identity, Status> {
     if pod.name.is_empty() {
         return Err(invalid_field("pod.name", "it is empty; a pod's name is needed"));
@@ -194,10 +214,11 @@ pub(super) fn flow(flow: &Flow) -> v1::Flow {
         peer: flow.peer.to_owned(),
         bytes_sent: flow.bytes_sent,
         bytes_received: flow.bytes_received,
-        packets_sent: flow.packets_sent,
-        packets_received: flow.packets_received,
+        packets_sent: u32::try_from(flow.packets_sent).unwrap_or(u32::MAX),
+        packets_received: u32::try_from(flow.packets_received).unwrap_or(u32::MAX),
         retransmits: flow.retransmits,
         rtt: flow.rtt.map(duration_to_proto),
+        protocol: flow.protocol.name().to_owned(),
     }
 }
 
@@ -260,6 +281,27 @@ mod tests {
             assert_eq!(status.code(), Code::InvalidArgument);
             assert!(status.message().contains(said), "{}", status.message());
         }
+    }
+
+    #[test]
+    fn a_look_takes_a_minute_at_most() {
+        let look = |seconds, nanos| {
+            let request = v1::ListFlowsRequest {
+                observe_for: Some(prost_types::Duration { seconds, nanos }),
+                ..v1::ListFlowsRequest::default()
+            };
+            observe_for(&request).map_err(|status| status.message().to_owned())
+        };
+        assert_eq!(observe_for(&v1::ListFlowsRequest::default()).unwrap(), None);
+        assert_eq!(look(0, 0), Ok(None));
+        assert_eq!(look(60, 0), Ok(Some(Duration::from_secs(60))));
+        let error = look(60, 1).unwrap_err();
+        assert_eq!(error, "observe_for: 1m 1ns is too long; up to 1m is allowed");
+        let error = look(-1, 0).unwrap_err();
+        assert!(
+            error.starts_with("observe_for: -1 s and 0 ns is not a duration"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::observe::event::EventHub;
 use crate::observe::identity::Identities;
 use crate::observe::measurement::Measurement;
 use crate::observe::observers::Observers;
+use crate::observe::udp::{DEFAULT_ROOM, UdpFlows};
 use crate::targets::{TargetsHandle, Told};
 
 /// Begins to observe, and says of each observer how that went. Those that read what the fault programs say are not among them.
@@ -32,6 +33,7 @@ pub(super) fn start(
         cri,
         containers: Some(cri::start_containers(told, targets, identities, hub)),
         tcp,
+        udp: Some(UdpFlows::new(identities.clone(), DEFAULT_ROOM)),
         drops,
         queries,
         names: identities.containers().clone(),

@@ -10,11 +10,11 @@ use sabot_core::model::World;
 use crate::config::{Config, ObserveMode, PeerClasses};
 use crate::engine::handle::Handle;
 use crate::kernel::features::Feature;
-use crate::kernel::tcp::PeerPrefix;
+use crate::kernel::tcp::{PeerPrefix, TcpProgramConfig};
 use crate::observe::event::EventHub;
 use crate::observe::identity::Identities;
 use crate::observe::observers::Observers;
-use crate::observe::tcp::{self, DEFAULT_RING_BYTES, TcpObserver};
+use crate::observe::tcp::{self, TcpObserver};
 
 /// The feature's name, as GetNode and the metrics say it.
 const FEATURE: &str = "tcp_tracepoints";
@@ -28,7 +28,11 @@ pub(super) fn start(
     if config.tcp == ObserveMode::Never {
         return (None, None);
     }
-    match tcp::start(identities, hub.clone(), DEFAULT_RING_BYTES) {
+    let programs = TcpProgramConfig {
+        connections: config.tcp_connections,
+        ..tcp::DEFAULTS
+    };
+    match tcp::start(identities, hub.clone(), &programs) {
         Ok(observer) => {
             if config.tcp == ObserveMode::Active {
                 set_attached(&observer, false);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Deserializer};
 
+use crate::observe::tcp;
 use crate::targets::{EndpointError, RuntimeEndpoint};
 
 use super::guards::GuardSettings;
@@ -168,6 +169,11 @@ pub(super) struct Settings {
     #[arg(long, env = "SABOT_TCP", value_enum)]
     tcp: Option<ObserveMode>,
 
+    /// TCP connections that are followed at once, of the whole node; each takes some 170 bytes of the kernel's memory
+    /// [default: 65536]
+    #[arg(long, env = "SABOT_TCP_CONNECTIONS", value_name = "N")]
+    tcp_connections: Option<u32>,
+
     /// Whose addresses are whose where connections are counted, by class and prefix: pod, service, node, private or public, as
     /// `pod=10.244.0.0/16`; the longest prefix decides, and addresses that the daemon knows by themselves go first;
     /// repeatable, and separated by commas
@@ -251,6 +257,7 @@ impl Settings {
             slow_syscall: self.slow_syscall.or(lower.slow_syscall),
             cri_calls: self.cri_calls.or(lower.cri_calls),
             tcp: self.tcp.or(lower.tcp),
+            tcp_connections: self.tcp_connections.or(lower.tcp_connections),
             peer_class,
             measure_programs: self.measure_programs.or(lower.measure_programs),
             sample_every: self.sample_every.or(lower.sample_every),
@@ -296,8 +303,8 @@ impl Settings {
             slow_syscall: self.slow_syscall.unwrap_or(Duration::from_millis(100)),
             cri_calls: self.cri_calls.unwrap_or(true),
             tcp: self.tcp.unwrap_or(ObserveMode::Always),
+            tcp_connections: self.tcp_connections.unwrap_or(tcp::DEFAULTS.connections),
             peer_classes: peers::classes(self.peer_class)?,
-            measure_programs: self.measure_programs.unwrap_or(false),
             measure_programs: self.measure_programs.unwrap_or(MeasureMode::Sampled),
             sample_every: self.sample_every.unwrap_or(100),
             event_buffer: self.event_buffer.unwrap_or(4096),

@@ -52,6 +52,7 @@ fn defaults_are_complete() {
     assert_eq!(config.syscalls, ObserveMode::Always);
     assert_eq!(config.tcp, ObserveMode::Always);
     assert_eq!(config.measure_programs, MeasureMode::Sampled);
+    assert_eq!(config.tcp_connections, 65_536);
     assert!(config.cri_calls);
     assert_eq!(config.log.format, LogFormat::Text);
     assert!(!config.node_name.is_empty());
@@ -185,6 +186,22 @@ fn the_files_keys_are_the_flags_names() {
             .to_string();
         assert!(wrong.contains(&format!("`{key}`")), "{long} is no key: {wrong}");
     }
+}
+
+#[test]
+fn connections_that_are_followed_have_a_bound() {
+    for given in ["0", "1048577"] {
+        let error = refused(&["--tcp-connections", given]);
+        let allowed = "1 to 1048576 connections are allowed";
+        assert_eq!(
+            error,
+            format!("tcp-connections: `{given}` is not allowed: {allowed}")
+        );
+    }
+    let config = with_file("tcp-connections = 7", &[]).expect("valid");
+    assert_eq!(config.tcp_connections, 7);
+    let config = with_file("tcp-connections = 7", &["--tcp-connections", "1048576"]).expect("valid");
+    assert_eq!(config.tcp_connections, 1 << 20);
 }
 
 #[test]

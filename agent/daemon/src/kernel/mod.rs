@@ -17,6 +17,7 @@ pub mod drops;
 mod entry;
 mod equipment;
 pub mod features;
+pub mod flows;
 mod gate;
 mod heartbeat;
 mod hook;

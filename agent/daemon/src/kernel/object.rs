@@ -3,12 +3,13 @@
 use aya::Ebpf;
 use aya::EbpfError;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
-use aya::programs::{Program, ProgramError};
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, ProgramError};
 use sabot_abi::OwnerKey;
 
 use super::btf::BtfError;
-use super::cgroups::CgroupError;
+use super::cgroups::{self, CgroupError};
 use super::netns::{self, NetnsError};
+use super::verified;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
@@ -102,6 +103,25 @@ impl Named {
             })?
             .try_into()
             .map_err(|source| self.program(program, source))
+    }
+
+    /// Loads programs and attaches them to the sockets of the whole machine, in this order, as long as the object lives.
+    pub(super) fn attach_to_sockets(
+        self,
+        object: &mut Ebpf,
+        programs: [(&'static str, CgroupSkbAttachType); 2],
+    ) -> Result<(), ObjectError> {
+        let root = cgroups::root().map_err(ObjectError::Cgroups)?;
+        for (name, direction) in programs {
+            let program: &mut CgroupSkb = self.get(object, name)?;
+            let failed = |source| self.program(name, source);
+            verified::load(name, program, CgroupSkb::load, CgroupSkb::info).map_err(failed)?;
+            // A link always lets others attach too.
+            program
+                .attach(&root, direction, CgroupAttachMode::Single)
+                .map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The sum over the CPUs of each number of a map.

@@ -4,17 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf};
-use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
+use aya::programs::CgroupSkbAttachType;
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use sabot_abi::{OwnerKey, QUERY_LOSS_COUNT, QUERY_OPEN, QUERY_UNANSWERED, Query, QueryCounts, QueryKey};
 use sabot_core::model::BootTime;
 
 use super::btf::Btf;
-use super::cgroups;
 use super::object::{Named, ObjectError, OwnerTable, require_cookies};
 use super::offsets;
-use super::verified;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/queries"));
 const NAME: Named = Named("queries");
@@ -72,16 +70,7 @@ impl QueryPrograms {
             .map_max_entries("QUERY_EVENTS", config.ring_bytes)
             .load(OBJECT)
             .map_err(|source| NAME.load(source))?;
-        let root = cgroups::root().map_err(ObjectError::Cgroups)?;
-        for (name, direction) in PROGRAMS {
-            let program: &mut CgroupSkb = NAME.get(&mut object, name)?;
-            let failed = |source| NAME.program(name, source);
-            verified::load(name, program, CgroupSkb::load, CgroupSkb::info).map_err(failed)?;
-            // A link always lets others attach too.
-            program
-                .attach(&root, direction, CgroupAttachMode::Single)
-                .map_err(failed)?;
-        }
+        NAME.attach_to_sockets(&mut object, PROGRAMS)?;
         let events = NAME.take(&mut object, "QUERY_EVENTS")?;
         let tables = Tables {
             owners: OwnerTable::take(NAME, &mut object)?,

@@ -10,7 +10,7 @@ use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::RawTracePoint;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::{Ebpf, EbpfLoader};
-use sabot_abi::{OwnerKey, TCP_LOSS_COUNT, TcpFirsts, TcpSocket, TcpStats};
+use sabot_abi::{OwnerKey, PEER_PUBLIC, TCP_LOSS_COUNT, TcpFirsts, TcpSocket, TcpStats};
 
 use self::tables::Tables;
 use super::object::{Named, ObjectError, require_cookies};
@@ -57,6 +57,12 @@ impl PeerPrefix {
         }
     }
 
+    /// Whether the address is one of them.
+    pub fn holds(&self, address: [u8; 16]) -> bool {
+        let differing = u128::from_be_bytes(self.address) ^ u128::from_be_bytes(address);
+        differing.leading_zeros() >= self.length
+    }
+
     /// One address.
     pub fn host(address: IpAddr) -> Self {
         Self {
@@ -64,6 +70,13 @@ impl PeerPrefix {
             length: 128,
         }
     }
+}
+
+/// The class of an address, `PEER_*`, as the programs find it: the longest prefix decides.
+pub fn class_of(peers: &[(PeerPrefix, u32)], address: [u8; 16]) -> u32 {
+    let holding = peers.iter().filter(|(prefix, _)| prefix.holds(address));
+    let longest = holding.max_by_key(|(prefix, _)| prefix.length);
+    longest.map_or(PEER_PUBLIC, |(_, class)| *class)
 }
 
 /// An address as the programs have it.
@@ -77,6 +90,15 @@ pub fn octets(address: IpAddr) -> [u8; 16] {
 /// The other way round.
 pub fn address(octets: [u8; 16]) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
+}
+
+/// What the programs are told before they are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpProgramConfig {
+    /// The size of the ring of events: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Connections that are followed at once, of the whole machine.
+    pub connections: u32,
 }
 
 /// The programs, until this is dropped.
@@ -94,19 +116,19 @@ struct Changing {
 }
 
 impl TcpPrograms {
-    /// Loads the programs, which are not yet attached; returns them and the ring of [`sabot_abi::TcpEvent`], whose size is
-    /// a power of two, at least a page.
+    /// Loads the programs, which are not yet attached; returns them and the ring of [`sabot_abi::TcpEvent`].
     ///
     /// # Errors
     ///
     /// When this kernel doesn't describe its sockets, or refuses the object (no privilege, no raw tracepoints).
-    pub fn load(ring_bytes: u32) -> Result<(Self, RingBuf<MapData>), ObjectError> {
+    pub fn load(config: &TcpProgramConfig) -> Result<(Self, RingBuf<MapData>), ObjectError> {
         require_cookies()?;
         let needed = PROGRAMS.into_iter().filter(|name| *name != OPTIONAL);
         let offsets = layout::offsets(needed.chain([RETRANSMIT]))?;
         let mut object = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
-            .map_max_entries("EVENTS", ring_bytes)
+            .map_max_entries("EVENTS", config.ring_bytes)
+            .map_max_entries("SOCKETS", config.connections)
             .load(OBJECT)
             .map_err(|source| TCP.load(source))?;
         let events = TCP.take(&mut object, "EVENTS")?;
@@ -153,6 +175,11 @@ impl TcpPrograms {
     /// When the kernel refuses; the next call tries what is missing again.
     pub fn set_peers(&self, peers: impl IntoIterator<Item = (PeerPrefix, u32)>) -> Result<(), ObjectError> {
         self.changing().tables.set_peers(peers.into_iter().collect())
+    }
+
+    /// What was said last of them.
+    pub fn peers(&self) -> Vec<(PeerPrefix, u32)> {
+        self.changing().tables.peers()
     }
 
     /// An owner's counters, summed over the CPUs; `None` for an owner that there isn't.
@@ -282,4 +309,33 @@ fn load_all(mut object: Ebpf) -> Result<Ebpf, ObjectError> {
             .map_err(|source| TCP.program(name, source))?;
     }
     Ok(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use sabot_abi::{PEER_NODE, PEER_POD, PEER_PRIVATE};
+
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_that_holds_an_address_decides() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let peers = [
+            (PeerPrefix::host(ip("10.1.2.3")), PEER_POD),
+            (PeerPrefix::new(ip("10.0.0.0"), 8), PEER_PRIVATE),
+            (PeerPrefix::host(ip("fd00::7")), PEER_NODE),
+            (PeerPrefix::new(ip("fc00::"), 7), PEER_PRIVATE),
+        ];
+        for (address, class) in [
+            ("10.1.2.3", PEER_POD),
+            ("10.1.2.4", PEER_PRIVATE),
+            ("11.1.2.3", PEER_PUBLIC),
+            ("fd00::7", PEER_NODE),
+            ("fd00::8", PEER_PRIVATE),
+            ("2001:db8::1", PEER_PUBLIC),
+        ] {
+            assert_eq!(class_of(&peers, octets(ip(address))), class, "{address}");
+        }
+        assert_eq!(class_of(&[], octets(ip("10.1.2.3"))), PEER_PUBLIC);
+    }
 }

@@ -21,10 +21,11 @@ pub(super) fn register(registry: &mut Registry, snapshot: &TcpSnapshot) {
     register_counts(registry, snapshot);
     let mut untracked = Family::new(
         "tcp_untracked",
-        "Connections that the observer's table had no room for.",
-        [],
+        "Connections that the observer's table had no room for: each once as it begins, and later each time that one is seen.",
+        ["seen"],
     );
-    untracked.push([], Count(snapshot.untracked));
+    untracked.push(["beginning"], Count(snapshot.untracked));
+    untracked.push(["later"], Count(snapshot.untracked_sightings));
     untracked.register(registry);
 }
 

@@ -80,8 +80,10 @@ impl Missing {
         }
         let tcp = observers.tcp.as_ref().map(TcpObserver::snapshot);
         if let Some(tcp) = self.read("TCP", tcp) {
-            let what = "sightings of TCP connections that a full table kept out";
+            let what = "TCP connections that a full table kept out, with their bytes and times (see --tcp-connections)";
             self.count(tcp.untracked, what);
+            let what = "later sightings of TCP connections that a full table kept out";
+            self.count(tcp.untracked_sightings, what);
         }
     }
 

@@ -23,3 +23,4 @@ pub mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timeline;
+pub mod udp;

@@ -14,13 +14,17 @@ use super::drops::{DropObserver, DropSnapshot};
 use super::event::{
     STREAM_CRI, STREAM_DNS, STREAM_DROPS, STREAM_PACKETS, STREAM_QUERIES, STREAM_SYSCALLS, STREAM_TCP,
 };
-use super::flows::{Flow, FlowQuery};
+use super::flows::{self, Counted, FlowList, FlowQuery};
+use super::identity::Owners;
 use super::identity::containers::Containers;
 use super::packets::PacketObserver;
 use super::queries::{QueryObserver, QuerySnapshot};
 use super::source::{Audit, CriSummary, FlowsError, ObserveSource, SetTracingError, SyscallSummary};
 use super::syscalls::{CallKey, SyscallObserver, Tracing};
-use super::tcp::{TcpObserver, TcpSnapshot};
+use super::tcp::{TcpObserver, TcpSnapshot, well_known};
+use super::udp::{Look, UdpFlows};
+use crate::kernel::object::ObjectError;
+use crate::kernel::tcp::class_of;
 
 /// What happened in a container, of all streams, whose container isn't known.
 const UNRESOLVED_CONTAINERS: &str = "containers";
@@ -39,6 +43,7 @@ pub struct Observers {
     pub drops: Option<DropObserver>,
     pub queries: Option<QueryObserver>,
     pub tcp: Option<TcpObserver>,
+    pub udp: Option<UdpFlows>,
     pub incidents: Option<Incidents>,
     /// What is only observed while a fault is active.
     pub only_during_faults: Vec<&'static str>,
@@ -158,6 +163,15 @@ impl Observers {
         std::array::from_fn(|index| (INCIDENT_NAMES[index], counts[index]))
     }
 
+    /// Who lives, as those know who count flows.
+    fn owners(&self) -> Arc<Owners> {
+        match (&self.tcp, &self.udp) {
+            (Some(tcp), _) => tcp.owners(),
+            (None, Some(udp)) => udp.owners(),
+            (None, None) => Arc::default(),
+        }
+    }
+
     /// # Errors
     ///
     /// The streams that are no longer being read, although their observer was started.
@@ -258,11 +272,54 @@ impl ObserveSource for Observers {
             .ok()
     }
 
-    fn flows(&self, query: &FlowQuery) -> Result<Vec<Flow>, FlowsError> {
-        let observer = self.tcp.as_ref().ok_or(FlowsError::NotObserved)?;
-        observer
-            .flows(query)
-            .map_err(|error| FlowsError::Unreadable(error.to_string()))
+    fn look(&self) -> Result<Look, String> {
+        let udp = self.udp.as_ref().ok_or("it is not observed here")?;
+        udp.look().map_err(|error| error.to_string())
+    }
+
+    fn flows(&self, query: &FlowQuery, look: Option<Result<Look, String>>) -> Result<FlowList, FlowsError> {
+        let unreadable = |error: ObjectError| FlowsError::Unreadable(error.to_string());
+        let mut missing = Vec::new();
+        let mut counted = Vec::new();
+        match (&self.tcp, &look) {
+            (Some(tcp), _) => {
+                counted.extend(
+                    tcp.connections()
+                        .map_err(unreadable)?
+                        .into_iter()
+                        .map(Counted::Tcp),
+                );
+                missing.extend(said(
+                    tcp.untracked(),
+                    "TCP connections have found no room since the daemon's start",
+                ));
+            }
+            (None, Some(_)) => missing.push("TCP connections are not observed".to_owned()),
+            (None, None) => return Err(FlowsError::NotObserved),
+        }
+        match look.map(|look| look.map(Look::end)) {
+            None => {}
+            Some(Err(why)) => missing.push(format!("UDP is not counted: {why}")),
+            Some(Ok(udp)) => {
+                let udp = udp.map_err(unreadable)?;
+                counted.extend(udp.flows.iter().map(|(key, counts)| Counted::Udp(*key, *counts)));
+                missing.extend(said(
+                    udp.no_room,
+                    "packets are of flows of UDP that found no room",
+                ));
+                missing.extend(said(udp.unresolved, "packets of UDP are nobody's who is known"));
+            }
+        }
+        let peers = match &self.tcp {
+            Some(tcp) => tcp.peers(),
+            None => well_known().collect(),
+        };
+        Ok(FlowList {
+            flows: flows::top(counted, &self.owners(), query, |address| {
+                class_of(&peers, address)
+            }),
+            missing,
+        })
     }
 
     fn audit(&self) -> Audit {
@@ -291,6 +348,10 @@ fn read<T: Default, E: Display>(what: &'static str, snapshot: Option<Result<T, E
         }
         None => T::default(),
     }
+}
+
+fn said(count: u64, what: &str) -> Option<String> {
+    (count > 0).then(|| format!("{count} {what}"))
 }
 
 fn named(counts: &[(&'static str, u64)]) -> Vec<(String, u64)> {

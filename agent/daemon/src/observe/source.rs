@@ -5,10 +5,11 @@ use std::time::Duration;
 use sabot_abi::Histogram;
 
 use super::drops::DropSnapshot;
-use super::flows::{Flow, FlowQuery};
+use super::flows::{FlowList, FlowQuery};
 use super::queries::QuerySnapshot;
 use super::syscalls::{SyscallsError, Tracing};
 use super::tcp::TcpSnapshot;
+use super::udp::Look;
 
 /// The calls of one (process name, syscall) pair since the daemon's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,12 +117,21 @@ pub trait ObserveSource: Send + Sync + 'static {
         None
     }
 
-    /// The busiest of the open TCP connections.
+    /// Begins to count UDP; waits for the kernel for some ten milliseconds, and is called within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// When they aren't observed here, or can't be read now.
-    fn flows(&self, _query: &FlowQuery) -> Result<Vec<Flow>, FlowsError> {
+    /// Why it can't be counted here.
+    fn look(&self) -> Result<Look, String> {
+        Err("this source counts none".to_owned())
+    }
+
+    /// The busiest of the open TCP connections and, after a look that was attempted, of the flows of UDP since it began.
+    ///
+    /// # Errors
+    ///
+    /// When TCP isn't observed here and nothing else was asked for, or what is there can't be read now.
+    fn flows(&self, _query: &FlowQuery, _look: Option<Result<Look, String>>) -> Result<FlowList, FlowsError> {
         Err(FlowsError::NotObserved)
     }
 

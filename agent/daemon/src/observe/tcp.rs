@@ -18,19 +18,19 @@ use std::time::Duration;
 use aya::maps::{MapData, RingBuf};
 use sabot_abi::{
     CONNECT_ERRNOS, CONNECTION_FAILED, CONNECTION_OUTCOMES, Histogram, PEER_CLASSES, PEER_LOOPBACK,
-    PEER_PRIVATE, PEER_PUBLIC, TCP_CONNECT_FAILED, TCP_LOSS_COUNT, TCP_LOSS_EVENT, TCP_LOSS_SOCKET,
-    TCP_LOSS_UNRESOLVED, TCP_LOST, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RTO, TcpFirsts, TcpStats,
+    PEER_PRIVATE, PEER_PUBLIC, TCP_CONNECT_FAILED, TCP_LOSS_COUNT, TCP_LOSS_EVENT, TCP_LOSS_SIGHTING,
+    TCP_LOSS_SOCKET, TCP_LOSS_UNRESOLVED, TCP_LOST, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RTO, TcpFirsts,
+    TcpSocket, TcpStats,
 };
 use sabot_core::model::BootTime;
 
 use super::clock;
 use super::event::{Event, EventHub, EventKind, STREAM_TCP, TcpChange, TcpEvent};
-use super::flows::{self, Flow, FlowQuery};
 use super::identity::{Identities, Identity, Owners};
 use super::names::errno_name;
 use super::ring::{OwnedTask, StreamLoss, publish_from};
 use crate::kernel::object::ObjectError;
-use crate::kernel::tcp::{PeerPrefix, TcpPrograms, address};
+use crate::kernel::tcp::{PeerPrefix, TcpProgramConfig, TcpPrograms, address};
 
 /// Addresses that are told apart wherever they are: loopback, what no route of the internet leads to, and the rest of IPv4,
 /// which no prefix of IPv6 means.
@@ -48,8 +48,11 @@ const WELL_KNOWN: [(&str, u8, u32); 10] = [
 ];
 /// How long a change of owners that the kernel refused waits for the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
-/// Room for some 18,000 events.
-pub const DEFAULT_RING_BYTES: u32 = 1 << 20;
+/// With room for some 18,000 events.
+pub const DEFAULTS: TcpProgramConfig = TcpProgramConfig {
+    ring_bytes: 1 << 20,
+    connections: 65_536,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TcpError {
@@ -101,8 +104,11 @@ pub struct TcpSnapshot {
     pub owners: Vec<(Arc<Identity>, TcpTotals)>,
     /// Things that happened to connections of nobody who is known.
     pub unresolved: u64,
-    /// Connections that the table had no room for.
+    /// Connections that began and that the table had no room for. That they were opened, accepted and failed or closed is
+    /// counted nevertheless, and what happened to them; their bytes and times are not.
     pub untracked: u64,
+    /// Later sightings of such connections, or of ones older than the observer, that the table had no room for either.
+    pub untracked_sightings: u64,
 }
 
 /// The programs in the kernel, and the tasks that tell them the owners and read their events; all end when this is dropped.
@@ -115,14 +121,17 @@ pub struct TcpObserver {
     _sync: OwnedTask,
 }
 
-/// Begins to observe; events go to `hub`. Must be called within a tokio runtime. The size of the ring is a power of two, at
-/// least a page.
+/// Begins to observe; events go to `hub`. Must be called within a tokio runtime.
 ///
 /// # Errors
 ///
 /// When this kernel or this process's privileges don't allow it.
-pub fn start(identities: Identities, hub: EventHub, ring_bytes: u32) -> Result<TcpObserver, TcpError> {
-    let (programs, ring) = TcpPrograms::load(ring_bytes)?;
+pub fn start(
+    identities: Identities,
+    hub: EventHub,
+    config: &TcpProgramConfig,
+) -> Result<TcpObserver, TcpError> {
+    let (programs, ring) = TcpPrograms::load(config)?;
     programs.set_peers(well_known())?;
     let mut owners = identities.watch();
     programs.set_owners(owners.borrow_and_update().keys())?;
@@ -171,7 +180,8 @@ impl TcpObserver {
         Ok(TcpSnapshot {
             owners,
             unresolved: self.unresolved(),
-            untracked: self.losses.get(TCP_LOSS_SOCKET),
+            untracked: self.untracked(),
+            untracked_sightings: self.losses.get(TCP_LOSS_SIGHTING),
         })
     }
 
@@ -202,17 +212,27 @@ impl TcpObserver {
         self.programs.reset_firsts(owner)
     }
 
-    /// The live connections that are most at what the query sorts by; some ten microseconds for each live connection.
+    /// The live connections; some ten microseconds for each.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to read a map.
-    pub fn flows(&self, query: &FlowQuery) -> Result<Vec<Flow>, ObjectError> {
-        Ok(flows::top(
-            self.programs.sockets()?,
-            &self.identities.current(),
-            query,
-        ))
+    pub fn connections(&self) -> Result<Vec<TcpSocket>, ObjectError> {
+        self.programs.sockets()
+    }
+
+    /// Connections that began and that the table had no room for.
+    pub fn untracked(&self) -> u64 {
+        self.losses.get(TCP_LOSS_SOCKET)
+    }
+
+    pub fn owners(&self) -> Arc<Owners> {
+        self.identities.current()
+    }
+
+    /// Which addresses are whose: `PEER_*`.
+    pub fn peers(&self) -> Vec<(PeerPrefix, u32)> {
+        self.programs.peers()
     }
 
     /// Says which addresses are whose, beside those that are the same everywhere: `PEER_*`.
@@ -260,7 +280,7 @@ impl TcpObserver {
     ///
     /// When the kernel refuses to read a map.
     pub fn followed(&self) -> Result<Vec<u32>, ObjectError> {
-        let sockets = self.programs.sockets()?;
+        let sockets = self.connections()?;
         Ok(sockets.iter().map(|socket| socket.owner).collect())
     }
 
@@ -348,7 +368,8 @@ impl LastLosses {
     }
 }
 
-fn well_known() -> impl Iterator<Item = (PeerPrefix, u32)> {
+/// Addresses that are of the same class everywhere.
+pub(super) fn well_known() -> impl Iterator<Item = (PeerPrefix, u32)> {
     WELL_KNOWN
         .iter()
         .filter_map(|&(address, length, class)| Some((PeerPrefix::new(address.parse().ok()?, length), class)))

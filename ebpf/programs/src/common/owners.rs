@@ -68,14 +68,9 @@ fn get(cookie: u64, cgroup: u64) -> Option<u32> {
     unsafe { OWNERS.get(OwnerKey { cookie, cgroup }) }.copied()
 }
 
-/// The id of a socket's cgroup (v2); `None` where it has none, or there is no socket.
+/// A socket's cgroup (v2); `None` where it has none, or there is no socket.
 #[inline(always)]
-pub fn cgroup(sock: u64) -> Option<u64> {
-    id(group(sock)?)
-}
-
-#[inline(always)]
-fn group(sock: u64) -> Option<u64> {
+pub fn group(sock: u64) -> Option<u64> {
     if sock == 0 || offset!(NET.sock_cgroup) == NO_OFFSET {
         return None;
     }
@@ -87,7 +82,7 @@ fn group(sock: u64) -> Option<u64> {
 }
 
 #[inline(always)]
-fn id(group: u64) -> Option<u64> {
+pub fn id(group: u64) -> Option<u64> {
     let node = read_pointer(group, offset!(NET.cgroup_node))?;
     read(node, offset!(NET.node_id))
 }

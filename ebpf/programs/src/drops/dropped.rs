@@ -10,7 +10,7 @@ use crate::counts::{self, Loss};
 use crate::devices::{is_network_sock, net_of_device};
 use crate::memory::{offset, read, read_pointer};
 use crate::packet::{self, Packet, SKB};
-use crate::{events, owners};
+use crate::{cgroups, events, owners};
 
 /// What the classifiers' notes begin with, but for the bits of their kinds.
 #[unsafe(no_mangle)]
@@ -88,7 +88,7 @@ pub fn record(drop: &Drop) -> Result<(), Loss> {
     let packet = Packet::of(drop.skb);
     let counted = counts::add(&key, &packet.wire);
     if key.injected == 0 {
-        events::emit(&key, &packet, owners::cgroup(place.sock).unwrap_or(0))?;
+        events::emit(&key, &packet, cgroups::of(place.sock))?;
     }
     counted
 }

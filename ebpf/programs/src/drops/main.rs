@@ -10,6 +10,8 @@ mod dropped;
 mod events;
 mod packet;
 
+#[path = "../common/cgroups.rs"]
+mod cgroups;
 #[path = "../common/devices.rs"]
 mod devices;
 #[path = "../common/memory.rs"]

@@ -5,9 +5,9 @@ use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::programs::SkBuffContext;
 use sabot_abi::{DNS_HEADER, DNS_PORT, DNS_QUESTION_ROOM, Query, QueryKey};
 
+use crate::cgroup_skb::{self, packet};
 use crate::counts::{Loss, lose};
-use crate::memory::read;
-use crate::owners;
+use crate::{cgroups, owners};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -277,47 +277,14 @@ impl Client {
     /// `None` where nobody is known.
     #[inline(always)]
     pub fn of(ctx: &SkBuffContext) -> Option<Self> {
-        // SAFETY: the context is valid while the program runs.
-        let sock = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
-        // The verifier lets nobody calculate with the pointer, but read the place where it stands.
-        let sock = read::<u64>(&raw const sock as u64, 0).filter(|&sock| sock != 0)?;
-        Some(Self {
-            owner: owners::of(owners::net_of_sock(sock)?, sock)?,
-            sock,
-        })
+        let sock = cgroup_skb::socket(ctx)?;
+        let owner = cgroup_skb::owner(sock)?;
+        Some(Self { owner, sock })
     }
 
     /// The id of the socket's cgroup; 0 where it isn't known.
     #[inline(always)]
     pub fn cgroup(&self) -> u64 {
-        owners::cgroup(self.sock).unwrap_or(0)
-    }
-}
-
-/// The part of the packet that can be read at once.
-struct Start {
-    data: usize,
-    end: usize,
-}
-
-#[inline(always)]
-fn packet(ctx: &SkBuffContext) -> Start {
-    // SAFETY: the context is valid while the program runs.
-    unsafe {
-        Start {
-            data: (*ctx.skb.skb).data as usize,
-            end: (*ctx.skb.skb).data_end as usize,
-        }
-    }
-}
-
-impl Start {
-    #[inline(always)]
-    fn bytes<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        if self.data + at + N > self.end {
-            return None;
-        }
-        // SAFETY: the bytes are within the packet, and any bytes are valid.
-        Some(unsafe { *((self.data + at) as *const [u8; N]) })
+        cgroups::of(self.sock)
     }
 }

@@ -15,6 +15,10 @@ mod counts;
 mod datagram;
 mod open;
 
+#[path = "../common/cgroup_skb.rs"]
+mod cgroup_skb;
+#[path = "../common/cgroups.rs"]
+mod cgroups;
 #[path = "../common/memory.rs"]
 mod memory;
 #[path = "../common/owners.rs"]

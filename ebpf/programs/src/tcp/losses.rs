@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use sabot_abi::{TCP_LOSS_COUNT, TCP_LOSS_EVENT, TCP_LOSS_SOCKET, TCP_LOSS_UNRESOLVED};
+use sabot_abi::{TCP_LOSS_COUNT, TCP_LOSS_EVENT, TCP_LOSS_SIGHTING, TCP_LOSS_SOCKET, TCP_LOSS_UNRESOLVED};
 
 use crate::atomic;
 
@@ -15,6 +15,7 @@ pub enum Loss {
     Event = TCP_LOSS_EVENT,
     Socket = TCP_LOSS_SOCKET,
     Unresolved = TCP_LOSS_UNRESOLVED,
+    Sighting = TCP_LOSS_SIGHTING,
 }
 
 #[inline(always)]

@@ -3,21 +3,25 @@
 //! A socket's own lock is held wherever these run, so that one socket is never looked at twice at once.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::maps::{HashMap, PerCpuArray};
 use sabot_abi::{
-    MAX_TCP_SOCKETS, NO_OWNER, NODE_OWNER, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RTO, TcpFirsts, TcpSocket,
-    TcpStats,
+    NO_OWNER, NODE_OWNER, TCP_RESET_RECEIVED, TCP_RESET_SENT, TCP_RTO, TcpFirsts, TcpSocket, TcpStats,
 };
 
 use crate::losses::Loss;
 use crate::sock::{Buffer, Ends, Sock};
 use crate::stats::{self, now};
-use crate::{atomic, events, owners, peers, recent};
+use crate::{atomic, events, losses, owners, peers, recent};
 
-/// By the socket's address. The one that was looked at longest ago makes room for a new one; its counters then begin anew
-/// when it is seen again.
+/// By the socket's address; the daemon sets the size. An entry goes with its socket.
 #[map]
-static SOCKETS: LruHashMap<u64, TcpSocket> = LruHashMap::with_max_entries(MAX_TCP_SOCKETS, 0);
+static SOCKETS: HashMap<u64, TcpSocket> = HashMap::with_max_entries(65_536, 0);
+
+/// What stands for the entry of a connection that finds no room, until the program ends. It begins anew with each sighting, so
+/// that what happens once is counted, and what is the growth of a counter is not. An interrupt that sees another such connection
+/// meanwhile takes it over, and one count may go to the other's owner.
+#[map]
+static SPARE: PerCpuArray<TcpSocket> = PerCpuArray::with_max_entries(1, 0);
 
 /// A connection of which nothing is known.
 static EMPTY: TcpSocket = TcpSocket {
@@ -47,10 +51,10 @@ const ENOBUFS: i32 = 105;
 ///
 /// # Errors
 ///
-/// [`Loss::Socket`] when there is no room for it.
+/// [`Loss::Socket`] when its entry goes at once.
 #[inline(always)]
 pub fn begin(sock: Sock, asked: u64) -> Result<&'static mut TcpSocket, Loss> {
-    let entry = enter(sock).ok_or(Loss::Socket)?;
+    let entry = enter(sock, Loss::Socket).ok_or(Loss::Socket)?;
     entry.asked = asked;
     Ok(entry)
 }
@@ -58,8 +62,7 @@ pub fn begin(sock: Sock, asked: u64) -> Result<&'static mut TcpSocket, Loss> {
 /// `None` for a socket that was not seen before.
 #[inline(always)]
 pub fn known(sock: Sock) -> Option<&'static mut TcpSocket> {
-    // SAFETY: the entry is removed under the socket's lock, which is held here. Should a full table give it to another
-    // socket at this very moment, the other's counters are off, and no memory but theirs is touched.
+    // SAFETY: the entry is removed under the socket's lock, which is held here, or by the daemon before programs are attached.
     SOCKETS
         .get_ptr_mut(sock.address())
         .map(|entry| unsafe { &mut *entry })
@@ -69,7 +72,7 @@ pub fn known(sock: Sock) -> Option<&'static mut TcpSocket> {
 ///
 /// # Errors
 ///
-/// [`Loss::Socket`] when there is no room for it.
+/// [`Loss::Sighting`] when its entry goes at once.
 #[inline(always)]
 pub fn sighted(sock: Sock) -> Result<&'static mut TcpSocket, Loss> {
     match known(sock) {
@@ -258,11 +261,10 @@ fn count_reset(
     Ok(())
 }
 
-/// A socket that is older than the observer, or was not seen for so long that it was forgotten. `new` of its segments were
-/// sent again just now.
+/// A socket that is older than the observer, or found no room before. `new` of its segments were sent again just now.
 #[inline(never)]
 fn meet(sock: Sock, new: u32) -> Result<&'static mut TcpSocket, Loss> {
-    let entry = enter(sock).ok_or(Loss::Socket)?;
+    let entry = enter(sock, Loss::Sighting).ok_or(Loss::Sighting)?;
     entry.bytes_acked = sock.bytes_acked();
     entry.bytes_received = sock.bytes_received();
     entry.retransmits = sock.retransmits().wrapping_sub(new);
@@ -274,15 +276,19 @@ fn meet(sock: Sock, new: u32) -> Result<&'static mut TcpSocket, Loss> {
 }
 
 /// An entry for a socket that has none, with what is the same for all of its life, but for its owner, whom [`owner`] finds.
-/// `None` when there is no room.
+/// Where there is no room the loss is counted, and the entry isn't kept.
 ///
 /// It is filled in where it stands: kernels before 6.13 have 512 bytes of stack for a program and all that it calls, and an
 /// entry is a fifth of that.
 #[inline(never)]
-fn enter(sock: Sock) -> Option<&'static mut TcpSocket> {
+fn enter(sock: Sock, loss: Loss) -> Option<&'static mut TcpSocket> {
     let empty: &'static TcpSocket = &EMPTY;
-    SOCKETS.insert(sock.address(), empty, 0).ok()?;
-    let entry = known(sock)?;
+    let entry = if SOCKETS.insert(sock.address(), empty, 0).is_ok() {
+        known(sock)?
+    } else {
+        losses::count(loss);
+        spare()?
+    };
     let ends = sock.ends();
     entry.local = ends.local;
     entry.remote = ends.remote;
@@ -291,4 +297,13 @@ fn enter(sock: Sock) -> Option<&'static mut TcpSocket> {
     entry.cgroup = ends.cgroup;
     entry.peer = peers::class(ends.remote);
     Some(entry)
+}
+
+#[inline(always)]
+fn spare() -> Option<&'static mut TcpSocket> {
+    let spare = SPARE.get_ptr_mut(0)?;
+    // SAFETY: the entry is this CPU's own and is never removed; any bytes are valid.
+    let spare = unsafe { &mut *spare };
+    *spare = EMPTY;
+    Some(spare)
 }

@@ -103,6 +103,11 @@ impl Tables {
         Ok(())
     }
 
+    pub(super) fn peers(&self) -> Vec<(PeerPrefix, u32)> {
+        let prefixes = self.prefixes.iter();
+        prefixes.map(|(prefix, class)| (*prefix, *class)).collect()
+    }
+
     pub(super) fn stats(&self, owner: u32) -> Result<Option<TcpStats>, ObjectError> {
         let values = TCP.found("STATS", self.stats.get(&owner, 0))?;
         Ok(values.map(|values| sum(values.iter())))
