@@ -88,13 +88,33 @@ fn what_the_queue_has_no_room_for_is_lost_and_counted() {
         payload: 1000,
         per_second: 5000,
     };
+    // By this fault, which is none of UDP's, the daemon knows whose the drops are.
+    let target = rig.lab.pod(TARGET);
+    rig.apply("still", Spec::drop(target, 0.0).port("TCP", None));
+    let pod = format!("netns:{}", target.netns().path().display());
+    let is_known = wait_until(on_this_machine(PATIENCE), INTERVAL, || {
+        let scrape = rig.daemon.scrape().expect("the daemon is scraped");
+        scrape
+            .value("sabot_dns_queries_total", &[("pod", &pod)])
+            .is_some()
+    });
+    assert!(is_known, "{pod} has no series");
     for way in Way::BOTH {
         let (from, to) = way.ends(&rig);
         let spec = Spec::delay(rig.lab.pod(TARGET), Duration::from_millis(200));
         rig.apply("slow", way.limit(spec).port("UDP", None));
         let arrived = send(load, from, to, to.ipv4()).arrived();
         let books = way.pick(rig.settled("slow"));
+        let scrape = rig.daemon.scrape().expect("the daemon is scraped");
+        let direction = format!("{:?}", way.direction()).to_lowercase();
+        let labels = [
+            ("pod", &*pod),
+            ("reason", "FAULT_LOST_BOUND"),
+            ("direction", &*direction),
+        ];
+        let told = scrape.sum("sabot_packet_drops_total", &labels);
         rig.delete("slow");
+        assert_eq!(told, books.lost_bound.packets as f64, "{way:?} {books:?}");
         assert_eq!(books.matched.packets, load.datagrams, "{books:?}");
         assert_eq!(books.released.packets, arrived, "{books:?}");
         assert_eq!(books.lost_bound.packets, load.datagrams - arrived, "{books:?}");

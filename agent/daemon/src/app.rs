@@ -226,9 +226,9 @@ impl Daemon {
         let (source, told) = world::watch_targets(config, cluster);
         let containers = cri::start_names(&source);
         let identities = identity::start(source.watch()).with_containers(containers);
-        let (observers, observed) = observers::start(config, &source, told, &identities, &hub);
-        let features = Arc::new(kernel.features.and(observed));
         let injector = kernel.injector;
+        let (observers, observed) = observers::start(config, &source, told, &identities, &hub, &injector);
+        let features = Arc::new(kernel.features.and(observed));
 
         let reconcile = ReconcileDuration::default();
         let names = source.names();

@@ -100,7 +100,7 @@ fn steady_traffic_allocates_nothing() {
         nix::sys::socket::setsockopt(end, nix::sys::socket::sockopt::SndBufForce, &size)
             .expect("this needs root");
     }
-    line.open(TargetId(1), TargetIdentity(1), tap)
+    line.open(TargetId(1), TargetIdentity(1), None, tap)
         .expect("the line opens");
     line.set_slot(Slot(1), policy(delay(Duration::from_secs(3600), Duration::ZERO)));
     // The peak: everything is held at once.

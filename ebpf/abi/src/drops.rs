@@ -7,11 +7,13 @@ use crate::{DIRECTION_EGRESS, DIRECTION_INGRESS, assert_layout, pod};
 pub const DROP_NOTE: usize = 2;
 /// Bits of the mark that say what is dropped; the others are drawn by the daemon at its start, since other users of the
 /// `cb` write into it what the network sends.
-pub const DROP_NOTE_KINDS: u32 = 3;
+pub const DROP_NOTE_KINDS: u32 = 7;
 pub const DROP_NOTE_EGRESS: u32 = 1;
 pub const DROP_NOTE_INGRESS: u32 = 2;
 /// What is counted as an incident, such as the kernel's own frames on our devices.
 pub const DROP_NOTE_INCIDENT: u32 = 3;
+/// Beside a direction: no verdict of the fault's, but the departure queue holds as much as it may.
+pub const DROP_NOTE_BOUND: u32 = 4;
 
 /// What all of our own devices' names begin with.
 pub const OWN_DEVICE_PREFIX: [u8; 6] = *b"sabot-";
@@ -31,6 +33,8 @@ const _: () = assert!(drop_note_kind(DIRECTION_INGRESS) == DROP_NOTE_INGRESS);
 pub const DROP_REASON_UNKNOWN: u32 = u32::MAX;
 /// No reason of the kernel's: a fault dropped the packet.
 pub const DROP_REASON_FAULT: u32 = u32::MAX - 1;
+/// No reason of the kernel's: the departure queue had no room for the packet.
+pub const DROP_REASON_FAULT_BOUND: u32 = u32::MAX - 2;
 /// A subsystem's reasons have its number in the upper half; the core's have 0 there.
 pub const DROP_REASON_SUBSYSTEM_SHIFT: u32 = 16;
 

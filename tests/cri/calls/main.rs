@@ -3,6 +3,7 @@
 mod abbreviations;
 mod counts;
 mod failures;
+mod flood;
 mod names;
 mod scene;
 mod timeline;

@@ -5,8 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use sabot_testkit::rig::PATIENCE;
-use sabot_testkit::traffic::Stream;
+use sabot_testkit::traffic::{Stream, UdpLoad};
 use sabot_testkit::wait::wait_for;
+use sabot_testkit::way::{self, TARGET, Way};
 use sabot_testkit::{LabPod, Rig, Spec};
 use serde_json::{Value, json};
 
@@ -197,4 +198,53 @@ fn connections_that_a_fault_resets_are_told_as_lost() {
         assert!(kinds(target).contains(&kind), "{kind} in {target:#}");
     }
     assert_eq!(target["during"]["connectionsLost"], 1, "{target:#}");
+}
+
+/// The queue of a rate limit is the daemon's own, and what finds no room in it never reaches the kernel again.
+#[test]
+fn a_shapers_tail_drops_are_told_as_the_fault_counts_them() {
+    const LOAD: UdpLoad = UdpLoad {
+        datagrams: 4_000,
+        payload: 200,
+        per_second: 10_000,
+    };
+    let rig = Rig::new(2);
+    let target = rig.lab.pod(TARGET);
+    known(&rig, target);
+    let limit = "rateLimit: {rate: 1mbit, burst: 3028, queueTime: 20ms}";
+    rig.apply("limit", Spec::action(target, limit).port("UDP", None));
+    let tell = |kind: &str| {
+        let told = wait_for(PATIENCE, LOOK, || {
+            let timeline = rig
+                .daemon
+                .sabot_json(&["timeline", "limit"])
+                .expect("it is known");
+            let target = timeline["targets"][0].clone();
+            (target.is_object() && kinds(&target).contains(&kind)).then_some(target)
+        });
+        told.unwrap_or_else(|| panic!("{kind} isn't told"))
+    };
+    tell("injected");
+    for way in Way::BOTH {
+        let (from, to) = way.ends(&rig);
+        way::send(LOAD, from, to, to.ipv4());
+    }
+    let books = rig.settled("limit").map(|books| books.dropped.packets);
+    assert!(
+        books.iter().all(|dropped| *dropped > LOAD.datagrams / 4),
+        "{books:?}"
+    );
+    rig.delete("limit");
+    let told = tell("ended");
+    assert_eq!(told["during"]["dropsInjected"], books[0] + books[1], "{told:#}");
+    let drops = told["during"]["drops"].as_array().expect("a list");
+    let injected: Vec<_> = drops.iter().filter(|drops| drops["injected"] == true).collect();
+    let expected = ["egress", "ingress"].into_iter().zip(books).map(|(direction, packets)| {
+        json!({"direction": direction, "reason": "FAULT", "injected": true, "packets": packets})
+    });
+    assert!(
+        expected.clone().all(|drops| injected.contains(&&drops)),
+        "{told:#}"
+    );
+    assert_eq!(injected.len(), expected.count(), "{told:#}");
 }

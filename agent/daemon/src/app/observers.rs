@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::{cri, following, syscalls, tcp, traffic};
 use crate::config::{Config, MeasureMode, ObserveMode};
 use crate::engine::handle::Handle;
+use crate::kernel::Injector;
 use crate::kernel::features::Feature;
 use crate::observe::event::EventHub;
 use crate::observe::identity::Identities;
@@ -22,11 +23,12 @@ pub(super) fn start(
     told: mpsc::Receiver<Told>,
     identities: &Identities,
     hub: &EventHub,
+    injector: &Arc<Injector>,
 ) -> (Observers, Vec<Feature>) {
     let (syscalls, syscall_feature) = syscalls::start(config, identities, hub);
     let (cri, cri_feature) = cri::start(config, targets, identities, hub);
     let (tcp, tcp_feature) = tcp::start(config, identities.clone(), hub);
-    let (drops, drop_feature) = traffic::start_drops(identities, hub);
+    let (drops, drop_feature) = traffic::start_drops(identities, hub, injector);
     let (queries, query_feature) = traffic::start_queries(identities, hub);
     let observers = Observers {
         syscalls,

@@ -1,20 +1,28 @@
 //! The observers of drops and of DNS queries; a machine that can't have one does without.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
+use crate::kernel::Injector;
 use crate::kernel::features::Feature;
 use crate::observe::drops::{self, DropObserver, DropsConfig};
 use crate::observe::event::EventHub;
 use crate::observe::identity::Identities;
 use crate::observe::queries::{self, QueriesConfig, QueryObserver};
 
-pub(super) fn start_drops(identities: &Identities, hub: &EventHub) -> (Option<DropObserver>, Feature) {
-    tried(
+pub(super) fn start_drops(
+    identities: &Identities,
+    hub: &EventHub,
+    injector: &Arc<Injector>,
+) -> (Option<DropObserver>, Feature) {
+    let (observer, feature) = tried(
         "drop_reasons",
         drops::start(&DropsConfig::default(), identities, hub.clone()),
         describe_drops,
         "what the kernel drops is not observed",
-    )
+    );
+    let injector = Arc::clone(injector);
+    (observer.map(|observer| observer.with_line(injector)), feature)
 }
 
 pub(super) fn start_queries(identities: &Identities, hub: &EventHub) -> (Option<QueryObserver>, Feature) {

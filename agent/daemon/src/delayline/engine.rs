@@ -37,6 +37,7 @@ use nix::errno::Errno;
 use sabot_core::model::BootTime;
 use sabot_core::plan::{Slot, TargetId};
 
+use super::drops::LineDrop;
 use super::frame::{self, Wire};
 use super::mailbox::Reply;
 use super::poller::{Poller, Ready, boot_time};
@@ -305,9 +306,9 @@ impl Engine {
             }
             // Not tried again: a TAP refuses for want of memory or because it is down, and holding the packet any longer
             // would hold up its whole flow.
-            Written::No => group.counters.lost_write.add(wire),
+            Written::No => group.count_drop(LineDrop::Write, wire),
             Written::Gone => {
-                group.counters.lost_write.add(wire);
+                group.count_drop(LineDrop::Write, wire);
                 self.bury(index, "its device is gone");
             }
         }
@@ -365,11 +366,11 @@ impl Engine {
             return;
         };
         if self.stalled {
-            return self.count(group, |counters| counters.lost_late.add(tagged.wire));
+            return self.count_drop(group, LineDrop::Late, tagged.wire);
         }
         if length == self.scratch.len() {
             // It may have been cut off, and no kernel makes such a frame.
-            return self.count(group, |counters| counters.lost_bound.add(tagged.wire));
+            return self.count_drop(group, LineDrop::Bound, tagged.wire);
         }
         let closing = self.lines[index as usize]
             .as_ref()
@@ -397,7 +398,7 @@ impl Engine {
                 };
                 self.admit(length, arrival, true);
             }
-            Fate::Drop => self.count(group, |counters| counters.dropped.add(tagged.wire)),
+            Fate::Drop => self.count_drop(group, LineDrop::Queue, tagged.wire),
             Fate::Reject(code) => self.admit(length, answer::later(arrival, code), false),
             Fate::Reset(to) => self.reset(length, arrival, tagged.tag.direction, to),
         }
@@ -408,7 +409,7 @@ impl Engine {
         match self.store.admit(&mut self.scratch, length, arrival) {
             Verdict::Held => {}
             Verdict::Refused => {
-                self.count(arrival.group, |counters| counters.lost_bound.add(arrival.wire));
+                self.count_drop(arrival.group, LineDrop::Bound, arrival.wire);
                 if let Some(group) = self.store.group_mut(arrival.group) {
                     group.state.take_back();
                 }
@@ -428,18 +429,22 @@ impl Engine {
         }
     }
 
-    fn count(&self, group: u32, count: impl FnOnce(&super::tally::Counters)) {
+    fn count_drop(&self, group: u32, why: LineDrop, wire: Wire) {
         if let Some(group) = self.store.group(group) {
-            count(&group.counters);
+            group.count_drop(why, wire);
+        }
+    }
+
+    fn count_rejected(&self, group: u32, wire: Wire) {
+        if let Some(group) = self.store.group(group) {
+            group.counters.rejected.add(wire);
         }
     }
 
     /// After standing still: nothing beats before this is done, so the classifier still lets packets pass the line by.
     fn recover(&mut self) {
         let now = self.seen_at;
-        self.store.drop_late(now, self.late_after, |counters, wire| {
-            counters.lost_late.add(wire);
-        });
+        self.store.drop_late(now, self.late_after);
         for index in 0..self.lines.len() as u32 {
             for _ in 0..DRAIN_FRAMES {
                 let Some(length) = self.read(index) else {

@@ -1,6 +1,6 @@
 //! How the handle talks to the engine's thread.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +20,8 @@ pub(super) enum Command {
     Open {
         target: TargetId,
         identity: TargetIdentity,
+        /// The cookie of the TAP's network namespace.
+        netns: Option<u64>,
         tap: OwnedFd,
         reply: Reply<Result<(), LineError>>,
     },
@@ -41,6 +43,11 @@ pub(super) enum Command {
     Forget {
         slot: Slot,
         target: TargetId,
+        reply: Reply<()>,
+    },
+    /// Who owns which network namespace, by cookie.
+    SetOwners {
+        owners: HashMap<u64, u32>,
         reply: Reply<()>,
     },
     /// Everything is released; the descriptors come back to be closed.

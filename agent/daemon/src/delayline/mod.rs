@@ -7,6 +7,7 @@
 //! order it goes, `wheel` for time, `due` for fairness between lines, `pool` for memory, `reply` for answers.
 
 mod arena;
+mod drops;
 mod due;
 mod engine;
 mod flows;
@@ -26,6 +27,8 @@ mod wheel;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod drop_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod tap_tests;
@@ -44,7 +47,7 @@ mod treat_tests;
 #[cfg(test)]
 mod treatment_tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,9 +57,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use sabot_abi::OwnerKey;
 use sabot_core::model::{BootTime, TargetIdentity};
 use sabot_core::plan::{Slot, TargetId};
 
+pub use self::drops::{LineDrop, OwnerDrops};
 pub use self::slots::{SlotPolicy, Treatment};
 pub use self::tally::{DELAY_BOUNDS, DelayHistogram, LineTallies};
 use crate::engine::handle::Tally;
@@ -161,8 +166,14 @@ impl DelayLine {
 
     /// Takes a target's TAP; returns once the engine serves it and the heartbeat has beaten. Only reads and writes on
     /// message boundaries are used. On an error the descriptor is closed. The target's random streams follow from its
-    /// `identity`.
-    pub fn open(&self, target: TargetId, identity: TargetIdentity, tap: OwnedFd) -> Result<(), LineError> {
+    /// `identity`; what the line drops by itself is counted to the owner of the network namespace with the cookie `netns`.
+    pub fn open(
+        &self,
+        target: TargetId,
+        identity: TargetIdentity,
+        netns: Option<u64>,
+        tap: OwnedFd,
+    ) -> Result<(), LineError> {
         set_nonblocking(&tap).map_err(|source| LineError::Tap {
             target,
             operation: "make non-blocking",
@@ -171,6 +182,7 @@ impl DelayLine {
         self.ask(|reply| Command::Open {
             target,
             identity,
+            netns,
             tap,
             reply,
         })
@@ -229,6 +241,26 @@ impl DelayLine {
         {
             self.inner.shared.registry.forget(slot, target);
         }
+    }
+
+    /// Says who owns which network namespace from now on. Call it before the first line is opened: what a line drops by
+    /// itself is kept from the first call on, for owners of whole namespaces, until they are no longer among those said.
+    pub fn set_owners(&self, owners: &[(OwnerKey, u32)]) {
+        let of_netns = owners.iter().filter(|(key, _)| key.cgroup == 0);
+        let owners: HashMap<u64, u32> = of_netns.map(|(key, owner)| (key.cookie, *owner)).collect();
+        let told = owners.clone();
+        if self
+            .ask(|reply| Command::SetOwners { owners: told, reply })
+            .is_none()
+        {
+            self.inner.shared.registry.set_owners(owners);
+        }
+    }
+
+    /// What lines dropped by themselves of the owners who are known, by owner, direction and reason, each above 0. The
+    /// counts survive the faults and the lines.
+    pub fn drops(&self) -> Vec<OwnerDrops> {
+        self.inner.shared.registry.owner_drops()
     }
 
     /// The delays that a slot's packets really had; packets written back because their slot isn't set aren't in it.

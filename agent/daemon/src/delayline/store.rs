@@ -11,6 +11,7 @@ use sabot_core::model::TargetIdentity;
 use sabot_core::plan::{Slot, TargetId};
 
 use super::arena::{Arena, BY_GROUP, Held, List};
+use super::drops::{LineDrop, NetnsDrops};
 use super::flows::Flows;
 use super::frame::{Wire, mix};
 use super::pool::{self, Pool};
@@ -26,10 +27,20 @@ const SPARE_CHUNKS: usize = 4;
 pub(super) struct Group {
     pub(super) slot: Slot,
     pub(super) line: u32,
+    egress: bool,
     pub(super) counters: Arc<Counters>,
+    netns: Arc<NetnsDrops>,
     pub(super) delays: Arc<Delays>,
     pub(super) state: State,
     held: List<BY_GROUP>,
+}
+
+impl Group {
+    /// Counts a packet that goes no further.
+    pub(super) fn count_drop(&self, why: LineDrop, wire: Wire) {
+        self.counters.drops.add(why, wire);
+        self.netns.of(self.egress).add(why, wire);
+    }
 }
 
 /// A frame that asks to be held.
@@ -72,6 +83,7 @@ pub(super) struct Released {
 struct LineAccount {
     target: TargetId,
     identity: TargetIdentity,
+    netns: Arc<NetnsDrops>,
     charged: usize,
     held: usize,
     /// By the tag's 16 bits without the role; few, so a scan beats a map.
@@ -107,12 +119,18 @@ impl Store {
         }
     }
 
-    /// The new line's index; a closed line's index is used again.
-    pub(super) fn open_line(&mut self, target: TargetId, identity: TargetIdentity) -> u32 {
+    /// The new line's index; a closed line's index is used again. What the line drops is counted to `netns`, too.
+    pub(super) fn open_line(
+        &mut self,
+        target: TargetId,
+        identity: TargetIdentity,
+        netns: Arc<NetnsDrops>,
+    ) -> u32 {
         self.open_lines += 1;
         let line = LineAccount {
             target,
             identity,
+            netns,
             charged: 0,
             held: 0,
             groups: Vec::new(),
@@ -120,8 +138,8 @@ impl Store {
         insert(&mut self.lines, line)
     }
 
-    /// Forgets a line and its groups. Whatever it still holds is lost and counted by `count`.
-    pub(super) fn close_line(&mut self, line: u32, count: impl Fn(&Counters, Wire)) {
+    /// Forgets a line and its groups. Whatever it still holds can't be written any more, and is counted so.
+    pub(super) fn close_line(&mut self, line: u32) {
         let Some(account) = self.lines.get_mut(line as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -129,7 +147,7 @@ impl Store {
             while let Some(index) = self.group(group).and_then(|group| group.held.first()) {
                 let lost = self.take(index);
                 if let Some(group) = self.group(group) {
-                    count(&group.counters, lost.wire);
+                    group.count_drop(LineDrop::Write, lost.wire);
                 }
                 self.recycle(lost.buffer);
             }
@@ -180,7 +198,9 @@ impl Store {
         let group = Group {
             slot,
             line,
+            egress,
             counters: all.counters((slot, account.target, egress)),
+            netns: Arc::clone(&account.netns),
             delays: all.delays(slot),
             state: State::new(account.identity, tag.direction),
             held: List::default(),
@@ -334,8 +354,8 @@ impl Store {
         );
     }
 
-    /// Drops what is due since more than `late_after` (ns), and counts it by `count`.
-    pub(super) fn drop_late(&mut self, now: u64, late_after: u64, count: impl Fn(&Counters, Wire)) {
+    /// Drops what is due since more than `late_after` (ns).
+    pub(super) fn drop_late(&mut self, now: u64, late_after: u64) {
         // A pass over everything: this happens once after the whole daemon stood still.
         self.each_held(
             |_| true,
@@ -345,7 +365,7 @@ impl Store {
                 }
                 let lost = store.take(index);
                 if let Some(group) = store.group(lost.group) {
-                    count(&group.counters, lost.wire);
+                    group.count_drop(LineDrop::Late, lost.wire);
                 }
                 store.recycle(lost.buffer);
             },

@@ -12,6 +12,7 @@ use std::time::Duration;
 pub use sabot_abi::DELAY_BOUNDS;
 use sabot_core::plan::{Slot, TargetId};
 
+use super::drops::{DropBook, Drops, LineDrop, NetnsDrops, OwnerDrops};
 use super::frame::Wire;
 use crate::engine::handle::Tally;
 
@@ -105,7 +106,7 @@ impl Counter {
         }
     }
 
-    fn reset(&self) {
+    pub(super) fn reset(&self) {
         self.packets.store(0, Relaxed);
         self.bytes.store(0, Relaxed);
     }
@@ -120,10 +121,7 @@ fn bump(cell: &AtomicU64, by: u64) {
 pub(super) struct Counters {
     pub(super) held: Counter,
     pub(super) rejected: Counter,
-    pub(super) dropped: Counter,
-    pub(super) lost_bound: Counter,
-    pub(super) lost_write: Counter,
-    pub(super) lost_late: Counter,
+    pub(super) drops: Drops,
 }
 
 impl Counters {
@@ -131,19 +129,16 @@ impl Counters {
         LineTallies {
             held: self.held.read(),
             rejected: self.rejected.read(),
-            dropped: self.dropped.read(),
-            lost_bound: self.lost_bound.read(),
-            lost_write: self.lost_write.read(),
-            lost_late: self.lost_late.read(),
+            dropped: self.drops.read(LineDrop::Queue),
+            lost_bound: self.drops.read(LineDrop::Bound),
+            lost_write: self.drops.read(LineDrop::Write),
+            lost_late: self.drops.read(LineDrop::Late),
         }
     }
 
     fn reset_outcomes(&self) {
         self.rejected.reset();
-        self.dropped.reset();
-        self.lost_bound.reset();
-        self.lost_write.reset();
-        self.lost_late.reset();
+        self.drops.reset();
     }
 }
 
@@ -187,6 +182,7 @@ pub(super) type CountersKey = (Slot, TargetId, bool);
 pub(super) struct Registry {
     counters: Mutex<HashMap<CountersKey, Arc<Counters>>>,
     delays: Mutex<HashMap<Slot, Arc<Delays>>>,
+    drops: Mutex<DropBook>,
     /// Frames without our tag, of all lines.
     pub(super) untagged: Counter,
 }
@@ -200,6 +196,20 @@ impl Registry {
     /// Finds them or begins at zero.
     pub(super) fn delays(&self, slot: Slot) -> Arc<Delays> {
         Arc::clone(lock(&self.delays).entry(slot).or_default())
+    }
+
+    /// The counts of the network namespace with this cookie; see [`DropBook::of`].
+    pub(super) fn netns_drops(&self, cookie: Option<u64>) -> Arc<NetnsDrops> {
+        lock(&self.drops).of(cookie)
+    }
+
+    /// See [`DropBook::set_owners`].
+    pub(super) fn set_owners(&self, owners: HashMap<u64, u32>) {
+        lock(&self.drops).set_owners(owners);
+    }
+
+    pub(super) fn owner_drops(&self) -> Vec<OwnerDrops> {
+        lock(&self.drops).read()
     }
 
     pub(super) fn tallies(&self, key: CountersKey) -> LineTallies {
@@ -279,13 +289,13 @@ mod tests {
         let in_use = registry.counters(key(1));
         in_use.held.add(wire);
         for slot in [1, 2] {
-            registry.counters(key(slot)).lost_bound.add(wire);
+            registry.counters(key(slot)).drops.add(LineDrop::Bound, wire);
             registry.delays(Slot(slot)).record(5);
         }
         registry
             .counters((Slot(1), TargetId(2), true))
-            .lost_bound
-            .add(wire);
+            .drops
+            .add(LineDrop::Bound, wire);
         registry.forget(Slot(1), TargetId(2));
         assert_eq!(
             registry.tallies(key(1)).lost_bound.packets,
@@ -317,7 +327,7 @@ mod tests {
             ),
             (0, 1)
         );
-        in_use.lost_late.add(wire);
+        in_use.drops.add(LineDrop::Late, wire);
         assert_eq!(
             registry.tallies(key(1)).lost_late,
             lost,

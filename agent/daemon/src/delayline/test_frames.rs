@@ -55,6 +55,19 @@ impl Default for FrameSpec {
     }
 }
 
+/// One of a slot's, on egress.
+pub(super) fn frame(slot: u32, id: u64) -> FrameSpec {
+    let tag = Tag {
+        slot,
+        ..FrameSpec::default().tag
+    };
+    FrameSpec {
+        tag,
+        id,
+        ..FrameSpec::default()
+    }
+}
+
 impl FrameSpec {
     pub(super) fn build(&self, vnet_header: usize) -> Vec<u8> {
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];

@@ -105,7 +105,7 @@ impl Line {
 
     pub(super) fn of(identity: TargetIdentity, direction: u32, bytes: usize, policy: SlotPolicy) -> Self {
         let mut store = Store::new(bytes, bytes, START);
-        let line = store.open_line(TargetId(1), identity);
+        let line = store.open_line(TargetId(1), identity, Arc::default());
         let mut this = Self {
             slots: Slots::default(),
             store,

@@ -71,9 +71,14 @@ impl Rig {
     }
 
     pub(super) fn take(&self, target: u32, tap: OwnedFd) {
+        self.take_in(target, None, tap);
+    }
+
+    /// Opens a line in the network namespace with this cookie.
+    pub(super) fn take_in(&self, target: u32, netns: Option<u64>, tap: OwnedFd) {
         let identity = TargetIdentity(u64::from(target));
         self.line
-            .open(TargetId(target), identity, tap)
+            .open(TargetId(target), identity, netns, tap)
             .expect("the line opens");
     }
 

@@ -11,23 +11,12 @@ use sabot_core::plan::{Slot, TargetId};
 
 use super::poller::boot_time;
 use super::pool::charge;
-use super::test_frames::{FrameSpec, Transport};
+use super::test_frames::{FrameSpec, Transport, frame};
 use super::test_rig::{Far, HOUR, Rig, boot_in, delay, jittered, wait_until};
 use super::{Config, DelayLine, Heartbeat, LineError, SlotPolicy};
 use crate::engine::handle::Tally;
 
 const MILLI: Duration = Duration::from_millis(1);
-
-fn frame(slot: u32, id: u64) -> FrameSpec {
-    FrameSpec {
-        tag: Tag {
-            slot,
-            ..FrameSpec::default().tag
-        },
-        id,
-        ..FrameSpec::default()
-    }
-}
 
 #[test]
 fn holds_frames_for_the_latency_and_returns_the_same_bytes() {
@@ -376,7 +365,7 @@ fn a_second_line_for_a_target_is_refused() {
     let (_far, tap) = Far::pair();
     let error = rig
         .line
-        .open(TargetId(1), TargetIdentity(1), tap)
+        .open(TargetId(1), TargetIdentity(1), None, tap)
         .expect_err("there is one");
     assert_eq!(error.to_string(), "target 1 has a delay line already");
 }
@@ -395,7 +384,7 @@ fn stopping_releases_everything_and_ends_the_thread() {
     assert_eq!(far.receive_to_end().len(), 30);
     assert_eq!(other.receive_to_end().len(), 1);
     assert!(matches!(
-        rig.line.open(TargetId(3), TargetIdentity(3), Far::pair().1),
+        rig.line.open(TargetId(3), TargetIdentity(3), None, Far::pair().1),
         Err(LineError::Stopped)
     ));
     // None of these may hang or panic.
@@ -409,7 +398,7 @@ fn stopping_releases_everything_and_ends_the_thread() {
 fn dropping_the_last_handle_closes_the_lines() {
     let Rig { line, pulse } = Rig::new();
     let (far, tap) = Far::pair();
-    line.open(TargetId(1), TargetIdentity(1), tap)
+    line.open(TargetId(1), TargetIdentity(1), None, tap)
         .expect("the line opens");
     drop(line.clone());
     assert!(line.is_alive());
@@ -437,7 +426,7 @@ fn a_dead_thread_leaves_no_line_and_no_waiting_caller() {
     };
     let line = DelayLine::start(config, Box::new(Dying(0))).expect("the engine starts");
     let (far, tap) = Far::pair();
-    line.open(TargetId(1), TargetIdentity(1), tap)
+    line.open(TargetId(1), TargetIdentity(1), None, tap)
         .expect("the line opens");
     assert!(
         far.receive_to_end().is_empty(),

@@ -7,8 +7,8 @@ use aya::maps::{MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya::programs::RawTracePoint;
 use aya::{Ebpf, EbpfLoader};
 use sabot_abi::{
-    DROP_LOSS_COUNT, DROP_NOTE_KINDS, DROP_REASON_FAULT, DROP_REASON_SUBSYSTEM_SHIFT, DROP_REASON_UNKNOWN,
-    DropKey, OwnerKey, Tally,
+    DROP_LOSS_COUNT, DROP_NOTE_KINDS, DROP_REASON_FAULT, DROP_REASON_FAULT_BOUND,
+    DROP_REASON_SUBSYSTEM_SHIFT, DROP_REASON_UNKNOWN, DropKey, OwnerKey, Tally,
 };
 
 use super::btf::{Btf, BtfError};
@@ -22,6 +22,10 @@ const PROGRAM: &str = "kfree_skb";
 const DROPS: &str = "DROPS";
 const LOSSES: &str = "LOSSES";
 const UNRESOLVED: &str = "UNRESOLVED";
+/// What faults decide to drop, as the kernel's reasons are named.
+pub const FAULT: &str = "FAULT";
+/// The same of what a delay line or the departure queue has no room for.
+pub const FAULT_LOST_BOUND: &str = "FAULT_LOST_BOUND";
 /// No reason has this number.
 const NO_REASON: u32 = u32::MAX;
 
@@ -223,7 +227,8 @@ impl Reasons {
     /// may be in a module.
     pub fn name(&self, reason: u32) -> String {
         match reason {
-            DROP_REASON_FAULT => "FAULT".to_owned(),
+            DROP_REASON_FAULT => FAULT.to_owned(),
+            DROP_REASON_FAULT_BOUND => FAULT_LOST_BOUND.to_owned(),
             DROP_REASON_UNKNOWN => "unknown".to_owned(),
             _ => match self.names.get(&reason) {
                 Some(name) => name.clone(),
@@ -266,7 +271,7 @@ mod tests {
         assert_eq!(reasons.name(0), "NOT_DROPPED_YET");
         assert_eq!(reasons.number("MAX"), None);
         assert_eq!(reasons.name(3 << 16 | 5), "subsys3:5");
-        assert_eq!(reasons.name(DROP_REASON_FAULT), "FAULT");
+        assert_eq!(reasons.name(DROP_REASON_FAULT), FAULT);
         assert_eq!(Reasons::default().name(DROP_REASON_UNKNOWN), "unknown");
     }
 

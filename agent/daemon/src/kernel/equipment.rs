@@ -102,7 +102,9 @@ impl Equipped {
             let program = bench.entry(target, Door::Line)?;
             let (device, tap) =
                 LineDevice::make(target, bench.workshop.as_fd(), netns.as_fd(), program.as_fd())?;
-            bench.line.open(target, self.device.identity, tap)?;
+            // Kernels before 5.14 have none, and nobody counts drops there.
+            let cookie = netns::cookie(netns.as_fd()).ok();
+            bench.line.open(target, self.device.identity, cookie, tap)?;
             self.line = Some(device);
         }
         if want.segmenter && self.segmenter.is_none() {

@@ -25,7 +25,7 @@ use super::losses::{Losses, UnderWay, departing};
 use super::netns;
 use super::tables::{Counted, TableError, Tables};
 use super::watches::Watches;
-use crate::delayline::{self, DelayHistogram, DelayLine, LineTallies, SlotPolicy, Treatment};
+use crate::delayline::{self, DelayHistogram, DelayLine, LineTallies, OwnerDrops, SlotPolicy, Treatment};
 use crate::engine::datapath::{Datapath, DatapathError};
 use crate::engine::handle::{Ledger, LedgerDirection, Tally};
 
@@ -139,6 +139,16 @@ impl Injector {
             .into_iter()
             .map(|slot| (slot, self.line.histogram(slot) + self.tables.delays(slot)))
             .collect()
+    }
+
+    /// Says who owns what from now on, for what the delay line drops by itself.
+    pub fn set_owners(&self, owners: &[(abi::OwnerKey, u32)]) {
+        self.line.set_owners(owners);
+    }
+
+    /// What the delay line dropped by itself, of those owners.
+    pub fn line_drops(&self) -> Vec<OwnerDrops> {
+        self.line.drops()
     }
 
     /// The delay line's thread is alive.

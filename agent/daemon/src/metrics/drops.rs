@@ -1,4 +1,4 @@
-//! What the kernel drops.
+//! What the kernel and the faults drop.
 
 use prometheus_client::registry::Registry;
 
@@ -8,7 +8,7 @@ use crate::observe::drops::DropSnapshot;
 pub(super) fn register(registry: &mut Registry, snapshot: &DropSnapshot) {
     let mut drops = Family::new(
         "packet_drops",
-        "Wire packets that the kernel dropped, by its reason; FAULT is what faults drop.",
+        "Wire packets that were dropped, by the kernel's reason; FAULT is what faults decide to drop, FAULT_LOST_* what their delay line loses.",
         ["namespace", "pod", "direction", "reason", "injected"],
     );
     for (class, dropped) in &snapshot.drops {

@@ -1,15 +1,17 @@
-//! Packets that the kernel dropped: whose they were, in which direction they went, why, and whether a fault did it.
+//! Packets that were dropped: whose they were, in which direction they went, why, and whether a fault did it.
 //!
-//! What the delay line drops by itself, the queue of a rate limit for one, is not among it: the fault's ledger has it.
+//! The kernel says what it drops, faults' verdicts and the queues of their devices among it. The delay line holds packets outside
+//! of the kernel, and says what it drops by itself.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use sabot_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, DROP_LOSS_COUNT_TABLE, DROP_LOSS_EVENT, DROP_LOSS_SUPPRESSED,
-    DropKey,
+    DropKey, OwnerKey,
 };
 use sabot_core::model::BootTime;
 
@@ -18,7 +20,9 @@ use super::event::{DropEvent, Event, EventHub, EventKind, STREAM_DROPS};
 use super::follow::{follow, keys, lasting};
 use super::identity::{Identities, Identity};
 use super::ring::{OwnedTask, StreamLoss, publish_from};
-use crate::kernel::drops::{DropProgram, DropProgramConfig};
+use crate::delayline::{LineDrop, OwnerDrops};
+use crate::kernel::Injector;
+use crate::kernel::drops::{DropProgram, DropProgramConfig, FAULT, FAULT_LOST_BOUND};
 use crate::kernel::object::ObjectError;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +59,8 @@ pub struct DropKind {
     /// By a fault, or on the way through its devices.
     pub injected: bool,
     pub egress: bool,
-    /// As the kernel names it, or `FAULT`.
+    /// As the kernel names it; `FAULT` for what faults decide to drop, and what is called after it for what the delay line
+    /// loses.
     pub reason: String,
 }
 
@@ -84,12 +89,38 @@ pub struct DropSnapshot {
     pub suppressed: u64,
 }
 
+/// Holds packets outside of the kernel.
+pub trait LineSource: Send + Sync + 'static {
+    /// Says who owns what from now on; counts of those who don't any more go.
+    fn set_owners(&self, owners: &[(OwnerKey, u32)]);
+
+    /// What it dropped by itself, of those owners.
+    fn drops(&self) -> Vec<OwnerDrops>;
+}
+
+impl LineSource for Injector {
+    fn set_owners(&self, owners: &[(OwnerKey, u32)]) {
+        Self::set_owners(self, owners);
+    }
+
+    fn drops(&self) -> Vec<OwnerDrops> {
+        self.line_drops()
+    }
+}
+
 /// The program in the kernel and the tasks around it; all end when this is dropped.
 pub struct DropObserver {
     program: Arc<DropProgram>,
+    line: Option<Line>,
     identities: Identities,
     loss: Arc<StreamLoss>,
     task: OwnedTask,
+    _follower: OwnedTask,
+}
+
+/// The delay line, and the task that tells it about owners.
+struct Line {
+    source: Arc<dyn LineSource>,
     _follower: OwnedTask,
 }
 
@@ -126,6 +157,7 @@ pub fn start(
     .map_err(DropsError::Ring)?;
     Ok(DropObserver {
         program,
+        line: None,
         identities: identities.clone(),
         loss,
         task,
@@ -134,7 +166,25 @@ pub fn start(
 }
 
 impl DropObserver {
-    /// Reads the kernel's counters now.
+    /// Counts what the delay line drops, too, from its first line on. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn with_line(self, source: Arc<dyn LineSource>) -> Self {
+        source.set_owners(&keys(&self.identities.current()));
+        let setter = Arc::clone(&source);
+        let follower = follow(STREAM_DROPS, self.identities.watch(), move |owners| {
+            setter.set_owners(owners);
+            Ok::<(), Infallible>(())
+        });
+        Self {
+            line: Some(Line {
+                source,
+                _follower: follower,
+            }),
+            ..self
+        }
+    }
+
+    /// Reads the counters now.
     ///
     /// # Errors
     ///
@@ -147,18 +197,18 @@ impl DropObserver {
             suppressed: losses[DROP_LOSS_SUPPRESSED as usize],
             ..DropSnapshot::default()
         };
-        for (key, tally) in self.program.counts()? {
+        for (owner, kind, dropped) in self.counts()? {
             // Of those who have just gone nothing is told any more.
-            let Some(owner) = owners.get(key.owner) else {
+            let Some(owner) = owners.get(owner) else {
                 continue;
             };
             let class = DropClass {
                 owner: Arc::clone(&owner.identity),
-                kind: self.kind(&key),
+                kind,
             };
-            let dropped = snapshot.drops.entry(class).or_default();
-            dropped.packets += tally.packets;
-            dropped.bytes += tally.bytes;
+            let sum = snapshot.drops.entry(class).or_default();
+            sum.packets += dropped.packets;
+            sum.bytes += dropped.bytes;
         }
         Ok(snapshot)
     }
@@ -170,11 +220,32 @@ impl DropObserver {
     /// When the kernel refuses to read a map.
     pub fn totals(&self) -> Result<HashMap<u32, BTreeMap<DropKind, u64>>, ObjectError> {
         let mut totals: HashMap<u32, BTreeMap<DropKind, u64>> = HashMap::new();
-        for (key, tally) in self.program.counts()? {
-            let kinds = totals.entry(key.owner).or_default();
-            *kinds.entry(self.kind(&key)).or_default() += tally.packets;
+        for (owner, kind, dropped) in self.counts()? {
+            let kinds = totals.entry(owner).or_default();
+            *kinds.entry(kind).or_default() += dropped.packets;
         }
         Ok(totals)
+    }
+
+    /// What the kernel and the delay line have dropped, by owner; a kind may be there twice.
+    fn counts(&self) -> Result<Vec<(u32, DropKind, Dropped)>, ObjectError> {
+        let kernel = self.program.counts()?;
+        let kernel = kernel.into_iter().map(|(key, tally)| {
+            let dropped = Dropped {
+                packets: tally.packets,
+                bytes: tally.bytes,
+            };
+            (key.owner, self.kind(&key), dropped)
+        });
+        let line = self.line.as_ref().map(|line| line.source.drops());
+        let line = line.into_iter().flatten().map(|drops| {
+            let dropped = Dropped {
+                packets: drops.dropped.packets,
+                bytes: drops.dropped.bytes,
+            };
+            (drops.owner, line_kind(&drops), dropped)
+        });
+        Ok(kernel.chain(line).collect())
     }
 
     fn kind(&self, key: &DropKey) -> DropKind {
@@ -208,6 +279,21 @@ impl DropObserver {
     /// Whether events are still being read.
     pub fn is_running(&self) -> bool {
         self.task.is_running()
+    }
+}
+
+/// The names after `FAULT` are those of the outcomes in the books of the faults.
+fn line_kind(drops: &OwnerDrops) -> DropKind {
+    let reason = match drops.why {
+        LineDrop::Queue => FAULT,
+        LineDrop::Bound => FAULT_LOST_BOUND,
+        LineDrop::Write => "FAULT_LOST_WRITE",
+        LineDrop::Late => "FAULT_LOST_LATE",
+    };
+    DropKind {
+        injected: true,
+        egress: drops.egress,
+        reason: reason.to_owned(),
     }
 }
 

@@ -102,7 +102,7 @@ pub trait ObserveSource: Send + Sync + 'static {
         Err(SetTracingError::NotObserved)
     }
 
-    /// What the kernel dropped of the owners that live.
+    /// What was dropped of the owners that live.
     fn drops(&self) -> DropSnapshot {
         DropSnapshot::default()
     }

@@ -2,8 +2,9 @@
 
 use aya_ebpf::Global;
 use sabot_abi::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, DROP_NOTE, DROP_NOTE_EGRESS, DROP_NOTE_INCIDENT, DROP_NOTE_INGRESS,
-    DROP_NOTE_KINDS, DROP_REASON_FAULT, DropKey, OWN_DEVICE_PREFIX, Tag, Tally,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, DROP_NOTE, DROP_NOTE_BOUND, DROP_NOTE_EGRESS, DROP_NOTE_INCIDENT,
+    DROP_NOTE_INGRESS, DROP_NOTE_KINDS, DROP_REASON_FAULT, DROP_REASON_FAULT_BOUND, DropKey,
+    OWN_DEVICE_PREFIX, Tag, Tally,
 };
 
 use crate::counts::{self, Loss};
@@ -73,7 +74,11 @@ pub fn record(drop: &Drop) -> Result<(), Loss> {
         injected: place.is_own_device.into(),
     };
     if note.is_ours {
-        key.reason = DROP_REASON_FAULT;
+        key.reason = if note.is_lost {
+            DROP_REASON_FAULT_BOUND
+        } else {
+            DROP_REASON_FAULT
+        };
         key.injected = 1;
         key.direction = if note.kind == DROP_NOTE_EGRESS {
             DIRECTION_EGRESS
@@ -96,7 +101,9 @@ pub fn record(drop: &Drop) -> Result<(), Loss> {
 /// What a classifier of ours has left in the packet.
 struct Note {
     is_ours: bool,
+    /// Without [`DROP_NOTE_BOUND`], which is told apart.
     kind: u32,
+    is_lost: bool,
     wire: Tally,
 }
 
@@ -105,11 +112,12 @@ impl Note {
     fn of(skb: u64) -> Self {
         let at = offset!(SKB.classifier_words) + (DROP_NOTE * size_of::<u32>()) as u32;
         let [mark, packets, bytes] = read::<[u32; 3]>(skb, at).unwrap_or([0; 3]);
-        let kind = mark & DROP_NOTE_KINDS;
+        let kind = mark & DROP_NOTE_KINDS & !DROP_NOTE_BOUND;
         Self {
             is_ours: mark & !DROP_NOTE_KINDS == DROP_MARK.load()
                 && matches!(kind, DROP_NOTE_EGRESS | DROP_NOTE_INGRESS | DROP_NOTE_INCIDENT),
             kind,
+            is_lost: mark & DROP_NOTE_BOUND != 0,
             wire: Tally {
                 packets: packets as u64,
                 bytes: bytes as u64,

@@ -39,7 +39,8 @@ impl Outcome {
     pub fn step(self) -> Step {
         match self {
             Self::Passed | Self::Corrupted | Self::Duplicated | Self::Bypassed => Step::Continue,
-            Self::Dropped | Self::Full => Step::Drop,
+            Self::Dropped => Step::Drop,
+            Self::Full => Step::Lose,
             Self::Delayed | Self::Answered | Self::Segmenting => Step::Redirect,
         }
     }

@@ -182,15 +182,15 @@ fn verdict(ctx: &TcContext, outcome: Result<Step, Trouble>, direction: u32) -> i
     match outcome {
         Ok(Step::Continue) | Err(Trouble::NotIp) => PASS,
         Ok(Step::Redirect) => TC_ACT_REDIRECT,
-        Ok(Step::Drop) if direction == DIRECTION_EGRESS => {
-            note::of_fault(ctx, direction);
+        Ok(step @ (Step::Drop | Step::Lose)) if direction == DIRECTION_EGRESS => {
+            note::of_fault(ctx, direction, step == Step::Lose);
             // `TC_ACT_SHOT` would tell the sender (`NET_XMIT_DROP`): TCP takes it for local congestion and does not count
             // a loss, a raw socket gets ENOBUFS.
             detour::into_nothing();
             TC_ACT_REDIRECT
         }
-        Ok(Step::Drop) => {
-            note::of_fault(ctx, direction);
+        Ok(step @ (Step::Drop | Step::Lose)) => {
+            note::of_fault(ctx, direction, step == Step::Lose);
             TC_ACT_SHOT
         }
         Err(Trouble::Incident(which)) => {
@@ -207,8 +207,8 @@ fn verdict(ctx: &TcContext, outcome: Result<Step, Trouble>, direction: u32) -> i
 fn returned(ctx: &TcContext, detour: Detour) -> i32 {
     match try_return(ctx, detour) {
         Ok((Step::Redirect, _)) => TC_ACT_REDIRECT,
-        Ok((Step::Continue | Step::Drop, direction)) => {
-            note::of_fault(ctx, direction);
+        Ok((step, direction)) => {
+            note::of_fault(ctx, direction, step == Step::Lose);
             TC_ACT_SHOT
         }
         Err(Trouble::NotIp) => {

@@ -35,6 +35,8 @@ pub enum Entrance {
 pub enum Step {
     Continue = CONTINUE,
     Drop = DROP,
+    /// There is no room for it where it should be held.
+    Lose = LOSE,
     /// `bpf_redirect` was called.
     Redirect = REDIRECT,
 }
@@ -42,6 +44,7 @@ pub enum Step {
 const CONTINUE: u32 = 0;
 const DROP: u32 = 1;
 const REDIRECT: u32 = 2;
+const LOSE: u32 = 3;
 
 impl Step {
     /// The verifier knows nothing of what a global function returns.
@@ -49,6 +52,7 @@ impl Step {
     fn of(step: u32) -> Self {
         match step {
             DROP => Self::Drop,
+            LOSE => Self::Lose,
             REDIRECT => Self::Redirect,
             _ => Self::Continue,
         }

@@ -30,7 +30,7 @@ impl Engine {
         self.answer_with(&frame.buffer[..frame.length], frame.group, |frame, out| {
             reply::unreachable(frame, code, out)
         });
-        self.count(frame.group, |counters| counters.rejected.add(frame.wire));
+        self.count_rejected(frame.group, frame.wire);
     }
 
     /// Consumes the frame in the scratch buffer if a reset can be sent to one of the ends that are to get one; otherwise it
@@ -45,7 +45,7 @@ impl Engine {
         }
         self.scratch = scratch;
         if answered {
-            self.count(arrival.group, |counters| counters.rejected.add(arrival.wire));
+            self.count_rejected(arrival.group, arrival.wire);
         } else {
             self.admit(length, arrival, true);
         }

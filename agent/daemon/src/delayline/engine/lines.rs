@@ -15,10 +15,11 @@ impl Engine {
             Command::Open {
                 target,
                 identity,
+                netns,
                 tap,
                 reply,
             } => {
-                let _ = reply.send(self.open(target, identity, tap));
+                let _ = reply.send(self.open(target, identity, netns, tap));
             }
             Command::Close { target, reply } => {
                 if let Some(index) = self.index_of(target) {
@@ -36,6 +37,10 @@ impl Engine {
             Command::Forget { slot, target, reply } => {
                 self.store.retire_groups(slot);
                 self.shared.registry.forget(slot, target);
+                let _ = reply.send(());
+            }
+            Command::SetOwners { owners, reply } => {
+                self.shared.registry.set_owners(owners);
                 let _ = reply.send(());
             }
             Command::Stop { reply } => {
@@ -59,17 +64,24 @@ impl Engine {
         line.is_none_or(|line| !poller::is_readable(&line.tap))
     }
 
-    fn open(&mut self, target: TargetId, identity: TargetIdentity, tap: OwnedFd) -> Result<(), LineError> {
+    fn open(
+        &mut self,
+        target: TargetId,
+        identity: TargetIdentity,
+        netns: Option<u64>,
+        tap: OwnedFd,
+    ) -> Result<(), LineError> {
         if self.stopping.is_some() {
             return Err(LineError::Stopped);
         }
         if self.lines.iter().flatten().any(|line| line.target == target) {
             return Err(LineError::AlreadyOpen(target));
         }
-        let index = self.store.open_line(target, identity);
+        let drops = self.shared.registry.netns_drops(netns);
+        let index = self.store.open_line(target, identity, drops);
         self.serial = self.serial.wrapping_add(1);
         if let Err(source) = self.poller.add(tap.as_fd(), token(self.serial, index)) {
-            self.store.close_line(index, |_, _| {});
+            self.store.close_line(index);
             return Err(LineError::Tap {
                 target,
                 operation: "wait for",
@@ -177,8 +189,7 @@ impl Engine {
         let Some(line) = self.lines.get_mut(index as usize).and_then(Option::take) else {
             return;
         };
-        self.store
-            .close_line(index, |counters, wire| counters.lost_write.add(wire));
+        self.store.close_line(index);
         self.shared.open().remove(&line.target);
         self.closing -= usize::from(line.closing);
         match (line.closer, &self.stopping) {

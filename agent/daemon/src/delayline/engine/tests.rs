@@ -41,6 +41,7 @@ fn open(engine: &mut Engine, target: u32) -> Far {
     engine.execute(Command::Open {
         target: TargetId(target),
         identity: TargetIdentity(u64::from(target)),
+        netns: None,
         tap,
         reply,
     });
