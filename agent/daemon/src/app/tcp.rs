@@ -16,6 +16,8 @@ use crate::observe::identity::Identities;
 use crate::observe::observers::Observers;
 use crate::observe::tcp::{self, TcpObserver};
 
+/// Of the table of peers; pods, the node, ranges and what the operator gives have the rest.
+const ROOM_FOR_SERVICES: usize = MAX_PEER_PREFIXES as usize / 2;
 /// The feature's name, as GetNode and the metrics say it.
 const FEATURE: &str = "tcp_tracepoints";
 
@@ -58,13 +60,13 @@ fn feature(found: Result<String, String>) -> Feature {
 /// Keeps the observer informed of whose addresses are whose; ends with the engine.
 pub(super) async fn follow_world(engine: Handle, observers: Arc<Observers>, classes: PeerClasses) {
     let mut snapshots = engine.watch();
-    let mut last = Vec::new();
+    let mut last = Peers::default();
     loop {
         let peers = peers(&snapshots.borrow_and_update().world, &classes);
         if peers != last
             && let Some(observer) = &observers.tcp
         {
-            match observer.set_peers(peers.iter().copied()) {
+            match observer.set_peers(peers.known.iter().copied(), peers.left_out) {
                 Ok(()) => last = peers,
                 Err(error) => tracing::warn!(%error, "the TCP observer doesn't know all addresses"),
             }
@@ -75,20 +77,30 @@ pub(super) async fn follow_world(engine: Handle, observers: Arc<Observers>, clas
     }
 }
 
+/// What the observer is told.
+#[derive(Default, PartialEq)]
+struct Peers {
+    known: Vec<(PeerPrefix, u32)>,
+    /// Addresses that its table has no room for.
+    left_out: usize,
+}
+
 /// Whose address is whose. Single addresses are those that are known: pods' and the node's, and those of Services as long as
 /// the cluster is asked for them. An address that a Service shares with a pod or the node is theirs, and what the table has no
 /// room for stays what it is without a Service. Prefixes are those that the operator gives, and the ranges of Services that
 /// the cluster tells.
-fn peers(world: &World, classes: &PeerClasses) -> Vec<(PeerPrefix, u32)> {
-    const ROOM: usize = MAX_PEER_PREFIXES as usize / 2;
+fn peers(world: &World, classes: &PeerClasses) -> Peers {
     let pods = world.pods.values().filter(|pod| !pod.host_network);
     let pods = pods.flat_map(|pod| pod.addresses.iter().map(|&address| (address, PEER_POD)));
     let node = world.node_addresses.iter().map(|&address| (address, PEER_NODE));
     let services = world.cluster.services.values();
-    let services = services.flat_map(|service| service.addresses.iter());
+    let mut services: Vec<_> = services
+        .flat_map(|service| service.addresses.iter().map(|&address| (address, PEER_SERVICE)))
+        .collect();
+    let left_out = services.len().saturating_sub(ROOM_FOR_SERVICES);
+    services.truncate(ROOM_FOR_SERVICES);
     let addresses = services
-        .map(|&address| (address, PEER_SERVICE))
-        .take(ROOM)
+        .into_iter()
         .chain(pods)
         .chain(node)
         // Loopback is loopback, also where it is the node's.
@@ -101,7 +113,10 @@ fn peers(world: &World, classes: &PeerClasses) -> Vec<(PeerPrefix, u32)> {
     let prefixes = ranges
         .chain(given)
         .map(|(net, class): (IpNet, u32)| (PeerPrefix::new(net.addr(), net.prefix_len()), class));
-    prefixes.chain(addresses).collect()
+    Peers {
+        known: prefixes.chain(addresses).collect(),
+        left_out,
+    }
 }
 
 pub(super) fn set_attached(observer: &TcpObserver, wanted: bool) {
@@ -116,6 +131,7 @@ pub(super) fn set_attached(observer: &TcpObserver, wanted: bool) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::net::Ipv4Addr;
 
     use sabot_abi::PEER_PUBLIC;
     use sabot_core::model::{ObjectName, Service};
@@ -134,7 +150,7 @@ mod tests {
     fn classes(world: &World, given: &[(&str, u32)]) -> BTreeMap<PeerPrefix, u32> {
         let given = given.iter();
         let given = given.map(|&(prefix, class)| (prefix.parse().expect("a prefix"), class));
-        peers(world, &given.collect()).into_iter().collect()
+        peers(world, &given.collect()).known.into_iter().collect()
     }
 
     fn service(addresses: &[&str]) -> Arc<Service> {
@@ -142,6 +158,28 @@ mod tests {
             addresses: addresses.iter().map(|text| address(text)).collect(),
             ..Service::default()
         })
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_known_to_be_left_out() {
+        let mut world = World {
+            node_addresses: [address("192.0.2.1")].into(),
+            ..World::default()
+        };
+        for number in 0..=ROOM_FOR_SERVICES {
+            let name = ObjectName {
+                namespace: "shop".into(),
+                name: format!("service-{number}"),
+            };
+            let ip = Ipv4Addr::from(0x0a60_0000 + number as u32);
+            world
+                .cluster
+                .services
+                .insert_mut(name, service(&[&ip.to_string()]));
+        }
+        let Peers { known, left_out } = peers(&world, &PeerClasses::default());
+        assert_eq!((known.len(), left_out), (ROOM_FOR_SERVICES + 1, 1));
+        assert!(known.contains(&(host("192.0.2.1"), PEER_NODE)));
     }
 
     #[test]

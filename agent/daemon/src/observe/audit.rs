@@ -78,13 +78,23 @@ impl Missing {
                 self.count(count, &format!("DNS messages that are not counted ({table})"));
             }
         }
-        let tcp = observers.tcp.as_ref().map(TcpObserver::snapshot);
-        if let Some(tcp) = self.read("TCP", tcp) {
+        if let Some(tcp) = &observers.tcp {
+            self.of_tcp(tcp);
+        }
+    }
+
+    fn of_tcp(&mut self, observer: &TcpObserver) {
+        if let Some(tcp) = self.read("TCP", Some(observer.snapshot())) {
             let what = "TCP connections that a full table kept out, with their bytes and times (see --tcp-connections)";
             self.count(tcp.untracked, what);
             let what = "later sightings of TCP connections that a full table kept out";
             self.count(tcp.untracked_sightings, what);
         }
+        let left_out = observer.peers_left_out() as u64;
+        self.count(
+            left_out,
+            "addresses of Services that there is no room for among peers",
+        );
     }
 
     fn of_runtime(&mut self, observers: &Observers) {

@@ -12,7 +12,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
@@ -117,6 +117,7 @@ pub struct TcpObserver {
     programs: Arc<TcpPrograms>,
     losses: Arc<LastLosses>,
     loss: Arc<StreamLoss>,
+    peers_left_out: AtomicUsize,
     reader: OwnedTask,
     _sync: OwnedTask,
 }
@@ -159,6 +160,7 @@ pub fn start(
         programs,
         losses,
         loss,
+        peers_left_out: AtomicUsize::new(0),
         reader,
         _sync: OwnedTask::new(&sync),
     })
@@ -235,14 +237,26 @@ impl TcpObserver {
         self.programs.peers()
     }
 
-    /// Says which addresses are whose, beside those that are the same everywhere: `PEER_*`.
+    /// Says which addresses are whose, beside those that are the same everywhere: `PEER_*`. There is no room for `left_out`
+    /// others, which a snapshot tells.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to write a map.
-    pub fn set_peers(&self, peers: impl IntoIterator<Item = (PeerPrefix, u32)>) -> Result<(), ObjectError> {
+    pub fn set_peers(
+        &self,
+        peers: impl IntoIterator<Item = (PeerPrefix, u32)>,
+        left_out: usize,
+    ) -> Result<(), ObjectError> {
         // What is said last holds.
-        self.programs.set_peers(well_known().chain(peers))
+        self.programs.set_peers(well_known().chain(peers))?;
+        self.peers_left_out.store(left_out, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Addresses that the table of peers has no room for.
+    pub fn peers_left_out(&self) -> usize {
+        self.peers_left_out.load(Ordering::Relaxed)
     }
 
     /// Stops observing, or goes on; what was counted stays. Waits for the kernel for some milliseconds.
