@@ -187,7 +187,7 @@ pub(super) struct Settings {
     peer_class: Option<Vec<String>>,
 
     /// When the kernel measures how long our programs run, for the metrics: `sampled` is for one second out of every 30; it
-    /// measures everybody's then, at some 20 ns a run [default: sampled]
+    /// measures everybody's then, at some 40 ns a run [default: sampled]
     #[arg(long, env = "SABOT_MEASURE_PROGRAMS", value_enum)]
     #[serde(deserialize_with = "measure_mode")]
     measure_programs: Option<MeasureMode>,

@@ -35,7 +35,7 @@ pub struct Cost {
     pub misses: u64,
 }
 
-/// The kernel measures every program's runs while this lives, everybody's: some 20 ns a run.
+/// The kernel measures every program's runs while this lives, everybody's: some 40 ns a run.
 #[derive(Debug)]
 pub struct Measuring {
     _stats: OwnedFd,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::ring::OwnedTask;
 use crate::kernel::cost::{CostError, Measuring};
 
-/// So long of every period runs are measured: the some 20 ns that it costs each of them are a thirtieth of that on average.
+/// So long of every period runs are measured: the some 40 ns that it costs each of them are a thirtieth of that on average.
 const SAMPLE: Duration = Duration::from_secs(1);
 const PERIOD: Duration = Duration::from_secs(30);
 

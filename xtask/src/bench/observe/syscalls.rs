@@ -11,7 +11,7 @@ use nix::unistd::gettid;
 use sabot_proto::sabot::v1;
 use sabot_testkit::Daemon;
 
-use super::tracers;
+use super::{SETTLED, tracers};
 use crate::bench::Plan;
 use crate::bench::measure::Samples;
 use crate::bench::report::{Figure, Report, Statistic};
@@ -119,6 +119,8 @@ fn say(report: &mut Report, all: &[Costs; TRACERS.len()], counted: &[u64]) {
 fn sabotd(plan: &Plan, counted: &mut Vec<u64>) -> Result<(f64, f64)> {
     let options = plan.options.clone().flags(&["--syscall-process", TRACED]);
     let daemon = Daemon::start(options)?;
+    // The kernel measures the programs' runs in a daemon's first second, and in one out of every 30 later.
+    thread::sleep(SETTLED);
     let costs = (as_thread(UNTRACED, time)?, as_thread(TRACED, time)?);
     let client = daemon.client()?;
     let answer = client.wait(client.observe().get_snapshot(v1::GetSnapshotRequest {}))?;
