@@ -23,10 +23,13 @@ pub struct SyscallSettings {
     pub cgroup_count: u32,
     /// Grows with each change, when everything else is written.
     pub generation: u32,
+    /// 1: somebody reads every event; 0: of failures of one kind, one in [`FAILURE_INTERVAL`] is enough.
+    pub streamed: u32,
+    pub reserved: u32,
 }
 assert_layout!(
     SyscallSettings,
-    size = 8 * (COMM_FILTER_WORDS + SYSCALL_BITMAP_WORDS) + 4 * MAX_WATCHED_CGROUPS as usize + 8,
+    size = 8 * (COMM_FILTER_WORDS + SYSCALL_BITMAP_WORDS) + 4 * MAX_WATCHED_CGROUPS as usize + 16,
     align = 8
 );
 
@@ -38,8 +41,14 @@ impl SyscallSettings {
         cgroups: [0; MAX_WATCHED_CGROUPS as usize],
         cgroup_count: 0,
         generation: 0,
+        streamed: 0,
+        reserved: 0,
     };
 }
+
+/// While nobody reads every event, so long after an event of a failure the same process's next one of the same syscall and
+/// error is none, ns.
+pub const FAILURE_INTERVAL: u64 = 1_000_000_000;
 
 /// Key of a (process name, syscall) pair.
 #[repr(C)]
@@ -82,6 +91,16 @@ pub struct ErrnoKey {
     pub errno: u32,
 }
 assert_layout!(ErrnoKey, size = 12, align = 4);
+
+/// Failures of one kind.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    pub count: u64,
+    /// The end of the last one that was sent as an event, `CLOCK_BOOTTIME` in ns; 0: none was. Of two at once either.
+    pub last_event: u64,
+}
+assert_layout!(Failures, size = 16, align = 8);
 
 /// A call that was slow or failed.
 #[repr(C)]
@@ -252,6 +271,7 @@ pod!(
     SyscallKey,
     SyscallThread,
     ErrnoKey,
+    Failures,
     SyscallEvent,
     SyscallFile,
     SyscallDetail,

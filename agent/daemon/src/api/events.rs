@@ -13,7 +13,7 @@ use super::status::{invalid_field, invalid_fields};
 use super::tcp::{owner_ref, tcp_event};
 use super::traffic::{direction, dns_event, drop_event};
 use crate::observe::event::{
-    ContainerEvent, CriEvent, Event, EventKind, FaultEvent, PacketEvent, SyscallEvent,
+    ContainerEvent, CriEvent, Event, EventHub, EventKind, FaultEvent, PacketEvent, Subscription, SyscallEvent,
 };
 use crate::observe::identity::Identity;
 use crate::observe::identity::containers::Container;
@@ -101,6 +101,18 @@ impl TryFrom<v1::WatchEventsRequest> for EventFilter {
 }
 
 impl EventFilter {
+    /// Events of syscalls cost something while somebody reads all of them, and only they do: who filters them out gets the others
+    /// without.
+    pub(super) fn subscribe(&self, hub: &EventHub) -> Subscription {
+        let takes_syscalls =
+            self.wants(v1::EventType::Syscall) && self.fault.is_none() && !self.asks_for_packets();
+        if takes_syscalls {
+            hub.subscribe()
+        } else {
+            hub.overhear()
+        }
+    }
+
     pub(super) fn passes(&self, event: &Event) -> bool {
         let container = event.container.as_deref();
         let is_wanted = matches!(event.kind, EventKind::Lost { .. }) || self.takes_container(container);

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use sabot_proto::convert::{duration_to_proto, timestamp_to_proto};
 use sabot_proto::sabot::v1;
 use sabot_proto::sabot::v1::observe_service_server::ObserveService;
-use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -18,7 +17,7 @@ use super::stream::{Ended, Sink, Stopped, produce};
 use super::timeline::timeline;
 use super::{NodeInfo, Services, tcp, traffic, view};
 use crate::audit::{Asked, Outcome};
-use crate::observe::event::{Event, EventKind};
+use crate::observe::event::{Event, EventKind, Subscription};
 use crate::observe::source::{Audit, CriSummary, SetTracingError, SyscallSummary};
 use crate::observe::syscalls::{SyscallsError, Tracing};
 use crate::observe::udp::Look;
@@ -44,7 +43,7 @@ impl ObserveService for ObserveApi {
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
         let filter = EventFilter::try_from(request.into_inner())?;
         // Subscribed before the answer's headers go out: whoever has them misses nothing from then on.
-        let events = self.services.events.subscribe();
+        let events = filter.subscribe(&self.services.events);
         let watcher = Watcher {
             filter,
             loss: self.services.watch_loss.clone(),
@@ -237,11 +236,7 @@ struct Watcher {
 
 impl Watcher {
     /// Passes on what the filter lets through, and says where events are missing.
-    async fn forward(
-        self,
-        mut events: Receiver<Arc<Event>>,
-        mut sink: Sink<v1::WatchEventsResponse>,
-    ) -> Ended {
+    async fn forward(self, mut events: Subscription, mut sink: Sink<v1::WatchEventsResponse>) -> Ended {
         loop {
             let next = match sink.or_ended(events.recv()).await {
                 Ok(Ok(next)) => next,

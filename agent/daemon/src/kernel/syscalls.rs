@@ -14,7 +14,7 @@ use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
 use nix::sys::stat::{major, minor};
 use sabot_abi::{
-    COMM_LENGTH, ERRNO_BITMAP_WORDS, ErrnoKey, Histogram, MAX_PROCESSES, MAX_WATCHED_CGROUPS,
+    COMM_LENGTH, ERRNO_BITMAP_WORDS, ErrnoKey, Failures, Histogram, MAX_PROCESSES, MAX_WATCHED_CGROUPS,
     SYSCALL_BITMAP_WORDS, SYSCALL_LOSS_COUNT, SyscallDetail, SyscallKey, SyscallThread,
 };
 
@@ -90,7 +90,7 @@ pub struct SyscallPrograms {
 
 struct Counters {
     latencies: HashMap<MapData, SyscallKey, Histogram>,
-    errnos: HashMap<MapData, ErrnoKey, u64>,
+    errnos: HashMap<MapData, ErrnoKey, Failures>,
 }
 
 /// What attaching and detaching change.
@@ -150,6 +150,15 @@ impl SyscallPrograms {
         lock(&self.counters).retain(|number, syscall| watch.measures(number, syscall))
     }
 
+    /// Whether every event is read by somebody; otherwise few failures of a kind become one. In force at once.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; nothing has changed then.
+    pub fn set_streamed(&self, streamed: bool) -> Result<(), SyscallProgramError> {
+        lock(&self.watch).set_streamed(streamed)
+    }
+
     /// Takes the programs off their tracepoints, or puts them back; what they have counted stays. Waits for the kernel for
     /// some milliseconds.
     ///
@@ -187,6 +196,7 @@ impl SyscallPrograms {
         lock(&self.counters)
             .errnos
             .iter()
+            .map(|entry| entry.map(|(key, failures)| (key, failures.count)))
             .collect::<Result<_, _>>()
             .map_err(|source| SyscallProgramError::map("ERRNOS", source))
     }

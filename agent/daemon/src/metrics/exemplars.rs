@@ -1,6 +1,6 @@
 //! Exemplars: beside a bucket of a histogram one call that is counted in it, with what the labels of its series don't say.
 //!
-//! They come from the events, of which there is one for each slow or failed call. Only OpenMetrics has them. The registry's crate
+//! They come from the events: of slow calls there is one each, and of failed ones at least one a second and kind. Only OpenMetrics has them. The registry's crate
 //! offers none to histograms that somebody else counted, so that they are added to what it has written.
 
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ impl Exemplars {
     /// Begins to listen. Must be called within a tokio runtime.
     pub fn follow(hub: &EventHub, engine: Handle) -> Self {
         let latest = Arc::new(Mutex::new(Latest::default()));
-        let (noted, mut events) = (Arc::clone(&latest), hub.subscribe());
+        let (noted, mut events) = (Arc::clone(&latest), hub.overhear());
         let task = tokio::spawn(async move {
             loop {
                 match events.recv().await {

@@ -1,11 +1,12 @@
 //! Events as streams carry them, decoded and enriched.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sabot_core::model::FaultName;
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::identity::Identity;
 use super::identity::containers::Container;
@@ -197,25 +198,158 @@ pub enum TcpChange {
     Rto,
 }
 
-/// Where events are published; slow subscribers lose events and are told how many.
+/// Told whether somebody reads every event; false when it needn't be told any more.
+type Tap = Box<dyn Fn(bool) -> bool + Send + Sync>;
+
+/// Where events are published; slow readers lose events and are told how many.
 #[derive(Clone)]
 pub struct EventHub {
     sender: broadcast::Sender<Arc<Event>>,
+    demand: Arc<Mutex<Demand>>,
+}
+
+/// Who reads every event, and who wants to know whether somebody does.
+#[derive(Default)]
+struct Demand {
+    readers: usize,
+    taps: Vec<Tap>,
 }
 
 impl EventHub {
     pub fn new(capacity: usize) -> Self {
         Self {
             sender: broadcast::Sender::new(capacity),
+            demand: Arc::default(),
         }
     }
 
-    /// Never blocks; without subscribers the event is dropped.
+    /// Never blocks; without readers the event is dropped.
     pub fn publish(&self, event: Event) {
         let _ = self.sender.send(Arc::new(event));
     }
 
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.sender.subscribe()
+    /// Every event from now on.
+    pub fn subscribe(&self) -> Subscription {
+        Subscription {
+            events: self.sender.subscribe(),
+            _reader: Some(Reader::new(&self.demand)),
+        }
+    }
+
+    /// What is published anyway: of what happens often, as much as it takes to know a recent one of each kind.
+    pub fn overhear(&self) -> Subscription {
+        Subscription {
+            events: self.sender.subscribe(),
+            _reader: None,
+        }
+    }
+
+    /// Tells whether somebody reads every event, now and at each change, before whoever begins to read has his subscription;
+    /// as long as `tap` answers with true.
+    pub fn on_demand(&self, tap: impl Fn(bool) -> bool + Send + Sync + 'static) {
+        let mut demand = lock(&self.demand);
+        if tap(demand.readers > 0) {
+            demand.taps.push(Box::new(tap));
+        }
+    }
+}
+
+/// Events, until this is dropped.
+pub struct Subscription {
+    events: broadcast::Receiver<Arc<Event>>,
+    /// Of one that has every event.
+    _reader: Option<Reader>,
+}
+
+impl Subscription {
+    /// The next event.
+    ///
+    /// # Errors
+    ///
+    /// When events were missed, or nobody can publish any more.
+    pub async fn recv(&mut self) -> Result<Arc<Event>, RecvError> {
+        self.events.recv().await
+    }
+
+    /// The next event, if there is one by now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::recv`], and when there is none.
+    pub fn try_recv(&mut self) -> Result<Arc<Event>, TryRecvError> {
+        self.events.try_recv()
+    }
+
+    /// Events that have come and weren't received yet.
+    pub fn waiting(&self) -> usize {
+        self.events.len()
+    }
+}
+
+/// Counts as somebody who reads every event.
+struct Reader(Arc<Mutex<Demand>>);
+
+impl Reader {
+    fn new(demand: &Arc<Mutex<Demand>>) -> Self {
+        lock(demand).change(|readers| readers + 1);
+        Self(Arc::clone(demand))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        lock(&self.0).change(|readers| readers - 1);
+    }
+}
+
+impl Demand {
+    fn change(&mut self, change: impl FnOnce(usize) -> usize) {
+        let before = self.readers > 0;
+        self.readers = change(self.readers);
+        let now = self.readers > 0;
+        if now != before {
+            self.taps.retain(|tap| tap(now));
+        }
+    }
+}
+
+fn lock(demand: &Mutex<Demand>) -> MutexGuard<'_, Demand> {
+    demand.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taps_are_told_of_the_first_reader_and_of_the_last() {
+        let hub = EventHub::new(4);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&told);
+        hub.on_demand(move |wanted| {
+            noted.lock().unwrap().push(wanted);
+            true
+        });
+        let overheard = hub.overhear();
+        let first = hub.subscribe();
+        let second = hub.subscribe();
+        drop(first);
+        assert_eq!(*told.lock().unwrap(), [false, true]);
+        drop((second, overheard));
+        assert_eq!(*told.lock().unwrap(), [false, true, false]);
+    }
+
+    #[test]
+    fn a_tap_that_has_gone_is_told_nothing_more() {
+        let hub = EventHub::new(4);
+        let told = Arc::new(Mutex::new(0));
+        let noted = Arc::clone(&told);
+        hub.on_demand(move |wanted| {
+            *noted.lock().unwrap() += 1;
+            !wanted
+        });
+        drop(hub.subscribe());
+        drop(hub.subscribe());
+        assert_eq!(*told.lock().unwrap(), 2);
     }
 }

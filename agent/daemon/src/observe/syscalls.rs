@@ -184,6 +184,13 @@ pub fn start(
     ));
     let traced = Arc::new(Traced::new(numbers, programs, containers.clone()));
     traced.follow()?;
+    let streaming = Arc::downgrade(&traced);
+    hub.on_demand(move |wanted| {
+        streaming
+            .upgrade()
+            .map(|traced| traced.set_streamed(wanted))
+            .is_some()
+    });
     let labels = Arc::clone(&traced);
     let task = publish_from(
         ring,

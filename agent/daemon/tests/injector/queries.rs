@@ -14,11 +14,11 @@ use sabot_testkit::{LabPod, NetnsRef};
 use sabotd::engine::handle::LedgerDirection;
 use sabotd::kernel::netns;
 use sabotd::kernel::nsfs::NetnsFile;
-use sabotd::observe::event::{DnsEvent, DnsOutcome, Event, EventHub, EventKind};
+use sabotd::observe::event::{DnsEvent, DnsOutcome, EventHub, EventKind, Subscription};
 use sabotd::observe::identity::{Identities, Identity, Owner, Owners};
 use sabotd::observe::queries::{self, QueriesConfig, QueryObserver, QueryStats};
 use tokio::runtime::Runtime;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::rig::{PATIENCE, Rig, delay, drop_share};
 
@@ -37,7 +37,7 @@ struct Observed {
     observer: QueryObserver,
     /// As long as it is held, the owners stay.
     _owners: watch::Sender<Arc<Owners>>,
-    events: broadcast::Receiver<Arc<Event>>,
+    events: Subscription,
     _runtime: Runtime,
 }
 
@@ -179,7 +179,7 @@ fn every_query_is_counted_by_what_was_answered() {
         // The server asks nobody.
         assert_eq!(observed.stats(2), QueryStats::default());
 
-        assert!(wait_until(PATIENCE, LOOK, || observed.events.len() >= 10));
+        assert!(wait_until(PATIENCE, LOOK, || observed.events.waiting() >= 10));
         for event in observed.dns_events() {
             assert_eq!(event.outcome, DnsOutcome::Failed);
             assert_eq!((event.name.as_str(), event.kind.as_str()), (FOREIGN_NAME, "AAAA"));
@@ -208,7 +208,7 @@ fn queries_over_tcp_are_counted_like_others() {
         assert_eq!((stats.unanswered, stats.late, stats.unmatched), (0, 0, 0));
         assert_eq!(stats.latency.count(), 25);
         assert_eq!(observed.stats(2), QueryStats::default());
-        assert!(wait_until(PATIENCE, LOOK, || observed.events.len() >= 5));
+        assert!(wait_until(PATIENCE, LOOK, || observed.events.waiting() >= 5));
         for event in observed.dns_events() {
             assert_eq!((event.rcode, event.server), (Some("REFUSED"), ip));
             assert_eq!((event.name.as_str(), event.kind.as_str()), (FOREIGN_NAME, "AAAA"));
@@ -277,7 +277,7 @@ fn answers_that_a_fault_drops_are_missing() {
     assert_eq!((stats.queries, stats.unanswered, answered(&stats)), (5, 5, 0));
     assert_eq!(stats.latency.count(), 0);
     let events = observed.dns_events();
-    assert_eq!(events.len(), 5);
+    assert_eq!(events.waiting(), 5);
     for event in events {
         assert_eq!((event.outcome, event.rcode), (DnsOutcome::Unanswered, None));
         assert_eq!((event.name.as_str(), event.kind.as_str()), (KNOWN_NAME, "A"));
@@ -399,7 +399,7 @@ fn retries_second_answers_and_late_ones_are_told_apart() {
         answered(&stats) + stats.unanswered + stats.replaced
     );
 
-    wait_until(PATIENCE, LOOK, || observed.events.len() >= 2);
+    wait_until(PATIENCE, LOOK, || observed.events.waiting() >= 2);
     let seen: Vec<_> = observed
         .dns_events()
         .into_iter()

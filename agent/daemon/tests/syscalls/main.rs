@@ -4,6 +4,7 @@ mod baselines;
 mod details;
 mod latencies;
 mod rig;
+mod streaming;
 mod tracing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -329,6 +330,7 @@ fn events_beyond_the_ring_are_counted_one_by_one() {
         ring_bytes: 4096,
     };
     let (programs, mut ring) = SyscallPrograms::attach(&config).expect("root is needed to trace syscalls");
+    programs.set_streamed(true).unwrap();
     on_thread_named(&name, || open_missing(CALLS));
 
     let mut read = 0;

@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::unistd::gettid;
-use sabotd::observe::event::{Event, EventHub, EventKind, SyscallEvent};
+use sabotd::observe::event::{Event, EventHub, EventKind, Subscription, SyscallEvent};
 use sabotd::observe::identity::containers::Containers;
 use sabotd::observe::names::syscall_number;
 use sabotd::observe::syscalls::{SyscallObserver, SyscallSnapshot, SyscallsConfig, Tracing, start};
 use tempfile::TempDir;
-use tokio::sync::broadcast::Receiver;
 
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,19 +30,19 @@ pub(crate) fn unique_name() -> String {
     name
 }
 
-pub(crate) fn observe(
-    name: &str,
-    slow_threshold: Option<Duration>,
-) -> (SyscallObserver, Receiver<Arc<Event>>) {
+pub(crate) fn observe(name: &str, slow_threshold: Option<Duration>) -> (SyscallObserver, Subscription) {
     let hub = EventHub::new(4096);
     let events = hub.subscribe();
+    (observe_into(&hub, name, slow_threshold), events)
+}
+
+pub(crate) fn observe_into(hub: &EventHub, name: &str, slow_threshold: Option<Duration>) -> SyscallObserver {
     let config = SyscallsConfig {
         tracing: Tracing::of_processes([name]),
         slow_threshold,
         ..SyscallsConfig::default()
     };
-    let observer = start(&config, Containers::default(), hub).expect("root is needed to trace syscalls");
-    (observer, events)
+    start(&config, Containers::default(), hub.clone()).expect("root is needed to trace syscalls")
 }
 
 /// Runs `body` on a thread with this name; returns its tid and what `body` returns.
@@ -91,7 +90,7 @@ pub(crate) fn calls(snapshot: &SyscallSnapshot, syscall: &str) -> u64 {
 
 /// Receives until `enough` says so.
 pub(crate) async fn receive(
-    events: &mut Receiver<Arc<Event>>,
+    events: &mut Subscription,
     mut enough: impl FnMut(&[SyscallEvent]) -> bool,
 ) -> Vec<SyscallEvent> {
     let mut received = Vec::new();

@@ -7,11 +7,11 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
 use sabot_abi::{
-    EINTR, ERESTART_FIRST, ERESTART_LAST, ErrnoKey, HISTOGRAM_BUCKETS, Histogram, MAX_ERRNO, SyscallKey,
-    log_linear_bucket,
+    EINTR, ERESTART_FIRST, ERESTART_LAST, ErrnoKey, Failures, HISTOGRAM_BUCKETS, Histogram, MAX_ERRNO,
+    SyscallKey, log_linear_bucket,
 };
 
-use crate::events::{Ended, Source};
+use crate::events::{Ended, Failure, Source};
 use crate::losses::{self, Loss};
 use crate::processes::Comm;
 use crate::threads::Call;
@@ -23,9 +23,13 @@ use crate::{events, processes, settings, threads};
 #[map]
 static LATENCIES: HashMap<SyscallKey, Histogram> = HashMap::with_max_entries(1024, 0);
 #[map]
-static ERRNOS: HashMap<ErrnoKey, u64> = HashMap::with_max_entries(4096, 0);
+static ERRNOS: HashMap<ErrnoKey, Failures> = HashMap::with_max_entries(4096, 0);
 
 static NO_LATENCY: Histogram = Histogram::EMPTY;
+static NO_FAILURES: Failures = Failures {
+    count: 0,
+    last_event: 0,
+};
 
 #[inline(always)]
 pub fn try_enter(id: i64) -> Result<(), Loss> {
@@ -75,13 +79,13 @@ fn record(call: &Call, comm: Comm, result: i64, source: Source) -> Result<(), Lo
     if let Err(loss) = count_latency(call, duration) {
         losses::count(loss);
     }
-    let errno = errno(result);
-    if let Some(errno) = errno
-        && let Err(loss) = count_errno(call, errno)
-    {
-        losses::count(loss);
-    }
-    if events::wanted(call.syscall, duration, errno) {
+    let failure = errno(result).map(|errno| Failure {
+        errno,
+        alike: count_errno(call, errno)
+            .inspect_err(|&loss| losses::count(loss))
+            .ok(),
+    });
+    if events::wanted(call.syscall, duration, end, failure) {
         events::emit(&Ended {
             call,
             comm,
@@ -136,23 +140,24 @@ fn count_latency(call: &Call, duration: u64) -> Result<(), Loss> {
     Ok(())
 }
 
+/// Returns the count of failures of this kind, in which this one is.
 #[inline(always)]
-fn count_errno(call: &Call, errno: u32) -> Result<(), Loss> {
+fn count_errno(call: &Call, errno: u32) -> Result<*mut Failures, Loss> {
     let key = ErrnoKey {
         process: call.process,
         syscall: call.syscall,
         errno,
     };
-    let count = match ERRNOS.get_ptr_mut(key) {
-        Some(count) => count,
+    let failures = match ERRNOS.get_ptr_mut(key) {
+        Some(failures) => failures,
         None => {
-            let _ = ERRNOS.insert(key, 0, BPF_NOEXIST.into());
+            let _ = ERRNOS.insert(key, &NO_FAILURES, BPF_NOEXIST.into());
             ERRNOS.get_ptr_mut(key).ok_or(Loss::Errno)?
         }
     };
     // SAFETY: the pointer is to a value of the map, and all writers add atomically.
-    unsafe { add(count, 1) };
-    Ok(())
+    unsafe { add(&raw mut (*failures).count, 1) };
+    Ok(failures)
 }
 
 /// The form that hands no value back, which every kernel has.

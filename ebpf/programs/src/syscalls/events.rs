@@ -4,13 +4,17 @@ use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
-use sabot_abi::{ERRNO_BITMAP_WORDS, SYSCALL_ARGUMENTS, SYSCALL_BITMAP_WORDS, SyscallEvent, SyscallFile};
+use sabot_abi::{
+    ERRNO_BITMAP_WORDS, FAILURE_INTERVAL, Failures, SYSCALL_ARGUMENTS, SYSCALL_BITMAP_WORDS, SyscallEvent,
+    SyscallFile,
+};
 
 use crate::bitmap::Bitmap;
 use crate::details;
 use crate::files;
 use crate::losses::Loss;
 use crate::processes::Comm;
+use crate::settings;
 use crate::threads::Call;
 use crate::waking;
 
@@ -49,11 +53,38 @@ pub enum Source {
     Program(u64),
 }
 
+/// What a call ended with that failed.
+pub struct Failure {
+    pub errno: u32,
+    /// All of its kind; `None` when there is no room to count them.
+    pub alike: Option<*mut Failures>,
+}
+
+/// A slow call always is; a failed one while somebody reads every event, or as the first of its kind for a while.
 #[inline(always)]
-pub fn wanted(syscall: u32, duration: u64, errno: Option<u32>) -> bool {
+pub fn wanted(syscall: u32, duration: u64, end: u64, failure: Option<Failure>) -> bool {
     let threshold = SLOW_THRESHOLD.load();
     let slow = threshold != 0 && duration >= threshold && !SLOW_EXEMPT.contains(syscall);
-    slow || errno.is_some_and(|errno| !QUIET_ERRNO.contains(errno))
+    slow || failure.is_some_and(|failure| {
+        !QUIET_ERRNO.contains(failure.errno) && (settings::is_streamed() || is_first(&failure, end))
+    })
+}
+
+#[inline(always)]
+fn is_first(failure: &Failure, end: u64) -> bool {
+    let Some(alike) = failure.alike else {
+        return false;
+    };
+    // SAFETY: the pointer is to a value of the map, and the word is only ever read and written as a whole.
+    unsafe {
+        let last = &raw mut (*alike).last_event;
+        let before = last.read_volatile();
+        let is_first = before == 0 || end >= before.saturating_add(FAILURE_INTERVAL);
+        if is_first {
+            last.write_volatile(end);
+        }
+        is_first
+    }
 }
 
 /// # Errors

@@ -42,6 +42,13 @@ pub fn generation() -> u32 {
     unsafe { (&raw const (*SETTINGS.0.get()).generation).read_volatile() }
 }
 
+/// Whether somebody reads every event.
+#[inline(always)]
+pub fn is_streamed() -> bool {
+    // SAFETY: the pointer is to a static's field.
+    unsafe { (&raw const (*SETTINGS.0.get()).streamed).read_volatile() != 0 }
+}
+
 /// The daemon's number for the cgroup at this index of the array of cgroups. The index is taken modulo its size.
 #[inline(always)]
 pub fn cgroup_number(index: u32) -> u32 {

@@ -12,14 +12,14 @@ use sabot_core::guard::Guards;
 use sabot_core::model::{FaultName, NetnsId, Pod, TargetDevice, TargetIdentity, TargetKey};
 use sabot_core::plan::{Policy, Slot, TargetId};
 use sabot_core::spec::{FaultSpec, Metadata};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::kernel::FakeKernel;
 use crate::engine::handle::{EngineError, FaultView, Handle, Phase, RuntimeState};
 use crate::engine::{Control, ControlPlane, Engine, LeftBehind, Options, Parts, WorldSource};
 use crate::kernel::features::{Feature, Features};
-use crate::observe::event::{Event, EventHub, EventKind};
+use crate::observe::event::{EventHub, EventKind, Subscription};
 use crate::targets::kube::KubeState;
 use crate::targets::{Wanted, WorldUpdate};
 
@@ -146,7 +146,7 @@ pub(crate) struct Rig {
     pub(crate) servers: watch::Sender<BTreeSet<std::net::SocketAddr>>,
     pub(crate) handle: Handle,
     pub(crate) control: Control,
-    pub(crate) events: broadcast::Receiver<Arc<Event>>,
+    pub(crate) events: Subscription,
     task: JoinHandle<Result<(), LeftBehind>>,
 }
 

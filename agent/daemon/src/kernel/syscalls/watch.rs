@@ -61,6 +61,7 @@ pub(super) struct WatchMaps {
     slots: [Option<(u64, u32)>; SLOTS],
     current: Watch,
     generation: u32,
+    streamed: bool,
 }
 
 impl WatchMaps {
@@ -72,11 +73,18 @@ impl WatchMaps {
             slots: [None; SLOTS],
             current: Watch::default(),
             generation: 0,
+            streamed: false,
         })
     }
 
     pub(super) fn current(&self) -> &Watch {
         &self.current
+    }
+
+    pub(super) fn set_streamed(&mut self, streamed: bool) -> Result<(), SyscallProgramError> {
+        let before = std::mem::replace(&mut self.streamed, streamed);
+        let current = self.current.clone();
+        self.publish(&current).inspect_err(|_| self.streamed = before)
     }
 
     /// Replaces what is watched; when the kernel refuses, what was watched before is watched again.
@@ -145,6 +153,8 @@ impl WatchMaps {
             cgroups: self.slots.map(|slot| slot.map_or(0, |(_, number)| number)),
             cgroup_count: last.map_or(0, |last| last as u32 + 1),
             generation: self.generation,
+            streamed: u32::from(self.streamed),
+            reserved: 0,
         };
         self.settings
             .set(0, settings, 0)

@@ -49,6 +49,13 @@ impl Traced {
         &self.programs
     }
 
+    /// Whether somebody reads every event.
+    pub(super) fn set_streamed(&self, streamed: bool) {
+        if let Err(error) = self.programs.set_streamed(streamed) {
+            tracing::warn!(%error, streamed, "the programs aren't told who reads events of syscalls");
+        }
+    }
+
     pub(super) fn read<T>(&self, get: impl FnOnce(&Numbers) -> T) -> T {
         get(&self.numbers.read().unwrap_or_else(PoisonError::into_inner))
     }

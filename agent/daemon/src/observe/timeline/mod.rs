@@ -29,7 +29,7 @@ pub use self::record::{Firsts, Moment, Reaction, TargetTimeline, What};
 use self::recorder::Recorder;
 pub use self::recovery::Recovery;
 pub use self::totals::{Connections, Named, Totals, Window};
-use super::event::{Event, EventHub};
+use super::event::{Event, EventHub, Subscription};
 use super::identity::{Identities, Identity, Owners};
 use super::ring::OwnedTask;
 use crate::engine::handle::{Handle, LedgerEntry, Snapshot};
@@ -97,7 +97,7 @@ impl TimelineSource for Timelines {
 /// Begins to record. Must be called within a tokio runtime.
 pub fn start(engine: Handle, identities: Identities, measure: Arc<dyn Measure>, hub: &EventHub) -> Timelines {
     let recorder = Arc::new(Mutex::new(Recorder::new(Arc::clone(&measure))));
-    let (events, hub) = (hub.subscribe(), hub.clone());
+    let (events, hub) = (hub.overhear(), hub.clone());
     let shared = Arc::clone(&recorder);
     let task = tokio::spawn(async move {
         tokio::join!(
@@ -203,11 +203,7 @@ async fn change<T: Default + Send + 'static>(
     })
 }
 
-async fn react(
-    mut events: tokio::sync::broadcast::Receiver<Arc<Event>>,
-    measure: Arc<dyn Measure>,
-    recorder: Arc<Mutex<Recorder>>,
-) {
+async fn react(mut events: Subscription, measure: Arc<dyn Measure>, recorder: Arc<Mutex<Recorder>>) {
     loop {
         match events.recv().await {
             Ok(event) => {
