@@ -1,4 +1,5 @@
 mod containers;
+mod demand;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -55,7 +55,7 @@ pub(super) struct Said<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) operation: &'static str,
-    /// Its request was sent at, `CLOCK_BOOTTIME` in ns; `None`: before anyone listened.
+    /// Its request was sent at, `CLOCK_BOOTTIME` in ns, and never after `end`; `None`: before anyone listened.
     pub(super) start: Option<u64>,
     pub(super) end: u64,
     pub(super) outcome: &'static str,
@@ -461,7 +461,8 @@ impl Connection {
                 self.names.settle(unseen, shape).unwrap_or(UNKNOWN)
             }
         };
-        let start = request.as_ref().map(|request| request.start);
+        // Of a request that was heard after its answer the moment is that at which it was heard.
+        let start = request.as_ref().map(|request| request.start.min(end.time));
         let (client, request) = match request {
             Some(request) => (request.client, request.message),
             None => (self.client.clone(), Vec::new()),

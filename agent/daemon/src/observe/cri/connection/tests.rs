@@ -206,7 +206,13 @@ fn an_answer_may_be_heard_before_its_request() {
     talk.connection.settle(talk.time, &mut talk.news);
     assert_eq!(talk.ends(), []);
     talk.say(Way::Request, &request);
-    assert_eq!(talk.ends(), [("RunPodSandbox", "OK")]);
+    let ended = talk.ended();
+    let [call] = &ended[..] else {
+        panic!("{ended:?}");
+    };
+    assert_eq!((call.operation, call.outcome), ("RunPodSandbox", "OK"));
+    // It took no time, rather than less.
+    assert_eq!(call.start, Some(call.end));
 }
 
 #[test]
