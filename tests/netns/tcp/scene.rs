@@ -14,12 +14,11 @@ use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::wait::wait_for;
 use sabotd::kernel::netns::cookie;
 use sabotd::kernel::tcp::TcpProgramConfig;
-use sabotd::observe::event::{Event, EventHub, EventKind, TcpEvent};
+use sabotd::observe::event::{EventHub, EventKind, Subscription, TcpEvent};
 use sabotd::observe::flows::{self, Counted, Flow, FlowQuery};
 use sabotd::observe::identity::{Identities, Identity, Owner, Owners};
 use sabotd::observe::tcp::{DEFAULTS, TcpObserver, TcpTotals, start};
 use tokio::runtime::Runtime;
-use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::watch;
 
@@ -28,7 +27,7 @@ const REST: Duration = Duration::from_millis(300);
 
 pub(crate) struct Scene {
     pub(crate) observer: TcpObserver,
-    events: Receiver<Arc<Event>>,
+    events: Subscription,
     owners: watch::Sender<Arc<Owners>>,
     // Dropped after what it runs.
     pub(crate) runtime: Runtime,

@@ -4,12 +4,11 @@ use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::unistd::gettid;
-use sabotd::observe::event::{Event, EventHub, EventKind, Subscription, SyscallEvent};
+use sabotd::observe::event::{EventHub, EventKind, Subscription, SyscallEvent};
 use sabotd::observe::identity::containers::Containers;
 use sabotd::observe::names::syscall_number;
 use sabotd::observe::syscalls::{SyscallObserver, SyscallSnapshot, SyscallsConfig, Tracing, start};

@@ -26,7 +26,7 @@ static LATENCIES: HashMap<SyscallKey, Histogram> = HashMap::with_max_entries(102
 static ERRNOS: HashMap<ErrnoKey, Failures> = HashMap::with_max_entries(4096, 0);
 
 static NO_LATENCY: Histogram = Histogram::EMPTY;
-static NO_FAILURES: Failures = Failures {
+const NO_FAILURES: Failures = Failures {
     count: 0,
     last_event: 0,
 };
@@ -151,7 +151,7 @@ fn count_errno(call: &Call, errno: u32) -> Result<*mut Failures, Loss> {
     let failures = match ERRNOS.get_ptr_mut(key) {
         Some(failures) => failures,
         None => {
-            let _ = ERRNOS.insert(key, &NO_FAILURES, BPF_NOEXIST.into());
+            let _ = ERRNOS.insert(key, NO_FAILURES, BPF_NOEXIST.into());
             ERRNOS.get_ptr_mut(key).ok_or(Loss::Errno)?
         }
     };

@@ -20,7 +20,7 @@ const PODS: usize = 10;
 
 pub(super) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     let step = Step::start("pods that start and stop on a containerd");
-    let rounds = plan.repetitions(12, 1);
+    let rounds = plan.repetitions(36, 1);
     let containerd = Containerd::start(&std::env::temp_dir())?;
     let (mut none, mut observed) = (Samples::default(), Samples::default());
     let (mut ratios, mut control, mut own) = (Samples::default(), Samples::default(), Samples::default());
