@@ -39,6 +39,7 @@ use sabot_core::plan::{Slot, TargetId};
 
 use super::drops::LineDrop;
 use super::frame::{self, Wire};
+use super::lead::Lead;
 use super::mailbox::Reply;
 use super::poller::{Poller, Ready, boot_time};
 use super::pool::Pool;
@@ -96,6 +97,7 @@ pub(super) struct Engine {
     beat_every: u64,
     next_beat: u64,
     next_mark: u64,
+    lead: Lead,
     /// The last look at the clock, ns.
     seen_at: u64,
     stalled: bool,
@@ -152,6 +154,7 @@ impl Engine {
             beat_every: config.heartbeat_every.as_nanos() as u64 / 2,
             next_beat: 0,
             next_mark: now,
+            lead: Lead::default(),
             seen_at: now,
             stalled: false,
             priority: None,
@@ -174,6 +177,7 @@ impl Engine {
 
     fn turn(&mut self) -> io::Result<()> {
         let count = self.poller.wait(self.next_wake(), self.seen_at)?;
+        let woken_at = boot_time();
         self.serve();
         for event in 0..count {
             match self.poller.ready(event) {
@@ -188,6 +192,7 @@ impl Engine {
                         self.bury(index, "its device is gone");
                     }
                 }
+                Ready::Time(until) => self.lead.learn(woken_at.saturating_sub(until)),
                 Ready::Nothing => {}
             }
         }
@@ -226,7 +231,8 @@ impl Engine {
             return Some(0);
         }
         let beat = (self.store.open_lines() > 0).then_some(self.next_beat);
-        self.store.next_wake().into_iter().chain(beat).min()
+        let due = self.store.next_wake().map(|due| self.lead.before(due));
+        due.into_iter().chain(beat).min()
     }
 
     /// Every look at the clock is also a check for having stood still.

@@ -12,6 +12,7 @@ mod due;
 mod engine;
 mod flows;
 mod frame;
+mod lead;
 mod mailbox;
 mod poller;
 mod pool;

@@ -35,8 +35,10 @@ pub(super) fn is_readable(tap: &OwnedFd) -> bool {
 /// What has become ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ready {
-    /// Somebody sent a command, or the time that was waited for has come: both are looked after in any case.
+    /// Somebody sent a command, which is looked after in any case.
     Nothing,
+    /// This moment has come, in ns, and the thread slept until then.
+    Time(u64),
     /// The line with this token can be read.
     Line(u64),
     /// The device of the line with this token is gone.
@@ -48,6 +50,8 @@ pub(super) struct Poller {
     timer: TimerFd,
     wake: Arc<EventFd>,
     armed: Armed,
+    /// The last wait was one for something to become ready.
+    slept: bool,
     events: Box<[EpollEvent; EVENTS]>,
 }
 
@@ -73,6 +77,7 @@ impl Poller {
             timer,
             wake,
             armed: Armed::No,
+            slept: false,
             events: Box::new([EpollEvent::empty(); EVENTS]),
         })
     }
@@ -90,11 +95,12 @@ impl Poller {
     /// Waits until something is ready or `until` (ns; `None`: for ever; in the past: not at all). Returns how many
     /// events there are for [`Poller::ready`].
     pub(super) fn wait(&mut self, until: Option<u64>, now: u64) -> io::Result<usize> {
-        let timeout = if until.is_some_and(|until| until <= now) {
-            EpollTimeout::ZERO
-        } else {
+        self.slept = until.is_none_or(|until| until > now);
+        let timeout = if self.slept {
             self.arm(until)?;
             EpollTimeout::NONE
+        } else {
+            EpollTimeout::ZERO
         };
         match self.epoll.wait(&mut self.events[..], timeout) {
             Err(Errno::EINTR) => Ok(0),
@@ -110,10 +116,10 @@ impl Poller {
                 let _ = self.wake.read();
                 Ready::Nothing
             }
-            TOKEN_TIMER => {
-                self.armed = Armed::Fired;
-                Ready::Nothing
-            }
+            TOKEN_TIMER => match std::mem::replace(&mut self.armed, Armed::Fired) {
+                Armed::For(until) if self.slept => Ready::Time(until),
+                _ => Ready::Nothing,
+            },
             token if event.events().contains(EpollFlags::EPOLLIN) => Ready::Line(token),
             token => Ready::Gone(token),
         }
