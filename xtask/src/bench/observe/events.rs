@@ -81,6 +81,13 @@ fn without_loss(all: &[(u32, Seen)]) -> f64 {
 fn run(plan: &Plan, rate: u32, seen: &mut Seen) -> Result<u64> {
     let daemon = Daemon::start(plan.options.clone().flags(&["--syscall-process", TRACED]))?;
     let client = daemon.client()?;
+    // While nobody reads events of syscalls few failures become one. This reader has all looked at, and is sent none.
+    let request = v1::WatchEventsRequest {
+        types: vec![v1::EventType::Syscall.into()],
+        process: Some("sabot-nobody".to_owned()),
+        ..v1::WatchEventsRequest::default()
+    };
+    let _reader = client.wait(client.observe().watch_events(request))?;
     let (made, took) = as_thread(TRACED, || fail(rate))?;
     thread::sleep(REST);
     let (lost, counted) = told(&client)?;
