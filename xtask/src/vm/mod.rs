@@ -109,10 +109,11 @@ fn boot(qemu: &Qemu, kernel: &Kernel, archive: &[u8], jobs: &[Job], scratch: &Pa
     let step = Step::start(&kernel.release);
     let mut guest = Guest::default();
     let broken = boot::run(qemu, &room.disk(kernel), longest, &step, |line| guest.line(line))?;
-    if broken.is_some() {
-        step.failed("the guest didn't come to its end");
-    } else {
-        step.done(&format!("{} tests", guest.tests.len()));
+    let tests = guest.tests.len();
+    match (&broken, guest.failures()) {
+        (Some(_), _) => step.failed("the guest didn't come to its end"),
+        (None, 0) => step.done(&format!("{tests} tests")),
+        (None, failures) => step.failed(&format!("{tests} tests, {failures} failures")),
     }
     guest.broken.extend(broken);
     Ok(guest)

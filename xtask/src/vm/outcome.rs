@@ -52,6 +52,12 @@ pub(super) struct Guest {
 }
 
 impl Guest {
+    /// How many of its tests failed, were lost or couldn't begin.
+    pub(super) fn failures(&self) -> usize {
+        let bad = |test: &&Test| matches!(test.outcome, Outcome::Failed(_) | Outcome::Lost);
+        self.tests.iter().filter(bad).count() + self.broken.len()
+    }
+
     /// Takes the next line in. Returns what is worth telling whoever waits.
     pub(super) fn line(&mut self, line: &str) -> Option<String> {
         let line = line.trim_end();
