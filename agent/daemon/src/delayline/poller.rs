@@ -145,7 +145,39 @@ impl Poller {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::eventfd::EfdFlags;
+
     use super::*;
+
+    fn poller() -> Poller {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        Poller::new(Arc::new(wake.expect("an eventfd"))).expect("a poller")
+    }
+
+    #[test]
+    fn whoever_slept_until_a_moment_is_told_which() {
+        let mut poller = poller();
+        let now = boot_time();
+        let until = now + 2_000_000;
+        assert_eq!(poller.wait(Some(until), now).expect("it waits"), 1);
+        assert!(boot_time() >= until);
+        assert_eq!(poller.ready(0), Ready::Time(until));
+    }
+
+    #[test]
+    fn a_moment_that_comes_while_nobody_sleeps_is_no_wake_up() {
+        let mut poller = poller();
+        let now = boot_time();
+        let until = now + 2_000_000;
+        poller.wake.write(1).expect("it is written");
+        assert_eq!(poller.wait(Some(until), now).expect("it waits"), 1);
+        assert_eq!(poller.ready(0), Ready::Nothing);
+        while boot_time() < until + 1_000_000 {
+            std::hint::spin_loop();
+        }
+        assert_eq!(poller.wait(Some(now), until).expect("it looks"), 1);
+        assert_eq!(poller.ready(0), Ready::Nothing);
+    }
 
     #[test]
     fn what_waits_can_be_read_until_it_has_been() {

@@ -157,3 +157,24 @@ fn thousands_of_lines_are_served() {
     }
     assert!(lines.iter().all(|far| received(far) == 1));
 }
+
+#[test]
+fn the_thread_wakes_early_and_lets_nothing_go_early() {
+    let held_for = std::time::Duration::from_millis(3);
+    let mut engine = engine();
+    engine.slots.edit(Slot(HELD), Edit::Set(delay(held_for)));
+    // Its wake-ups seem to come late, and don't.
+    (0..1000).for_each(|_| engine.lead.learn(u64::MAX));
+    let far = open(&mut engine, 1);
+    let sent = boot_time();
+    send(&far, HELD, 1);
+    while engine.store.next_wake().is_none() {
+        engine.turn().expect("it waits");
+    }
+    engine.next_beat = u64::MAX;
+    assert!(engine.next_wake() < engine.store.next_wake());
+    while received(&far) == 0 {
+        engine.turn().expect("it waits");
+    }
+    assert!(boot_time() >= sent + held_for.as_nanos() as u64);
+}
