@@ -66,6 +66,7 @@ fn frame(number: u16) -> Vec<u8> {
     let mut frame = vec![0; 12 + 12];
     frame.extend([0x81, 0x00]);
     frame.extend(tag.tci().to_be_bytes());
+    frame.extend([0x81, 0x00, 0, 0]);
     frame.extend([0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0]);
     frame.extend([10, 0, 0, 1, 10, 0, 0, 2]);
     frame.extend((number % 40).to_be_bytes());

@@ -17,6 +17,8 @@ pub const DROP_NOTE_BOUND: u32 = 4;
 
 /// What all of our own devices' names begin with.
 pub const OWN_DEVICE_PREFIX: [u8; 6] = *b"sabot-";
+/// What the delay line's devices are called before their number, among our own.
+pub const LINE_DEVICE_LETTER: u8 = b'l';
 
 /// The kind of a note about a packet of a target.
 #[inline(always)]

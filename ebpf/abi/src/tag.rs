@@ -1,4 +1,4 @@
-//! What travels with a packet that is away from its path, in a VLAN tag's 16 bits.
+//! What travels with a packet that is away from its path, in the 16 bits of a VLAN tag each.
 
 use crate::{DIRECTION_EGRESS, DIRECTION_INGRESS};
 
@@ -74,6 +74,51 @@ impl Tag {
     }
 }
 
+/// Log2 of the ns that a stamp counts in.
+const STAMP_SHIFT: u32 = 10;
+/// Tells a stamp from none.
+const STAMPED: u16 = 1;
+/// A stamp counts so many of its units, and then begins anew: some 33 ms.
+const STAMP_CYCLE: u64 = 1 << 15;
+
+/// When a packet was sent to the delay line, whose thread learns of it only once it runs. Behind our tag stands a second one
+/// of the same EtherType with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp(u16);
+
+impl Stamp {
+    /// Of a packet whose time doesn't matter.
+    pub const NONE: Self = Self(0);
+
+    /// `now` in ns.
+    #[inline(always)]
+    pub const fn at(now: u64) -> Self {
+        Self(((now >> STAMP_SHIFT) as u16) << 1 | STAMPED)
+    }
+
+    #[inline(always)]
+    pub const fn from_tci(tci: u16) -> Self {
+        Self(tci)
+    }
+
+    #[inline(always)]
+    pub const fn tci(self) -> u16 {
+        self.0
+    }
+
+    /// When it was made, seen from `now`, by the same clock in ns: never earlier than it was, and no later than now. What is
+    /// older than a cycle counts as younger by whole ones.
+    pub const fn time(self, now: u64) -> u64 {
+        if self.0 & STAMPED == 0 {
+            return now;
+        }
+        let unit = now >> STAMP_SHIFT;
+        let age = unit.wrapping_sub((self.0 >> 1) as u64) % STAMP_CYCLE;
+        let end = (unit.saturating_sub(age) + 1) << STAMP_SHIFT;
+        if end < now { end } else { now }
+    }
+}
+
 const _: () = assert!(crate::MAX_SLOTS <= 1 << SLOT_BITS);
 const _: () = {
     let tag = Tag {
@@ -84,3 +129,31 @@ const _: () = {
     let back = Tag::from_tci(tag.tci());
     assert!(back.slot == tag.slot && back.direction == tag.direction && matches!(back.role, Role::Reply));
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_says_when_it_was_made_and_never_less() {
+        for made in [0, 1, 1023, 1024, 33_554_431, 33_554_432, 86_400_000_000_123] {
+            for age in [0, 1, 500, 1024, 70_000, 20_000_000, 33_550_000] {
+                let time = Stamp::at(made).time(made + age);
+                assert!((made..=made + 1024).contains(&time), "{made} after {age}: {time}");
+                assert!(time <= made + age, "{made} after {age}: {time} is still to come");
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_is_older_than_a_cycle_counts_as_younger() {
+        let time = Stamp::at(1_000_000).time(101_000_000);
+        assert!((67_446_400..=101_000_000).contains(&time), "{time}");
+    }
+
+    #[test]
+    fn without_one_it_is_now() {
+        assert_eq!(Stamp::NONE.time(123_456_789), 123_456_789);
+        assert_eq!(Stamp::from_tci(Stamp::at(5_000).tci()), Stamp::at(5_000));
+    }
+}

@@ -34,8 +34,8 @@ pub(super) enum Bond {
 pub(super) struct Held {
     /// When it goes on; `CLOCK_BOOTTIME`, ns.
     pub(super) deadline: u64,
-    /// When it was read; `CLOCK_BOOTTIME`, ns.
-    pub(super) read_at: u64,
+    /// When the classifier sent it here; `CLOCK_BOOTTIME`, ns.
+    pub(super) sent_at: u64,
     /// The key of its flow in the store's table of flows.
     pub(super) flow: u64,
     pub(super) bond: Bond,
@@ -72,7 +72,7 @@ impl Held {
     pub(super) fn new(buffer: Box<[u8]>) -> Self {
         Self {
             deadline: 0,
-            read_at: 0,
+            sent_at: 0,
             flow: 0,
             bond: Bond::Free,
             rejected: None,

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
+use sabot_abi::Stamp;
 use sabot_core::model::BootTime;
 use sabot_core::plan::{Slot, TargetId};
 
@@ -70,6 +71,16 @@ struct Line {
     /// How many frames may still be read from its TAP; only of a line that closes.
     undrained: usize,
     closer: Option<Reply<OwnedFd>>,
+    /// When the last frame was sent here, ns.
+    last_sent: u64,
+}
+
+impl Line {
+    /// When a frame that was read now was sent here: no earlier than the one before it, which another CPU may have sent.
+    fn sent_at(&mut self, stamp: Stamp, now: u64) -> u64 {
+        self.last_sent = stamp.time(now).max(self.last_sent);
+        self.last_sent
+    }
 }
 
 pub(super) struct Engine {
@@ -285,7 +296,7 @@ impl Engine {
             self.reject(&frame, code);
             return self.store.recycle(frame.buffer);
         }
-        let delay = now.saturating_sub(frame.read_at);
+        let delay = now.saturating_sub(frame.sent_at);
         self.write_back(
             frame.group,
             &frame.buffer[..frame.length],
@@ -378,21 +389,22 @@ impl Engine {
             // It may have been cut off, and no kernel makes such a frame.
             return self.count_drop(group, LineDrop::Bound, tagged.wire);
         }
-        let closing = self.lines[index as usize]
-            .as_ref()
-            .is_some_and(|line| line.closing);
+        let (closing, sent_at) = match self.lines[index as usize].as_mut() {
+            Some(line) => (line.closing, line.sent_at(tagged.stamp, now)),
+            None => (false, now),
+        };
         let arrival = Arrival {
             group,
             flow: tagged.flow,
             wire: tagged.wire,
-            read_at: now,
-            deadline: now,
+            sent_at,
+            deadline: sent_at,
             order: Order::Flow,
             rejected: None,
         };
         let entry = self.slots.get(Slot(tagged.tag.slot)).filter(|_| !closing);
         let fate = match (entry, self.store.group_mut(group)) {
-            (Some(entry), Some(group)) => group.state.decide(entry, tagged.tag.role, tagged.wire, now),
+            (Some(entry), Some(group)) => group.state.decide(entry, tagged.tag.role, tagged.wire, sent_at),
             _ => return self.admit(length, arrival, false),
         };
         match fate {
@@ -423,7 +435,7 @@ impl Engine {
             Verdict::Release => {
                 let scratch = std::mem::take(&mut self.scratch);
                 let now = boot_time();
-                let delay = measured.then(|| now.saturating_sub(arrival.read_at));
+                let delay = measured.then(|| now.saturating_sub(arrival.sent_at));
                 self.write_back(arrival.group, &scratch[..length], arrival.wire, delay);
                 self.scratch = scratch;
                 if self.store.pass(&arrival) {

@@ -1,15 +1,18 @@
 //! What the engine needs to know of a frame: its tag, its flow, and how many wire packets it stands for.
 //!
-//! A frame as the TAP hands it out: vnet header, destination MAC, source MAC, our tag (EtherType and 16 bits), then
-//! the EtherType and the packet as they were. Nothing in here trusts a length.
+//! A frame as the TAP hands it out: vnet header, destination MAC, source MAC, our tag and our stamp (EtherType and 16 bits
+//! each), then the EtherType and the packet as they were. Nothing in here trusts a length.
 
 use std::ops::Range;
 
-use sabot_abi::{Role, TAG_ETHERTYPE, Tag};
+use sabot_abi::{Role, Stamp, TAG_ETHERTYPE, Tag};
 
-/// Bytes of our tag in the frame; they never were on the wire.
-pub(super) const TAG_LENGTH: usize = 4;
+/// Bytes of our tag and our stamp in the frame; they never were on the wire.
+pub(super) const OURS_LENGTH: usize = 2 * VLAN_LENGTH;
 pub(super) const TAG_OFFSET: usize = 12;
+const STAMP_OFFSET: usize = TAG_OFFSET + VLAN_LENGTH;
+/// An EtherType and 16 bits.
+const VLAN_LENGTH: usize = 4;
 /// The shortest vnet header: flags, type of GSO, header length, GSO size, checksum start and offset.
 const VNET_HEADER_MIN: usize = 10;
 
@@ -40,6 +43,7 @@ pub(super) struct Wire {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tagged {
     pub(super) tag: Tag,
+    pub(super) stamp: Stamp,
     pub(super) wire: Wire,
     /// A hash over addresses, protocol and ports, or what there is of them. Fragments leave out the ports, which only the
     /// first one has: all fragmented datagrams between two addresses are one flow.
@@ -50,7 +54,7 @@ pub(super) struct Tagged {
 /// when the frame doesn't carry our tag, or one that only we give.
 pub(super) fn parse(bytes: &[u8], vnet_header: usize, key: u64) -> Option<Tagged> {
     let (vnet, frame) = bytes.split_at_checked(vnet_header)?;
-    if be16(frame, TAG_OFFSET)? != TAG_ETHERTYPE {
+    if be16(frame, TAG_OFFSET)? != TAG_ETHERTYPE || be16(frame, STAMP_OFFSET)? != TAG_ETHERTYPE {
         return None;
     }
     let tag = Tag::from_tci(be16(frame, TAG_OFFSET + 2)?);
@@ -60,6 +64,7 @@ pub(super) fn parse(bytes: &[u8], vnet_header: usize, key: u64) -> Option<Tagged
     let network = network(frame);
     Some(Tagged {
         tag,
+        stamp: Stamp::from_tci(be16(frame, STAMP_OFFSET + 2)?),
         wire: wire(vnet, frame, network.as_ref()),
         flow: flow(frame, network.as_ref(), key),
     })
@@ -81,11 +86,11 @@ pub(super) struct Network {
 
 /// Looks at a frame without its vnet header. `None` unless it is an IP packet.
 pub(super) fn network(frame: &[u8]) -> Option<Network> {
-    let mut offset = TAG_OFFSET + TAG_LENGTH;
+    let mut offset = TAG_OFFSET + OURS_LENGTH;
     let mut ethertype = be16(frame, offset)?;
     for _ in 0..INNER_TAGS_MAX {
         if ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN {
-            offset += TAG_LENGTH;
+            offset += VLAN_LENGTH;
             ethertype = be16(frame, offset)?;
         }
     }
@@ -148,7 +153,7 @@ fn ipv6(frame: &[u8], start: usize) -> Option<Network> {
 
 /// A super-packet is its headers once and the payload of all its segments.
 fn wire(vnet: &[u8], frame: &[u8], network: Option<&Network>) -> Wire {
-    let length = frame.len() - TAG_LENGTH;
+    let length = frame.len() - OURS_LENGTH;
     segments(vnet, frame, network).unwrap_or(Wire {
         packets: 1,
         bytes: length as u32,
@@ -181,7 +186,7 @@ fn segments(vnet: &[u8], frame: &[u8], network: Option<&Network>) -> Option<Wire
         return None;
     }
     let packets = payload.div_ceil(gso_size).max(1);
-    let headers_on_wire = headers.checked_sub(TAG_LENGTH)?;
+    let headers_on_wire = headers.checked_sub(OURS_LENGTH)?;
     Some(Wire {
         packets: packets as u32,
         bytes: (payload + packets * headers_on_wire) as u32,
@@ -191,7 +196,7 @@ fn segments(vnet: &[u8], frame: &[u8], network: Option<&Network>) -> Option<Wire
 fn flow(frame: &[u8], network: Option<&Network>, key: u64) -> u64 {
     let Some(network) = network else {
         // The MAC addresses and, where the frame is long enough, its EtherType.
-        let rest = frame.get(TAG_OFFSET + TAG_LENGTH..TAG_OFFSET + TAG_LENGTH + 2);
+        let rest = frame.get(TAG_OFFSET + OURS_LENGTH..TAG_OFFSET + OURS_LENGTH + 2);
         return hash(rest.unwrap_or_default(), hash(&frame[..TAG_OFFSET], key));
     };
     let mut value = hash(
@@ -244,7 +249,7 @@ mod tests {
     use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS, Role};
 
     use super::*;
-    use crate::delayline::test_frames::{FrameSpec, Transport};
+    use crate::delayline::test_frames::{FrameSpec, HEADER, Transport};
 
     const VNET: usize = 12;
 
@@ -383,7 +388,7 @@ mod tests {
             ..FrameSpec::default()
         }
         .build(VNET);
-        let fragment_field = VNET + 18 + 6;
+        let fragment_field = VNET + HEADER + 6;
         first[fragment_field] = 0x20;
         second[fragment_field + 1] = 0xb9;
         assert_eq!(
@@ -398,15 +403,15 @@ mod tests {
             let _ = parse(&bytes, vnet, 7);
             let mut frame = FrameSpec { ipv6: true, payload: 60, gso_size: 10, ..FrameSpec::default() }.build(VNET);
             for (index, byte) in bytes.iter().enumerate().filter(|(_, byte)| **byte > 200) {
-                if index < frame.len() && !(VNET + 12..VNET + 16).contains(&index) {
+                if index < frame.len() && !(VNET + 12..VNET + 20).contains(&index) {
                     frame[index] = *byte;
                 }
             }
-            frame.truncate(cut.max(VNET + 16));
+            frame.truncate(cut.max(VNET + 20));
             let length = frame.len();
             let tagged = parse(&frame, VNET, 7).expect("the tag was left alone");
             prop_assert!(tagged.wire.packets >= 1);
-            prop_assert!(tagged.wire.bytes as usize + TAG_LENGTH + VNET >= length);
+            prop_assert!(tagged.wire.bytes as usize + OURS_LENGTH + VNET >= length);
         }
     }
 }

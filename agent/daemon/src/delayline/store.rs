@@ -50,9 +50,9 @@ pub(super) struct Arrival {
     /// The hash from the frame; the store tells groups apart by itself.
     pub(super) flow: u64,
     pub(super) wire: Wire,
-    /// ns.
-    pub(super) read_at: u64,
-    /// ns; at `read_at` for a frame that needn't be held.
+    /// When the classifier sent it here, ns.
+    pub(super) sent_at: u64,
+    /// ns; at `sent_at` for a frame that needn't be held.
     pub(super) deadline: u64,
     pub(super) order: Order,
     /// It isn't to go on when it has been held, but to be answered with this.
@@ -74,7 +74,7 @@ pub(super) struct Released {
     pub(super) buffer: Box<[u8]>,
     pub(super) length: usize,
     pub(super) group: u32,
-    pub(super) read_at: u64,
+    pub(super) sent_at: u64,
     pub(super) wire: Wire,
     pub(super) rejected: Option<RejectCode>,
 }
@@ -247,7 +247,7 @@ impl Store {
             Order::Group => Some(self.flows.last(key).unwrap_or(0)),
         };
         let deadline = arrival.deadline.max(last.unwrap_or(0));
-        if deadline <= arrival.read_at && last.is_none() {
+        if deadline <= arrival.sent_at && last.is_none() {
             return Verdict::Release;
         }
         let Some(line) = self.lines[group.line as usize].as_mut() else {
@@ -265,7 +265,7 @@ impl Store {
         self.charged += charge;
         let mut held = Held::new(buffer);
         held.deadline = deadline;
-        held.read_at = arrival.read_at;
+        held.sent_at = arrival.sent_at;
         held.flow = key;
         held.length = length as u32;
         held.packets = arrival.wire.packets;
@@ -436,7 +436,7 @@ impl Store {
             buffer: held.buffer,
             length: held.length as usize,
             group: group_index,
-            read_at: held.read_at,
+            sent_at: held.sent_at,
             wire,
             rejected: held.rejected,
         }

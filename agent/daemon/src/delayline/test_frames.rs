@@ -1,6 +1,11 @@
 //! Frames for tests, as a TAP with a vnet header would hand them out.
 
-use sabot_abi::{DIRECTION_EGRESS, Role, TAG_ETHERTYPE, Tag};
+use sabot_abi::{DIRECTION_EGRESS, Role, Stamp, TAG_ETHERTYPE, Tag};
+
+use super::frame::OURS_LENGTH;
+
+/// Bytes of the Ethernet header with what is ours in it.
+pub(super) const HEADER: usize = 14 + OURS_LENGTH;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
@@ -21,6 +26,7 @@ impl Transport {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameSpec {
     pub(super) tag: Tag,
+    pub(super) stamp: Stamp,
     pub(super) transport: Transport,
     pub(super) ipv6: bool,
     /// The last byte of the source address.
@@ -43,6 +49,7 @@ impl Default for FrameSpec {
                 direction: DIRECTION_EGRESS,
                 role: Role::Plain,
             },
+            stamp: Stamp::NONE,
             transport: Transport::Udp,
             ipv6: false,
             host: 1,
@@ -73,6 +80,8 @@ impl FrameSpec {
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
         frame.extend(TAG_ETHERTYPE.to_be_bytes());
         frame.extend(self.tag.tci().to_be_bytes());
+        frame.extend(TAG_ETHERTYPE.to_be_bytes());
+        frame.extend(self.stamp.tci().to_be_bytes());
         let transport = self.transport_header();
         let length = (transport.len() + self.payload) as u16;
         if self.ipv6 {
@@ -101,8 +110,8 @@ impl FrameSpec {
 
     /// Reads the id back from what [`FrameSpec::build`] made, if the payload has room for one.
     pub(super) fn id_of(bytes: &[u8], vnet_header: usize) -> Option<u64> {
-        let ipv6 = bytes.get(vnet_header + 16)? == &0x86;
-        let network = vnet_header + 18;
+        let network = vnet_header + HEADER;
+        let ipv6 = bytes.get(network - 2)? == &0x86;
         let (transport, protocol) = if ipv6 {
             (network + 40, bytes[network + 6])
         } else {

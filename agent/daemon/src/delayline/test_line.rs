@@ -183,7 +183,7 @@ impl Line {
             group,
             flow: sent.flow,
             wire,
-            read_at: self.now,
+            sent_at: self.now,
             deadline,
             order,
             rejected: None,

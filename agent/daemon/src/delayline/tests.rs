@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use sabot_abi::{DIRECTION_INGRESS, Role, Tag};
+use sabot_abi::{DIRECTION_INGRESS, Role, Stamp, Tag};
 use sabot_core::model::{BootTime, TargetIdentity};
 use sabot_core::plan::{Slot, TargetId};
 
@@ -41,6 +41,54 @@ fn holds_frames_for_the_latency_and_returns_the_same_bytes() {
     assert_eq!(histogram.count, 20);
     assert!(histogram.sum >= 20 * 30 * MILLI);
     assert_eq!(rig.tallies(1, 1), super::LineTallies::default());
+}
+
+#[test]
+fn a_delay_counts_from_when_the_frame_was_sent_here() {
+    let age = 5 * MILLI;
+    for _ in 0..100 {
+        let rig = Rig::new();
+        let far = rig.open(1);
+        rig.delay(1, HOUR);
+        let made = boot_time() - age.as_nanos() as u64;
+        far.send(&stamped(1, 0, made));
+        rig.wait_held(1, 1, 1);
+        if Duration::from_nanos(boot_time() - made) > 30 * MILLI {
+            // The machine is busy: the stamp may have been older than one can be.
+            continue;
+        }
+        rig.line.clear_slot(Slot(1));
+        far.receive();
+        let histogram = rig.line.histogram(Slot(1));
+        assert_eq!(histogram.count, 1);
+        assert!(
+            histogram.sum >= age - Duration::from_micros(2),
+            "{:?}",
+            histogram.sum
+        );
+        assert!(histogram.sum <= Duration::from_nanos(boot_time() - made));
+        return;
+    }
+    panic!("no frame was read within 30 ms");
+}
+
+#[test]
+fn what_another_cpu_sent_a_moment_before_goes_behind_what_stands_before_it() {
+    let rig = Rig::new();
+    let far = rig.open(1);
+    (1..=2).for_each(|slot| rig.delay(slot, 50 * MILLI));
+    let now = boot_time();
+    far.send(&stamped(1, 1, now));
+    far.send(&stamped(2, 2, now - 10_000_000));
+    assert_eq!([far.receive_id(), far.receive_id()], [1, 2]);
+}
+
+/// A frame that was sent to the line at this time, ns.
+fn stamped(slot: u32, id: u64, at: u64) -> FrameSpec {
+    FrameSpec {
+        stamp: Stamp::at(at),
+        ..frame(slot, id)
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use sabot_core::plan::Slot;
 
 use super::poller::boot_time;
 use super::slots::{SlotPolicy, Treatment};
-use super::test_frames::{FrameSpec, Transport};
+use super::test_frames::{FrameSpec, HEADER, Transport};
 use super::test_rig::{Far, HOUR, Rig, boot_in, delay, policy, wait_until};
 use crate::engine::handle::Tally;
 
@@ -61,7 +61,7 @@ fn a_rejected_packet_is_answered_and_goes_no_further() {
             answer[..VNET].iter().all(|&byte| byte == 0),
             "nothing is left to the kernel"
         );
-        let packet = &answer[VNET + 18..];
+        let packet = &answer[VNET + HEADER..];
         assert_eq!((packet[9], packet[20], packet[21]), (1, 3, 1));
     }
     // A group can't be answered.
@@ -107,7 +107,7 @@ fn both_ends_get_a_reset_and_other_packets_pass() {
     let datagram = far.send(&frame(Role::Plain, 1));
     assert!(far.receive() == datagram, "UDP has no connections");
     let mut reset = segment.build(VNET);
-    reset[VNET + 18 + 20 + 13] = 0x04;
+    reset[VNET + HEADER + 20 + 13] = 0x04;
     far.send_bytes(&reset);
     assert!(far.receive() == reset, "a reset passes");
     assert_eq!(rig.tallies(1, 1).rejected, rejected);

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use sabot_abi::LINE_DEVICE_LETTER;
 use sabot_core::plan::TargetId;
 
 use super::devices::Side;
@@ -35,7 +36,7 @@ pub(super) enum LineDeviceError {
 }
 
 pub(super) fn device_name(target: TargetId) -> String {
-    format!("sabot-l{}", target.0)
+    format!("sabot-{}{}", char::from(LINE_DEVICE_LETTER), target.0)
 }
 
 /// A TAP that stands in the target's netns and lives as long as its descriptor.

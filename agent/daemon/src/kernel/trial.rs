@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ use super::sys::{self, TrialContext, TrialRun};
 use super::tables::{TableError, Tables};
 use crate::engine::handle::LedgerDirection;
 use crate::observe::ring::read;
+
+/// Where a frame on its way to the delay line has its stamp: behind the MAC addresses.
+const STAMP: Range<usize> = 12..16;
 
 /// A packet as the classifier meets it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,7 +59,27 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub verdict: Verdict,
+    /// Without our tag and stamp.
     pub bytes: Vec<u8>,
+    /// Of a frame on its way to the delay line.
+    pub stamp: Option<abi::Stamp>,
+}
+
+impl Outcome {
+    /// The tag stands beside the frame then, and the stamp in it.
+    fn of(verdict: Verdict, mut bytes: Vec<u8>, length: usize) -> Self {
+        let mut stamp = None;
+        if verdict == Verdict::Redirect && bytes.len() == length + STAMP.len() {
+            let tci = [bytes[STAMP.start + 2], bytes[STAMP.start + 3]];
+            stamp = Some(abi::Stamp::from_tci(u16::from_be_bytes(tci)));
+            bytes.drain(STAMP);
+        }
+        Self {
+            verdict,
+            bytes,
+            stamp,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +159,7 @@ impl Trial {
             7 => Verdict::Redirect,
             other => return Err(TrialError::Verdict(other)),
         };
-        Ok(Outcome { verdict, bytes })
+        Ok(Outcome::of(verdict, bytes, frame.bytes.len()))
     }
 
     /// How long that takes for each of so many runs on the same frame. What is attached must let the frame be as it is.
@@ -169,7 +193,7 @@ impl Trial {
             .get(target, self.gate_fd.as_fd(), door)
             .map_err(TrialError::Entry)?;
         let context = TrialContext::new(frame.mark, frame.ingress_ifindex, frame.gso_size);
-        let mut bytes = vec![0; frame.bytes.len()];
+        let mut bytes = vec![0; frame.bytes.len() + STAMP.len()];
         let run = sys::try_out(program.as_fd(), frame.bytes, &context, &mut bytes, runs);
         let run = run.map_err(|source| TrialError::Run {
             length: frame.bytes.len(),

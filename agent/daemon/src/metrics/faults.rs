@@ -117,7 +117,7 @@ pub(super) fn register_delays(
 ) {
     let mut family = Family::new(
         "delay_seconds",
-        "Delays that the fault really added to frames, from taking one to letting it go; a frame may be several wire packets.",
+        "Delays that the fault really added to frames, from when the classifier sent one away to letting it go; a frame may be several wire packets.",
         FAULT,
     );
     // A slot that an ended fault had may be another one's by now.

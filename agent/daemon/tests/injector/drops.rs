@@ -203,3 +203,56 @@ fn a_delay_drops_nothing() {
     assert_eq!(foreign, []);
     assert_eq!(drops.0.losses().unwrap(), [0; DROP_LOSS_COUNT as usize]);
 }
+
+#[test]
+fn what_the_delay_lines_device_drops_weighs_what_it_did_on_the_wire() {
+    let rig = Rig::new();
+    let (pod, peer) = (rig.lab.pod(0), rig.lab.pod(1));
+    let drops = Drops::of(pod);
+    rig.apply(
+        delay(Duration::from_millis(5)),
+        Direction::Egress,
+        Some(peer.ipv4()),
+    );
+    let bulk = Bulk::listen(peer.netns(), peer.ipv4(), Duration::from_secs(3)).unwrap();
+    let cut = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            take_down(pod, "sabot-l");
+        });
+        bulk.send_from(pod.netns(), 8 << 30, Duration::from_secs(2))
+    });
+    assert!(cut.is_err(), "eight gigabytes went through a device that is down");
+    std::thread::sleep(QUIET);
+    let ledger = rig.ledger(LedgerDirection::Egress);
+    let lost = ledger.matched.packets - ledger.released.packets;
+    let bytes = ledger.matched.bytes - ledger.released.bytes;
+    let seen = drops.injected(DIRECTION_EGRESS);
+    assert_eq!(
+        (seen.packets, seen.bytes),
+        (lost, bytes),
+        "{:?}",
+        drops.described()
+    );
+    LOAD.send(pod.netns(), (peer.ipv4(), 9).into()).unwrap();
+    let datagrams = drops.injected(DIRECTION_EGRESS);
+    let each = 14 + 20 + 8 + LOAD.payload as u64;
+    assert_eq!(datagrams.packets - seen.packets, LOAD.datagrams);
+    assert_eq!(datagrams.bytes - seen.bytes, LOAD.datagrams * each);
+}
+
+/// Takes the device down whose name begins so.
+fn take_down(pod: &LabPod, prefix: &str) {
+    let shown = pod.netns().command("ip").args(["-br", "link"]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let name = shown.split_whitespace().find(|word| word.starts_with(prefix));
+    let name = name.expect("there is such a device").split('@').next().unwrap();
+    let mut command = pod.netns().command("ip");
+    assert!(
+        command
+            .args(["link", "set", name, "down"])
+            .status()
+            .unwrap()
+            .success()
+    );
+}

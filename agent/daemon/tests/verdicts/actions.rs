@@ -109,6 +109,7 @@ fn a_delay_needs_a_line_that_is_alive() {
         rig.beat(beat);
         let frame = frame();
         for direction in BOTH {
+            let before = boot_time().0;
             let outcome = rig.run(direction, &single(&frame));
             let one = tally(1, &frame);
             let mut expected = Counters {
@@ -117,6 +118,9 @@ fn a_delay_needs_a_line_that_is_alive() {
             };
             if delayed {
                 assert_eq!(outcome.verdict, Verdict::Redirect, "{what}");
+                let stamp = outcome.stamp.expect("it says when it was sent away");
+                let after = boot_time().0;
+                assert!((before..=after).contains(&stamp.time(after)), "{what}: {stamp:?}");
                 expected.delayed = one;
             } else {
                 assert_eq!(outcome.verdict, Verdict::Pass, "{what}");

@@ -4,7 +4,7 @@ use aya_ebpf::Global;
 use sabot_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, DROP_NOTE, DROP_NOTE_BOUND, DROP_NOTE_EGRESS, DROP_NOTE_INCIDENT,
     DROP_NOTE_INGRESS, DROP_NOTE_KINDS, DROP_REASON_FAULT, DROP_REASON_FAULT_BOUND, DropKey,
-    OWN_DEVICE_PREFIX, Tag, Tally,
+    LINE_DEVICE_LETTER, OWN_DEVICE_PREFIX, Tag, Tally,
 };
 
 use crate::counts::{self, Loss};
@@ -42,7 +42,15 @@ pub struct Drop {
 struct Place {
     net: u64,
     sock: u64,
-    is_own_device: bool,
+    device: Device,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Device {
+    Foreign,
+    Own,
+    /// Ours, on the way to the delay line.
+    Line,
 }
 
 /// # Errors
@@ -71,7 +79,7 @@ pub fn record(drop: &Drop) -> Result<(), Loss> {
         owner,
         reason: drop.reason,
         direction: direction(drop),
-        injected: place.is_own_device.into(),
+        injected: (place.device != Device::Foreign).into(),
     };
     if note.is_ours {
         key.reason = if note.is_lost {
@@ -87,10 +95,10 @@ pub fn record(drop: &Drop) -> Result<(), Loss> {
         };
         return counts::add(&key, &note.wire);
     }
-    if place.is_own_device {
+    if place.device != Device::Foreign {
         key.direction = Tag::from_tci(read(drop.skb, offset!(SKB.vlan_tci)).unwrap_or(0)).direction;
     }
-    let packet = Packet::of(drop.skb);
+    let packet = Packet::of(drop.skb, place.device == Device::Line);
     let counted = counts::add(&key, &packet.wire);
     if key.injected == 0 {
         events::emit(&key, &packet, cgroups::of(place.sock))?;
@@ -137,7 +145,7 @@ fn place(drop: &Drop) -> Option<Place> {
     let at = |net| Place {
         net,
         sock,
-        is_own_device: false,
+        device: Device::Foreign,
     };
     if drop.receiver != 0 {
         if !is_network_sock(drop.receiver) {
@@ -151,7 +159,7 @@ fn place(drop: &Drop) -> Option<Place> {
         return Some(Place {
             net,
             sock,
-            is_own_device: is_own(device),
+            device: whose(device),
         });
     }
     if sender != 0 {
@@ -166,9 +174,15 @@ fn place(drop: &Drop) -> Option<Place> {
 }
 
 #[inline(always)]
-fn is_own(device: u64) -> bool {
-    read::<[u8; OWN_DEVICE_PREFIX.len()]>(device, offset!(SKB.device_name))
-        .is_some_and(|name| name == OWN_DEVICE_PREFIX)
+fn whose(device: u64) -> Device {
+    const LETTER: usize = OWN_DEVICE_PREFIX.len();
+    match read::<[u8; LETTER + 1]>(device, offset!(SKB.device_name)) {
+        Some(name) if name[..LETTER] == OWN_DEVICE_PREFIX => match name[LETTER] {
+            LINE_DEVICE_LETTER => Device::Line,
+            _ => Device::Own,
+        },
+        _ => Device::Foreign,
+    }
 }
 
 /// What arrived at a device of the owner's notes that device, or would be received by one of its sockets; all else the

@@ -1,6 +1,6 @@
 //! What a packet weighs on the wire, and between whom it went.
 
-use sabot_abi::{SkbOffsets, Tally};
+use sabot_abi::{SkbOffsets, TAG_ETHERTYPE, Tally};
 
 use crate::memory::{offset, read, read_pointer};
 
@@ -31,6 +31,11 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const UDP_HEADER: u32 = 8;
+/// The EtherType's place in a frame, and the bytes of a tag before it.
+const ETHERTYPE_OFFSET: u32 = 12;
+const TAG_LENGTH: u32 = 4;
+/// What is ours in a frame for the delay line: the stamp, and the tag once the kernel has put it in.
+const MOST_TAGS: u32 = 2;
 /// A header that nobody has found in the packet yet.
 const UNSET: u16 = u16::MAX;
 const LEAST_IPV4_HEADER: u8 = 5;
@@ -56,9 +61,10 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Whatever can be read of it.
+    /// Whatever can be read of it. What is stamped is on its way to the delay line, and has bytes of ours behind its MAC
+    /// addresses.
     #[inline(always)]
-    pub fn of(skb: u64) -> Self {
+    pub fn of(skb: u64, is_stamped: bool) -> Self {
         let mut packet = Self {
             wire: Tally { packets: 1, bytes: 0 },
             protocol: 0,
@@ -70,17 +76,28 @@ impl Packet {
         let Some(head) = read_pointer(skb, offset!(SKB.head)) else {
             return packet;
         };
-        let payload = packet.parse(skb, head);
+        let ours = if is_stamped { ours(skb, head) } else { 0 };
+        let payload = packet.parse(skb, head, ours);
         packet.weigh(skb, head, payload);
+        packet.wire.bytes = packet
+            .wire
+            .bytes
+            .saturating_sub(packet.wire.packets * ours as u64);
         packet
     }
 
     /// Returns where the payload begins, from the head on; 0 where that isn't known.
     #[inline(always)]
-    fn parse(&mut self, skb: u64, head: u64) -> u32 {
-        let network = read::<u16>(skb, offset!(SKB.network_header)).unwrap_or(0) as u32;
-        let ethertype = u16::from_be(read(skb, offset!(SKB.protocol)).unwrap_or(0));
-        let transport = match ethertype {
+    fn parse(&mut self, skb: u64, head: u64, ours: u32) -> u32 {
+        // The kernel takes what is ours for the packet's protocol, and looks for its header there.
+        let (network, ethertype) = if ours > 0 {
+            let at = mac_header(skb) + ETHERTYPE_OFFSET + ours;
+            (at + 2, read(head, at))
+        } else {
+            let network = read::<u16>(skb, offset!(SKB.network_header)).unwrap_or(0);
+            (network as u32, read(skb, offset!(SKB.protocol)))
+        };
+        let transport = match u16::from_be(ethertype.unwrap_or(0)) {
             ETHERTYPE_IPV4 => self.parse_ipv4(head, network),
             ETHERTYPE_IPV6 => self.parse_ipv6(head, network),
             _ => None,
@@ -171,6 +188,25 @@ impl Packet {
             bytes: content + packets * headers,
         };
     }
+}
+
+/// Bytes of ours in a frame for the delay line.
+#[inline(always)]
+fn ours(skb: u64, head: u64) -> u32 {
+    let start = mac_header(skb) + ETHERTYPE_OFFSET;
+    let mut length = 0;
+    for _ in 0..MOST_TAGS {
+        if read::<u16>(head, start + length).map(u16::from_be) != Some(TAG_ETHERTYPE) {
+            break;
+        }
+        length += TAG_LENGTH;
+    }
+    length
+}
+
+#[inline(always)]
+fn mac_header(skb: u64) -> u32 {
+    read::<u16>(skb, offset!(SKB.mac_header)).unwrap_or(0) as u32
 }
 
 #[inline(always)]

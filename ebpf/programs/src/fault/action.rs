@@ -164,7 +164,7 @@ impl Journey<'_> {
         if !detour::is_open(ctx, self.target, detour, self.now) {
             return Outcome::Bypassed;
         }
-        match detour::take(ctx, self.target, detour, self.tag(slot, role)) {
+        match detour::take(ctx, self.target, detour, self.tag(slot, role), self.now) {
             Ok(()) if detour == Detour::Line => Outcome::Delayed,
             Ok(()) => Outcome::Segmenting,
             Err(which) => {
@@ -206,7 +206,7 @@ impl Journey<'_> {
             return Outcome::Bypassed;
         }
         let tag = self.tag(slot, Role::Copy);
-        match detour::send_clones(ctx, self.target, detour, tag, rule.copies) {
+        match detour::send_clones(ctx, self.target, detour, tag, self.now, rule.copies) {
             Ok(0) => Outcome::Bypassed,
             Ok(made) => {
                 let clones = Tally {

@@ -88,7 +88,7 @@ pub fn hand_over(
         direction: journey.direction,
         role: Role::Plain,
     };
-    if let Err(which) = detour::take(ctx, journey.target, Detour::Departures, tag) {
+    if let Err(which) = detour::take(ctx, journey.target, Detour::Departures, tag, journey.now) {
         incident(which);
         forget_departure(ctx);
         return Handed::Failed;

@@ -6,7 +6,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 use sabot_abi::{
-    DIRECTION_EGRESS, INCIDENT_HELPER_FAILED, INCIDENT_UNTAGGED, MAX_COPIES, TAG_ETHERTYPE,
+    DIRECTION_EGRESS, INCIDENT_HELPER_FAILED, INCIDENT_UNTAGGED, MAX_COPIES, Stamp, TAG_ETHERTYPE,
     TARGET_NODE_DEVICE, Tag, Target,
 };
 
@@ -58,12 +58,21 @@ fn line_is_alive(now: u64) -> bool {
         .is_some_and(|beat| now < beat.saturating_add(bound))
 }
 
-/// Tags the packet and sends it away, once the program returns `TC_ACT_REDIRECT`.
+/// Tags the packet and sends it away, once the program returns `TC_ACT_REDIRECT`. `now` is `CLOCK_BOOTTIME` in ns.
 #[inline(always)]
-pub fn take(ctx: &TcContext, target: &Target, detour: Detour, tag: Tag) -> Result<(), u32> {
-    push_tag(ctx, tag.tci())?;
+pub fn take(ctx: &TcContext, target: &Target, detour: Detour, tag: Tag, now: u64) -> Result<(), u32> {
+    push_tags(ctx, tag.tci(), stamp(detour, now))?;
     redirect(ifindex(target, detour), 0);
     Ok(())
+}
+
+/// What stands behind the tag: nothing, but on the way to the delay line.
+#[inline(always)]
+fn stamp(detour: Detour, now: u64) -> Stamp {
+    match detour {
+        Detour::Line => Stamp::at(now),
+        Detour::Segmenter | Detour::Departures => Stamp::NONE,
+    }
 }
 
 /// The packet is tagged and can't be made what it was before: it can't go on.
@@ -77,9 +86,11 @@ pub fn send_clones(
     target: &Target,
     detour: Detour,
     tag: Tag,
+    now: u64,
     copies: u32,
 ) -> Result<u32, Stuck> {
-    match clone_to(ctx, ifindex(target, detour), tag.tci(), copies) {
+    let tcis = (tag.tci() as u32) << u16::BITS | stamp(detour, now).tci() as u32;
+    match clone_to(ctx, ifindex(target, detour), tcis, copies) {
         STUCK => Err(Stuck),
         made => Ok(made),
     }
@@ -87,9 +98,11 @@ pub fn send_clones(
 
 const STUCK: u32 = u32::MAX;
 
+/// `tcis` are the tag's bits above the stamp's.
 #[inline(never)]
-fn clone_to(ctx: &TcContext, ifindex: u32, tci: u16, copies: u32) -> u32 {
-    if push_tag(ctx, tci).is_err() {
+fn clone_to(ctx: &TcContext, ifindex: u32, tcis: u32, copies: u32) -> u32 {
+    let stamp = Stamp::from_tci(tcis as u16);
+    if push_tags(ctx, (tcis >> u16::BITS) as u16, stamp).is_err() {
         incident(INCIDENT_HELPER_FAILED);
         return 0;
     }
@@ -102,18 +115,38 @@ fn clone_to(ctx: &TcContext, ifindex: u32, tci: u16, copies: u32) -> u32 {
         }
         tried += 1;
     }
-    // SAFETY: the context is valid while the program runs.
-    if unsafe { bpf_skb_vlan_pop(raw(ctx)) } != 0 {
+    if pop_tag(ctx).is_err() || stamp != Stamp::NONE && pop_tag(ctx).is_err() {
         incident(INCIDENT_HELPER_FAILED);
         return STUCK;
     }
     made
 }
 
+/// The tag, and behind it the stamp, if there is one. When that fails, the packet is as it was.
+#[inline(always)]
+fn push_tags(ctx: &TcContext, tci: u16, stamp: Stamp) -> Result<(), u32> {
+    if stamp == Stamp::NONE {
+        return push_tag(ctx, tci);
+    }
+    push_tag(ctx, stamp.tci())?;
+    push_tag(ctx, tci).inspect_err(|_| {
+        let _ = pop_tag(ctx);
+    })
+}
+
 #[inline(always)]
 fn push_tag(ctx: &TcContext, tci: u16) -> Result<(), u32> {
     // SAFETY: the context is valid while the program runs; the other arguments are integers.
     if unsafe { bpf_skb_vlan_push(raw(ctx), TAG_ETHERTYPE.to_be(), tci) } != 0 {
+        return Err(INCIDENT_HELPER_FAILED);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn pop_tag(ctx: &TcContext) -> Result<(), u32> {
+    // SAFETY: the context is valid while the program runs.
+    if unsafe { bpf_skb_vlan_pop(raw(ctx)) } != 0 {
         return Err(INCIDENT_HELPER_FAILED);
     }
     Ok(())
@@ -128,17 +161,17 @@ fn ifindex(target: &Target, detour: Detour) -> u32 {
     }
 }
 
-/// Takes our tag off; a frame without one isn't ours.
+/// Takes our tag off, and behind it the stamp of what comes from the delay line; a frame without a tag isn't ours.
 #[inline(always)]
-pub fn take_tag(ctx: &TcContext) -> Result<Tag, u32> {
+pub fn take_tag(ctx: &TcContext, detour: Detour) -> Result<Tag, u32> {
     // SAFETY: the context is valid while the program runs.
     let (present, tci) = unsafe { ((*raw(ctx)).vlan_present, (*raw(ctx)).vlan_tci) };
     if present == 0 {
         return Err(INCIDENT_UNTAGGED);
     }
-    // SAFETY: as above.
-    if unsafe { bpf_skb_vlan_pop(raw(ctx)) } != 0 {
-        return Err(INCIDENT_HELPER_FAILED);
+    pop_tag(ctx)?;
+    if detour == Detour::Line {
+        pop_tag(ctx)?;
     }
     Ok(Tag::from_tci(tci as u16))
 }

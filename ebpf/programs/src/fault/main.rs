@@ -124,7 +124,7 @@ fn try_arrive(ctx: &TcContext, direction: u32) -> Result<Step, Trouble> {
 fn try_return(ctx: &TcContext, detour: Detour) -> Result<(Step, u32), Trouble> {
     let target_id = targets::id_of(ctx);
     let target = targets::get(target_id).ok_or(Trouble::Incident(INCIDENT_ORPHANED))?;
-    let tag: Tag = detour::take_tag(ctx).map_err(Trouble::Incident)?;
+    let tag: Tag = detour::take_tag(ctx, detour).map_err(Trouble::Incident)?;
     if detour == Detour::Departures {
         let departure = departures::departure(ctx).ok_or(Trouble::Incident(INCIDENT_UNTAGGED))?;
         departures::let_go(ctx, target_id, tag.slot, departure);

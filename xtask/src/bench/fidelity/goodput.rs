@@ -17,6 +17,8 @@ use crate::ui::Step;
 const LATENCY: Duration = Duration::from_millis(20);
 /// In percent.
 const LOSSES: [f64; 4] = [0.1, 0.5, 1.0, 2.0];
+/// What a run takes besides its own time, at most.
+const OVERHEAD: Duration = Duration::from_secs(15);
 /// Payload of a full segment: an MTU of 1,500 less the headers of IPv4 and of TCP with timestamps.
 const SEGMENT: f64 = 1448.0;
 /// Of Mathis, Semke, Mahdavi and Ott (1997), for periodic losses and an acknowledgement of each segment.
@@ -32,7 +34,9 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
     let rounds = scene.plan.repetitions(5, 1);
     let seconds = if scene.plan.quick { 2 } else { 10 };
     let step = Step::start("TCP under loss and delay");
+    let runs = (LOSSES.len() * rounds) as u32;
     let delay = Spec::delay(scene.target(), LATENCY).egress().port("TCP", None);
+    let delay = delay.lasting(runs * (Duration::from_secs(seconds.into()) + OVERHEAD));
     let answer = scene.client.apply(DELAY, delay.into(), spec::PATIENCE)?;
     spec::ensure_injected(&answer, 1)?;
     let mut rows = Vec::new();
@@ -48,7 +52,7 @@ pub(super) fn measure(scene: &Scene<'_>, report: &mut Report) -> Result<()> {
         }
         rows.push((percent, goodput.spread()));
     }
-    scene.client.delete("", DELAY)?;
+    scene.end(DELAY)?;
     step.done(&format!("{rounds} runs of {seconds} s each"));
     let section = report.section("goodput of TCP Reno under a delay of 20 ms one way");
     for (percent, goodput) in rows {

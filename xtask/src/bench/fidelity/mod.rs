@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use sabot_proto::sabot::v1::Direction;
+use sabot_proto::sabot::v1::{Direction, Fault};
 use sabot_testkit::daemon::Client;
 use sabot_testkit::traffic::{Arrival, StampedLoad};
 use sabot_testkit::{Books, Daemon, Lab, LabPod, Spec};
@@ -124,9 +124,16 @@ impl<'a> Scene<'a> {
         let done = act();
         // What is still on its way is let on by the deletion, and counted.
         thread::sleep(Duration::from_millis(200));
-        let fault = self.client.delete("", NAME)?;
+        let fault = self.end(NAME)?;
         let books = [Direction::Egress, Direction::Ingress].map(|direction| Books::of(&fault, direction));
         Ok((done?, books))
+    }
+
+    /// Deletes a fault that was to be in force all the while.
+    fn end(&self, name: &str) -> Result<Fault> {
+        let still = self.client.get("", name)?;
+        spec::ensure_injected(&still, 1).with_context(|| format!("fault {name}, when it was deleted"))?;
+        Ok(self.client.delete("", name)?)
     }
 
     /// Sends stamped datagrams from the target to its peer.

@@ -17,7 +17,7 @@ const PAUSE: u64 = 500_000;
 /// The frame as it is held until it is rejected.
 pub(super) fn later(arrival: Arrival, code: RejectCode) -> Arrival {
     Arrival {
-        deadline: arrival.read_at + PAUSE,
+        deadline: arrival.sent_at + PAUSE,
         order: Order::Free,
         rejected: Some(code),
         ..arrival

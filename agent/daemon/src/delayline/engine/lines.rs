@@ -98,6 +98,7 @@ impl Engine {
             closing: false,
             undrained: 0,
             closer: None,
+            last_sent: 0,
         });
         self.shared.open().insert(target);
         self.next_beat = self.seen_at;

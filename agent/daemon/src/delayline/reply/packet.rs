@@ -2,10 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS, Role, TAG_ETHERTYPE, Tag};
+use sabot_abi::{DIRECTION_EGRESS, DIRECTION_INGRESS, Role, Stamp, TAG_ETHERTYPE, Tag};
 
 use super::End;
-use crate::delayline::frame::{self, TAG_LENGTH, TAG_OFFSET};
+use crate::delayline::frame::{self, OURS_LENGTH, TAG_OFFSET};
 
 const MAC_LENGTH: usize = 6;
 const IPV4_HEADER: usize = 20;
@@ -86,7 +86,9 @@ impl<'a> Packet<'a> {
         out.extend_from_slice(macs[1]);
         out.extend_from_slice(&TAG_ETHERTYPE.to_be_bytes());
         out.extend_from_slice(&tag.tci().to_be_bytes());
-        out.extend_from_slice(&self.frame[TAG_OFFSET + TAG_LENGTH..self.start]);
+        out.extend_from_slice(&TAG_ETHERTYPE.to_be_bytes());
+        out.extend_from_slice(&Stamp::NONE.tci().to_be_bytes());
+        out.extend_from_slice(&self.frame[TAG_OFFSET + OURS_LENGTH..self.start]);
     }
 
     /// Appends the IP header of an answer to this end, with `length` bytes behind it. Returns the sum over the pseudo-header

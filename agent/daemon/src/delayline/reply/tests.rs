@@ -7,13 +7,13 @@ use sabot_core::action::{RejectCode, ResetTo};
 use super::{End, reset, unreachable};
 
 /// `02:..:01` sends to `02:..:02`, slot 5, egress.
-const UDP: &str = "020000000002 020000000001 8100 0005 0800 \
+const UDP: &str = "020000000002 020000000001 8100 0005 8100 0000 0800 \
     4500001f 00074000 401125c5 0a000001 0a000102 03e80035 000b0000 616263";
-const SYN_V6: &str = "020000000002 020000000001 8100 0005 86dd \
+const SYN_V6: &str = "020000000002 020000000001 8100 0005 8100 0000 86dd \
     60000000 00140640 fd000000000000000000000000000001 fd000000000000000000000000000002 \
     9c4001bb 01020304 00000000 5002faf0 18ec0000";
 /// Ingress.
-const DATA: &str = "020000000002 020000000001 8100 8005 0800 \
+const DATA: &str = "020000000002 020000000001 8100 8005 8100 0000 0800 \
     4500002d 00094000 400625c0 0a000001 0a000102 9c400050 fffffff0 11223344 501801f4 74170000 68656c6c6f";
 
 const CODES: [RejectCode; 4] = [
@@ -23,7 +23,7 @@ const CODES: [RejectCode; 4] = [
     RejectCode::AdminProhibited,
 ];
 /// Where the packets above have their IP header.
-const IP: usize = 18;
+const IP: usize = 22;
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u32> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
@@ -89,7 +89,7 @@ fn assert_sound(answer: &[u8]) {
 
 #[test]
 fn an_icmp_error_quotes_the_packet_to_its_sender() {
-    let expected = "020000000001 020000000002 8100 9005 0800 \
+    let expected = "020000000001 020000000002 8100 9005 8100 0000 0800 \
         45c0003b 00004000 40012500 0a000102 0a000001 03033472 00000000 \
         4500001f 00074000 401125c5 0a000001 0a000102 03e80035 000b0000 616263";
     assert_eq!(
@@ -100,7 +100,7 @@ fn an_icmp_error_quotes_the_packet_to_its_sender() {
 
 #[test]
 fn an_icmpv6_error_quotes_the_packet_to_its_sender() {
-    let expected = "020000000001 020000000002 8100 9005 86dd \
+    let expected = "020000000001 020000000002 8100 9005 8100 0000 86dd \
         60000000 00443a40 fd000000000000000000000000000002 fd000000000000000000000000000001 \
         01019e41 00000000 \
         60000000 00140640 fd000000000000000000000000000001 fd000000000000000000000000000002 \
@@ -120,7 +120,7 @@ fn each_code_has_its_number_in_each_family() {
 
 #[test]
 fn a_syn_is_refused_as_by_a_closed_port() {
-    let expected = "020000000001 020000000002 8100 9005 86dd \
+    let expected = "020000000001 020000000002 8100 9005 8100 0000 86dd \
         60000000 00140640 fd000000000000000000000000000002 fd000000000000000000000000000001 \
         01bb9c40 00000000 01020305 50140000 13ca0000";
     assert_eq!(was_reset(&hex(SYN_V6), End::Sender), Some(hex(expected)));
@@ -133,9 +133,9 @@ fn a_syn_is_refused_as_by_a_closed_port() {
 
 #[test]
 fn both_ends_of_a_connection_get_the_number_that_they_wait_for() {
-    let to_sender = "020000000001 020000000002 8100 1005 0800 \
+    let to_sender = "020000000001 020000000002 8100 1005 8100 0000 0800 \
         45000028 00004000 400625ce 0a000102 0a000001 00509c40 11223344 00000000 50040000 b9e70000";
-    let to_receiver = "020000000002 020000000001 8100 9005 0800 \
+    let to_receiver = "020000000002 020000000001 8100 9005 8100 0000 0800 \
         45000028 00004000 400625ce 0a000001 0a000102 9c400050 fffffff0 11223344 50140000 b9e60000";
     assert_eq!(was_reset(&hex(DATA), End::Sender), Some(hex(to_sender)));
     assert_eq!(was_reset(&hex(DATA), End::Receiver), Some(hex(to_receiver)));
@@ -235,7 +235,7 @@ fn errors_fragments_and_groups_are_not_answered() {
     refused(patched(UDP, 0, &[0x65]), "another version");
     refused(patched(UDP, 0, &[0x44]), "a short header");
     let mut arp = hex(UDP);
-    arp[16..18].copy_from_slice(&[0x08, 0x06]);
+    arp[20..22].copy_from_slice(&[0x08, 0x06]);
     refused(arp, "no IP");
 }
 
@@ -258,9 +258,9 @@ fn extension_headers_are_looked_behind() {
 #[test]
 fn the_packets_own_tag_goes_back_with_the_answer() {
     let mut frame = hex(UDP);
-    frame.splice(16..16, hex("8100 0064"));
+    frame.splice(20..20, hex("8100 0064"));
     let answer = rejected(&frame, RejectCode::NetUnreachable).expect("an answer");
-    assert_eq!(answer[12..22], hex("8100 9005 8100 0064 0800")[..]);
+    assert_eq!(answer[12..26], hex("8100 9005 8100 0000 8100 0064 0800")[..]);
 }
 
 #[test]
@@ -294,7 +294,7 @@ proptest! {
         for (at, value) in changes {
             let at = at.index(100.min(frame.len()));
             // The TAP's frames have our tag and no other.
-            if !(12..18).contains(&at) {
+            if !(12..22).contains(&at) {
                 frame[at] = value;
             }
         }
