@@ -1,13 +1,17 @@
 //! What people see on standard error: a spinner on a terminal, plain lines elsewhere.
 
 use std::io::{IsTerminal, stderr};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A heading over the steps that follow.
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// A heading over the steps that follow, with the minutes and seconds since the first one.
 pub(crate) fn heading(text: &str) {
-    eprintln!("{text}");
+    let seconds = STARTED.elapsed().as_secs();
+    eprintln!("[{:02}:{:02}] {text}", seconds / 60, seconds % 60);
 }
 
 /// One step that is over as soon as it is known.

@@ -1,13 +1,14 @@
 //! Runs one test harness, and what failed in it once more.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::Instant;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 
 use super::suites::Suite;
+use super::watch;
 use crate::ui;
 
 /// What tests have come to.
@@ -43,7 +44,7 @@ impl Outcome {
 /// are busy. What fails again has failed.
 pub(super) fn run(suite: &Suite, binaries: &Path, threads: Option<u32>, filter: Option<&str>) -> Outcome {
     let started = Instant::now();
-    let run = |arguments: &[String]| attempt(suite, binaries, arguments);
+    let run = |arguments: &[String]| attempt(suite, binaries, arguments, watch::SILENCE);
     let threads = threads.map(|threads| format!("--test-threads={threads}"));
     let filter = filter.map(str::to_owned);
     let first: Vec<String> = threads.into_iter().chain(filter).collect();
@@ -90,7 +91,7 @@ struct Attempt {
     failed: Vec<String>,
 }
 
-fn attempt(suite: &Suite, binaries: &Path, arguments: &[String]) -> Result<Attempt> {
+fn attempt(suite: &Suite, binaries: &Path, arguments: &[String], silence: Duration) -> Result<Attempt> {
     let name = &suite.name;
     ui::heading(&format!("suite {name}"));
     let mut child = Command::new(&suite.program)
@@ -103,9 +104,16 @@ fn attempt(suite: &Suite, binaries: &Path, arguments: &[String]) -> Result<Attem
         .with_context(|| format!("the suite {name} can't be started"))?;
     let output = child.stdout.take().context("a suite has no output")?;
     let mut reader = Reader::default();
-    for line in BufReader::new(output).split(b'\n') {
-        let line = line.with_context(|| format!("the output of the suite {name} can't be read"))?;
-        let line = String::from_utf8_lossy(&line);
+    let lines = watch::lines(output);
+    loop {
+        let line = match lines.recv_timeout(silence) {
+            Ok(line) => line.with_context(|| format!("the output of the suite {name} can't be read"))?,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                let threads = watch::end(&mut child);
+                bail!("it said nothing for {silence:?} and was ended; its threads:{threads}");
+            }
+        };
         println!("{line}");
         reader.line(&line);
     }
@@ -169,6 +177,7 @@ fn parse_result(line: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
@@ -218,6 +227,32 @@ test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
             read(&FAILED.replace("    m::b\n\ntest", "\ntest"), 101).is_err(),
             "it doesn't say what"
         );
+    }
+
+    #[test]
+    fn a_harness_that_hangs_is_ended_with_what_it_started() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let script = folder.path().join("suite");
+        let text = "#!/bin/sh\nsleep 1000 &\necho $! > child\necho 'test a ... ok'\nwait\n";
+        std::fs::write(&script, text).expect("a script");
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("a mode");
+        let suite = Suite::script(&script);
+        let silence = Duration::from_secs(2);
+        let error = attempt(&suite, folder.path(), &[], silence).expect_err("it has no end");
+        let said = format!("{error:#}");
+        assert!(
+            said.contains("said nothing for 2s") && said.contains(" suite S"),
+            "{said}"
+        );
+        let child = std::fs::read_to_string(folder.path().join("child")).expect("it started one");
+        let stat = format!("/proc/{}/stat", child.trim());
+        // Who adopts it may leave it a zombie.
+        let gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        let started = Instant::now();
+        while !gone() {
+            assert!(started.elapsed() < Duration::from_secs(20), "{stat} is there");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod harness;
 mod suites;
+mod watch;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

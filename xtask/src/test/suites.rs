@@ -57,6 +57,17 @@ impl Suite {
         })
     }
 
+    /// A program that stands in for one.
+    #[cfg(test)]
+    pub(super) fn script(program: &Path) -> Self {
+        Self {
+            name: "script".to_owned(),
+            program: program.to_owned(),
+            folder: program.parent().expect("a file is in a folder").to_owned(),
+            unit: true,
+        }
+    }
+
     /// Whether it is a crate's own tests of its inner parts.
     pub(super) fn is_unit(&self) -> bool {
         self.unit

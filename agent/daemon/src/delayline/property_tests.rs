@@ -184,7 +184,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, max_shrink_time: 60_000, ..ProptestConfig::default() })]
     #[test]
     fn every_frame_comes_back_or_is_counted(
         bytes_per_line in prop_oneof![10_000usize..300_000, Just(64 << 20)],

@@ -1,9 +1,11 @@
 //! A network namespace for a test, held by a thread: no mount, no process, gone with its guard.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
@@ -75,9 +77,15 @@ impl TestNetns {
 
 impl Drop for TestNetns {
     fn drop(&mut self) {
+        let inode = |path: &Path| path.metadata().map(|file| file.ino()).ok();
+        let own = inode(&self.path);
         drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+        // A thread counts as joined before the kernel has let go of its namespaces; its number may be another one's then.
+        while own.is_some() && inode(&self.path) == own {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }

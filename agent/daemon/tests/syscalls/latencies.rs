@@ -13,10 +13,11 @@ use nix::unistd::Pid;
 use sabot_abi::{SUB_BITS, log_linear_bucket};
 use sabot_testkit::cri::{Containerd, PodSpec};
 use sabot_testkit::traced::bpftrace;
+use sabotd::observe::event::EventHub;
 use sabotd::observe::names::syscall_number;
 use sabotd::observe::syscalls::SyscallSnapshot;
 
-use crate::rig::{observe, on_thread_named, unique_name, wait_until};
+use crate::rig::{observe, observe_into, on_thread_named, unique_name, wait_until};
 
 /// Of each syscall.
 const CALLS: u32 = 400;
@@ -177,18 +178,21 @@ fn percentile(calls: &[usize], percent: usize) -> usize {
     calls[calls.len() * percent / 100]
 }
 
-/// Looks at each percentile that takes no less than `shortest`; returns how many those are.
+/// Looks at each percentile that takes no less than `shortest`; returns how many those are. Of a hundred calls one may have been
+/// held up between the two readings of the clock, which shifts those behind it by a place.
 fn assert_alike(syscall: &str, ours: &[usize], theirs: &[usize], shortest: Duration) -> usize {
     let shortest = log_linear_bucket(shortest.as_nanos() as u64);
-    let both = (5..=95).map(|percent| (percent, percentile(ours, percent), percentile(theirs, percent)));
-    let compared: Vec<_> = both.filter(|(_, _, theirs)| *theirs >= shortest).collect();
-    for &(percent, one, other) in &compared {
-        assert!(
-            one.abs_diff(other) <= 1,
-            "{syscall}: {percent} % are below bucket {one}, and {other} by bpftrace: {ours:?} and {theirs:?}"
-        );
-    }
-    compared.len()
+    let compared = (5..=95).filter(|&percent| percentile(theirs, percent) >= shortest);
+    compared
+        .inspect(|&percent| {
+            let one = percentile(ours, percent);
+            let [low, high] = [percent - 1, percent + 1].map(|place| percentile(theirs, place));
+            assert!(
+                (low.saturating_sub(1)..=high + 1).contains(&one),
+                "{syscall}: {percent} % are below bucket {one}, and {low} to {high} by bpftrace: {ours:?} and {theirs:?}"
+            );
+        })
+        .count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +238,8 @@ async fn latencies_of_a_container_runtime_are_those_of_bpftrace() {
     /// Fewer calls of a syscall have no percentiles.
     const ENOUGH: usize = 200;
     let name = unique_name();
-    let (observer, _events) = observe(&name, None);
+    // Nobody reads the events: telling of a call that failed takes a microsecond of what bpftrace measures.
+    let observer = observe_into(&EventHub::new(16), &name, None);
     let bpftrace = Bpftrace::measure(&name);
     std::thread::scope(|scope| scope.spawn(|| run_pods(&name)).join()).expect("pods run");
     let recorded = bpftrace.end();
