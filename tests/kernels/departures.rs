@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sabot_abi::LEAD_MOST;
 use sabot_testkit::features::{feature, lacks};
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::traffic::{Bulk, INTERVAL, ProbeServer, Prober, StampedLoad, UdpLoad, ping};
@@ -50,6 +51,34 @@ fn a_stopped_daemon_changes_nothing_in_a_constant_delay() {
                 "{books:?}"
             );
         }
+    }
+}
+
+#[test]
+fn hardly_a_packet_is_early_and_none_by_more_than_the_way_back_may_take() {
+    const LATENCY: Duration = Duration::from_millis(20);
+    let Some(rig) = rig(2, &[]) else { return };
+    let load = StampedLoad {
+        datagrams: 500,
+        payload: 64,
+        per_second: 250,
+    };
+    for way in Way::BOTH {
+        let (from, to) = way.ends(&rig);
+        let spec = way.limit(Spec::delay(rig.lab.pod(TARGET), LATENCY));
+        rig.apply("slow", spec.port("UDP", None));
+        let quiet = on_this_machine(Duration::from_secs(1));
+        let arrivals = load.run(from.netns(), to.netns(), to.ipv4(), quiet);
+        let arrivals = arrivals.expect("it is sent and received");
+        rig.delete("slow");
+        assert_eq!(arrivals.len() as u64, load.datagrams, "{way:?}");
+        let early = arrivals
+            .iter()
+            .filter_map(|arrival| LATENCY.checked_sub(arrival.delay));
+        let early: Vec<Duration> = early.collect();
+        let most = Duration::from_nanos(LEAD_MOST);
+        assert!(early.iter().all(|by| *by < most), "{way:?}: {early:?}");
+        assert!(early.len() < arrivals.len() / 10, "{way:?}: {early:?}");
     }
 }
 

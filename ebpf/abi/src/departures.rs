@@ -12,8 +12,36 @@ pub struct Holding {
     pub left: u64,
     /// The latest departure that was given to one of them: `CLOCK_MONOTONIC`, ns.
     pub last_departure: u64,
+    /// How much before its time a packet is told to depart, ns: what the queue's wake-up and the way back take at least.
+    pub lead: u64,
 }
-assert_layout!(Holding, size = 24, align = 8);
+assert_layout!(Holding, size = 32, align = 8);
+
+/// No packet departs earlier than that before its time, ns; what takes longer is no way back but a busy machine.
+pub const LEAD_MOST: u64 = 128_000;
+/// Nor by more than this part of its latency.
+const LEAD_SHARE: u64 = 8;
+
+impl Holding {
+    /// The lead of a packet that is to be held for `latency`, ns.
+    #[inline(always)]
+    pub const fn lead_within(lead: u64, latency: u64) -> u64 {
+        let most = latency / LEAD_SHARE;
+        if lead < most { lead } else { most }
+    }
+
+    /// The lead after a packet that was back `way` after it should have departed, ns. It grows by little of what one was late and
+    /// falls by half of what one was early, so that few are early, and by little.
+    #[inline(always)]
+    pub const fn lead_after(lead: u64, way: u64) -> u64 {
+        const GROWTH: u64 = 32;
+        if way < lead {
+            return lead - (lead - way).div_ceil(2);
+        }
+        let next = lead + (way - lead) / GROWTH;
+        if next < LEAD_MOST { next } else { LEAD_MOST }
+    }
+}
 
 /// Behind those of the targets, by id, stands what they hold together.
 pub const HOLDING_ALL: u32 = MAX_TARGETS;
@@ -68,3 +96,49 @@ pub struct Delays {
 assert_layout!(Delays, size = 8 + 8 * DELAY_BUCKETS, align = 8);
 
 pod!(Holding, Delays);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 50 us, and up to 31 more, evenly but in no order.
+    fn way(packet: u64) -> u64 {
+        50_000 + packet * 13 % 32 * 1_000
+    }
+
+    #[test]
+    fn the_lead_becomes_what_the_way_takes_at_least() {
+        let mut lead = 0;
+        for packet in 0..200 {
+            lead = Holding::lead_after(lead, way(packet));
+        }
+        let (mut early, mut earliest) = (0, 0);
+        for packet in 200..1000 {
+            let way = way(packet);
+            early += u64::from(way < lead);
+            earliest = earliest.max(lead.saturating_sub(way));
+            lead = Holding::lead_after(lead, way);
+            assert!((46_000..60_000).contains(&lead), "{lead}");
+        }
+        assert!(
+            early < 800 / 5 && earliest < 8_000,
+            "{early} early, by up to {earliest} ns"
+        );
+    }
+
+    #[test]
+    fn a_shorter_way_is_learned_at_once_and_a_long_one_hardly() {
+        assert_eq!(Holding::lead_after(40_000, 10_000), 25_000);
+        assert_eq!(Holding::lead_after(1, 0), 0);
+        assert_eq!(Holding::lead_after(40_000, 72_000), 41_000);
+        assert_eq!(Holding::lead_after(LEAD_MOST, 1_000_000_000), LEAD_MOST);
+        assert_eq!(Holding::lead_after(0, u64::MAX), LEAD_MOST);
+    }
+
+    #[test]
+    fn a_short_latency_has_a_short_lead() {
+        assert_eq!(Holding::lead_within(100_000, 10_000_000), 100_000);
+        assert_eq!(Holding::lead_within(100_000, 80_000), 10_000);
+        assert_eq!(Holding::lead_within(100_000, 0), 0);
+    }
+}

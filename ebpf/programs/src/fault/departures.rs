@@ -9,7 +9,7 @@ use aya_ebpf::maps::{Array, PerCpuHashMap};
 use aya_ebpf::programs::TcContext;
 use sabot_abi::{
     Counters, DELAY_BOUNDS, DELAY_BUCKETS, Delays, HOLDING_ALL, HOLDING_LOST_AFTER, HOLDING_OVERHEAD,
-    HOLDINGS, Holding, INCIDENT_HELPER_FAILED, MAX_SLOTS, Role, Rule, Tag,
+    HOLDINGS, Holding, INCIDENT_HELPER_FAILED, LEAD_MOST, MAX_SLOTS, Role, Rule, Tag,
 };
 
 use crate::atomic;
@@ -49,9 +49,9 @@ pub enum Handed {
     Failed,
 }
 
-/// Hands a packet to the queue, for as long as its slot says and the slot's deadline allows. What has the same departure keeps
-/// its order, and so does what leaves at a bound of the rule's: by this clock alone, since the difference of two that are read
-/// one after the other is never the same.
+/// Hands a packet to the queue, so that it is back when its slot's latency is over or the slot's deadline has come. What has the
+/// same departure keeps its order, and so does what leaves at a bound of the rule's: by this clock alone, since the difference
+/// of two that are read one after the other is never the same.
 #[inline(always)]
 pub fn hand_over(
     ctx: &TcContext,
@@ -67,11 +67,12 @@ pub fn hand_over(
         return Handed::Unfit;
     }
     let now = monotonic();
-    let departure = (now + rule.latency).max(rule.not_before).min(rule.not_after);
     let (own, all) = (holding(journey.target_id), holding(HOLDING_ALL));
     let (Some(own), Some(all)) = (own, all) else {
         return Handed::Unfit;
     };
+    let due = now + rule.latency - Holding::lead_within(lead(own), rule.latency);
+    let departure = behind(counters.last_departure, due.max(rule.not_before)).min(rule.not_after);
     let weight = weight(ctx);
     if !has_room(own, weight, journey.target.departures_bytes as u64, now)
         || !has_room(all, weight, HELD_BYTES_TOTAL.load(), now)
@@ -122,17 +123,23 @@ pub fn let_go(ctx: &TcContext, target_id: u32, slot: u32, departure: u64) {
         }
     }
     forget_departure(ctx);
-    let late = monotonic().saturating_sub(departure);
-    fault_count_delay(slot, late);
+    let way = monotonic().saturating_sub(departure);
+    if let Some(own) = holding(target_id) {
+        let lead = lead(own);
+        fault_count_delay(slot, way, lead);
+        // SAFETY: the entry outlives the program's run; of several CPUs' leads, which are alike, any will do.
+        unsafe { (&raw mut (*own).lead).write_volatile(Holding::lead_after(lead, way)) };
+    }
 }
 
-/// Counts the delay of a packet that was late by so many ns. A slot's latency is that of now: what an edit finds in the queue
-/// counts as the new one says, and so does what waited for it to leave. Packets that the deadline let go early aren't counted.
+/// Counts the delay of a packet that was back so long after its departure, which was earlier by so much than it should be gone,
+/// both in ns. A slot's latency and the lead are those of now: what an edit finds in the queue counts as the new one says, and so
+/// does what waited for it to leave. Packets that the deadline let go early aren't counted.
 ///
 /// A global function in the verifier's sense, as `fault_visit` is.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn fault_count_delay(slot: u32, late: u64) -> u32 {
+pub extern "C" fn fault_count_delay(slot: u32, way: u64, lead: u64) -> u32 {
     let Some(rule) = rules::get(slot) else { return 0 };
     if crate::clock::now() >= rule.expires_at {
         return 0;
@@ -140,7 +147,8 @@ pub extern "C" fn fault_count_delay(slot: u32, late: u64) -> u32 {
     let Some(delays) = DELAYS.get_ptr_mut(slot) else {
         return 0;
     };
-    let delay = rule.latency.saturating_add(late);
+    let lead = Holding::lead_within(lead, rule.latency);
+    let delay = (rule.latency - lead).saturating_add(way);
     let mut bucket = 0;
     while bucket < DELAY_BUCKETS - 1 && DELAY_BOUNDS[bucket] < delay {
         bucket += 1;
@@ -158,6 +166,23 @@ fn holding(index: u32) -> Option<*mut Holding> {
     HOLDING.get_ptr_mut(index)
 }
 
+#[inline(always)]
+fn lead(holding: *mut Holding) -> u64 {
+    // SAFETY: the entry outlives the program's run; other CPUs change the word only as a whole.
+    unsafe { (&raw const (*holding).lead).read_volatile() }
+}
+
+/// A departure that is no earlier than the one before it on this CPU, where a grown lead alone would make it so: a flow keeps
+/// its order.
+#[inline(always)]
+fn behind(before: u64, departure: u64) -> u64 {
+    if departure < before && before - departure <= LEAD_MOST {
+        before
+    } else {
+        departure
+    }
+}
+
 /// What is lost on the way never leaves: once nothing more can come of what is counted, the count begins anew.
 #[inline(always)]
 fn has_room(holding: *mut Holding, weight: u64, bound: u64, now: u64) -> bool {
@@ -166,6 +191,7 @@ fn has_room(holding: *mut Holding, weight: u64, bound: u64, now: u64) -> bool {
         entered,
         left,
         last_departure,
+        ..
     } = unsafe { holding.read_volatile() };
     let held = entered.saturating_sub(left);
     if held + weight <= bound {

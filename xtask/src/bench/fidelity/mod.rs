@@ -124,16 +124,18 @@ impl<'a> Scene<'a> {
         let done = act();
         // What is still on its way is let on by the deletion, and counted.
         thread::sleep(Duration::from_millis(200));
-        let fault = self.end(NAME)?;
+        let ended = self.end(NAME);
+        let (done, fault) = (done?, ended?);
         let books = [Direction::Egress, Direction::Ingress].map(|direction| Books::of(&fault, direction));
-        Ok((done?, books))
+        Ok((done, books))
     }
 
     /// Deletes a fault that was to be in force all the while.
     fn end(&self, name: &str) -> Result<Fault> {
         let still = self.client.get("", name)?;
+        let deleted = self.client.delete("", name)?;
         spec::ensure_injected(&still, 1).with_context(|| format!("fault {name}, when it was deleted"))?;
-        Ok(self.client.delete("", name)?)
+        Ok(deleted)
     }
 
     /// Sends stamped datagrams from the target to its peer.
