@@ -93,7 +93,7 @@ impl Poller {
     }
 
     /// Waits until something is ready or `until` (ns; `None`: for ever; in the past: not at all). Returns how many
-    /// events there are for [`Poller::ready`].
+    /// events there are for [`Poller::ready`]. Whoever sends a command after this has returned ends the next wait.
     pub(super) fn wait(&mut self, until: Option<u64>, now: u64) -> io::Result<usize> {
         self.slept = until.is_none_or(|until| until > now);
         let timeout = if self.slept {
@@ -102,20 +102,25 @@ impl Poller {
         } else {
             EpollTimeout::ZERO
         };
-        match self.epoll.wait(&mut self.events[..], timeout) {
-            Err(Errno::EINTR) => Ok(0),
-            result => Ok(result?),
+        let count = match self.epoll.wait(&mut self.events[..], timeout) {
+            Err(Errno::EINTR) => 0,
+            result => result?,
+        };
+        // Before anybody looks for commands: of one that came between that and this, nobody would learn.
+        if self.events[..count]
+            .iter()
+            .any(|event| event.data() == TOKEN_WAKE)
+        {
+            // Non-blocking: at worst somebody else's read made it empty.
+            let _ = self.wake.read();
         }
+        Ok(count)
     }
 
     pub(super) fn ready(&mut self, index: usize) -> Ready {
         let event = self.events[index];
         match event.data() {
-            TOKEN_WAKE => {
-                // Non-blocking: at worst somebody else's read made it empty.
-                let _ = self.wake.read();
-                Ready::Nothing
-            }
+            TOKEN_WAKE => Ready::Nothing,
             TOKEN_TIMER => match std::mem::replace(&mut self.armed, Armed::Fired) {
                 Armed::For(until) if self.slept => Ready::Time(until),
                 _ => Ready::Nothing,
@@ -177,6 +182,19 @@ mod tests {
         }
         assert_eq!(poller.wait(Some(now), until).expect("it looks"), 1);
         assert_eq!(poller.ready(0), Ready::Nothing);
+    }
+
+    #[test]
+    fn a_command_that_comes_after_a_wait_ends_the_next_one() {
+        let mut poller = poller();
+        poller.wake.write(1).expect("it is written");
+        assert_eq!(poller.wait(None, 0).expect("it waits"), 1);
+        // The commands that there were have been looked for, the events haven't.
+        poller.wake.write(1).expect("it is written");
+        assert_eq!(poller.ready(0), Ready::Nothing);
+        let now = boot_time();
+        assert_eq!(poller.wait(Some(now + 500_000_000), now).expect("it waits"), 1);
+        assert_eq!(poller.ready(0), Ready::Nothing, "the command wasn't seen");
     }
 
     #[test]
