@@ -9,7 +9,7 @@ use crate::delayline::LineError;
 use crate::delayline::mailbox::{Command, Mailbox};
 use crate::delayline::tally::Registry;
 use crate::delayline::test_frames::FrameSpec;
-use crate::delayline::test_rig::{Far, HOUR, Pulse, delay};
+use crate::delayline::test_rig::{Far, HOUR, PATIENCE, Pulse, Rig, delay};
 
 const BACKLOG: usize = 4000;
 /// A frame of this slot is held; one of any other goes on at once.
@@ -177,4 +177,23 @@ fn the_thread_wakes_early_and_lets_nothing_go_early() {
         engine.turn().expect("it waits");
     }
     assert!(boot_time() >= sent + held_for.as_nanos() as u64);
+}
+
+#[test]
+fn a_command_that_comes_while_the_thread_wakes_for_another_is_answered() {
+    let (done, ended) = sync_channel(1);
+    std::thread::spawn(move || {
+        // Without a line, no heartbeat wakes the thread either.
+        let rig = Rig::new();
+        for round in 0..20_000 {
+            rig.delay(HELD, HOUR);
+            let wakes = boot_time() + round % 200 * 500;
+            while boot_time() < wakes {
+                std::hint::spin_loop();
+            }
+            rig.line.clear_slot(Slot(HELD));
+        }
+        let _ = done.send(());
+    });
+    ended.recv_timeout(6 * PATIENCE).expect("the thread sleeps on");
 }
