@@ -396,6 +396,92 @@ fn a_set_includes_what_the_model_says_after_every_edit() {
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
+/// Addresses whose entries would all stand in the bucket of the first one, three times as many as it has cells.
+fn of_one_bucket() -> Vec<IpNet> {
+    let set = SLOT.peer_set().0;
+    let bucket = |address| abi::PeerKey4::exact(set, address).bucket();
+    let first = 0x0a14_1e28;
+    let alike = (first..).filter(|address| bucket(*address) == bucket(first));
+    let alike = alike.take(3 * abi::PEER_BUCKET_CELLS);
+    alike
+        .map(|address| IpNet::from(IpAddr::from(Ipv4Addr::from(address))))
+        .collect()
+}
+
+#[test]
+fn a_bucket_with_more_entries_than_cells_includes_each_of_them() {
+    let rig = Rig::new();
+    let nets = of_one_bucket();
+    // One of the addresses comes as included or excepted, or goes.
+    let step = (0..nets.len(), select(&[Some(false), Some(true), None][..]));
+    let run = |steps: Vec<(usize, Option<bool>)>| {
+        let mut model = PeerSet::default();
+        let mut outcome = Ok(());
+        for (place, excepted) in &steps {
+            let entry = PeerEntry::included(nets[*place]);
+            let step = match *excepted {
+                Some(excepted) => Step::Add(vec![PeerEntry { excepted, ..entry }]),
+                None => Step::RemoveOthers(vec![entry]),
+            };
+            edit(&rig, &mut model, &step);
+            let mut packets = nets.iter().map(|net| Packet::to(net.addr()));
+            if let Some(packet) = packets.find(|packet| rig.cuts_packet(packet) != includes(&model, packet)) {
+                outcome = Err(TestCaseError::fail(format!(
+                    "{packet:?} after {step:?}: {model:?}"
+                )));
+                break;
+            }
+        }
+        edit(&rig, &mut model, &Step::RemoveAll);
+        let is_left = nets.iter().any(|net| rig.cuts(net.addr()));
+        outcome.and_then(|()| match is_left {
+            true => Err(TestCaseError::fail("something is left")),
+            false => Ok(()),
+        })
+    };
+    let config = Config {
+        cases: 40,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let result = TestRunner::new(config).run(&prop::collection::vec(step, 40..120), run);
+    result.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn as_many_addresses_as_there_may_be_have_room_and_one_more_has_none() {
+    let rig = Rig::new();
+    let all = every_other(abi::MAX_PEERS, 32);
+    rig.add(&all);
+    for entry in all.iter().step_by(97) {
+        let behind = edges(&entry.net)[3];
+        assert!(rig.cuts(entry.net.addr()) && !rig.cuts(behind), "{entry:?}");
+    }
+    let more = [entry("10.20.30.40")];
+    let refused = rig.trial().add_peers(SLOT.peer_set(), &more);
+    let refused = refused.expect_err("there is no room").to_string();
+    assert!(
+        refused.contains("the table of peers is full (524288 entries)"),
+        "{refused}"
+    );
+    assert!(!rig.cuts(more[0].net.addr()));
+    // One that is there changes all the same.
+    let excepted = PeerEntry {
+        excepted: true,
+        ..all[12_345]
+    };
+    rig.add(&[excepted]);
+    assert!(!rig.cuts(excepted.net.addr()));
+    rig.remove(&all[..1]);
+    rig.add(&more);
+    assert!(rig.cuts(more[0].net.addr()));
+    rig.remove(&more);
+    rig.remove(&all);
+    for entry in all.iter().step_by(97) {
+        assert!(!rig.cuts(entry.net.addr()), "{entry:?}");
+    }
+}
+
 fn entry(text: &str) -> PeerEntry {
     let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     PeerEntry::included(net.expect("a network or an address"))
