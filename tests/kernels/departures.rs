@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use sabot_abi::LEAD_MOST;
 use sabot_testkit::features::{feature, lacks};
+use sabot_testkit::holdings::leads;
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::traffic::{Bulk, INTERVAL, ProbeServer, Prober, StampedLoad, UdpLoad, ping};
 use sabot_testkit::wait::{on_this_machine, wait_until};
@@ -55,7 +56,7 @@ fn a_stopped_daemon_changes_nothing_in_a_constant_delay() {
 }
 
 #[test]
-fn hardly_a_packet_is_early_and_none_by_more_than_the_way_back_may_take() {
+fn the_way_back_is_learned_and_hardly_a_packet_is_early_nor_by_more_than_that_may_take() {
     const LATENCY: Duration = Duration::from_millis(20);
     let Some(rig) = rig(2, &[]) else { return };
     let load = StampedLoad {
@@ -70,8 +71,13 @@ fn hardly_a_packet_is_early_and_none_by_more_than_the_way_back_may_take() {
         let quiet = on_this_machine(Duration::from_secs(1));
         let arrivals = load.run(from.netns(), to.netns(), to.ipv4(), quiet);
         let arrivals = arrivals.expect("it is sent and received");
+        let leads = leads(rig.daemon.pid()).expect("the daemon runs");
         rig.delete("slow");
         assert_eq!(arrivals.len() as u64, load.datagrams, "{way:?}");
+        assert!(
+            !leads.is_empty() && leads.iter().all(|lead| *lead <= LEAD_MOST),
+            "{way:?}: {leads:?}"
+        );
         let early = arrivals
             .iter()
             .filter_map(|arrival| LATENCY.checked_sub(arrival.delay));

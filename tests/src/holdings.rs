@@ -1,10 +1,13 @@
 //! What a daemon holds of the machine: descriptors, threads, BPF objects, memory.
 
 use std::fs;
+use std::mem::offset_of;
 
 use anyhow::{Context, Result};
+use sabot_abi::Holding;
 
-use crate::leaks::{Held, held_by};
+use crate::leaks::{Held, held_by, maps_of};
+use crate::maps::Map;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holdings {
@@ -60,6 +63,29 @@ fn map_bytes(pid: u32) -> Result<u64> {
         }
     }
     Ok(bytes)
+}
+
+/// How much before its time the departure queue lets a packet go, ns, for each target of which it has learned that.
+///
+/// # Errors
+///
+/// There is no such process, or the kernel refuses to read its map.
+pub fn leads(pid: u32) -> Result<Vec<u64>> {
+    let mut leads = Vec::new();
+    for id in maps_of(pid)? {
+        let map = Map::open(id).with_context(|| format!("map {id} can't be opened"))?;
+        let Some(map) = map.filter(|map| map.name() == "HOLDING") else {
+            continue;
+        };
+        for key in map.keys()? {
+            let holding = map.value(&key)?.context("an array has all of its entries")?;
+            let lead = holding.get(offset_of!(Holding, lead)..);
+            let lead = lead.and_then(|bytes| bytes.first_chunk());
+            leads.push(u64::from_ne_bytes(*lead.context("a holding has a lead")?));
+        }
+    }
+    leads.retain(|lead| *lead != 0);
+    Ok(leads)
 }
 
 #[cfg(test)]
