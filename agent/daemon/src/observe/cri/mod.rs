@@ -18,6 +18,7 @@ mod names;
 mod operations;
 mod places;
 mod shape;
+mod socket;
 mod status;
 mod table;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use self::connection::{Ended, News};
 use self::message::Message;
 use self::operations::{Subject, is_poll};
 use self::places::Places;
+use self::socket::SocketWatch;
 use self::status::{DISCONNECTED, LOST};
 pub use self::status::{OK, OUTCOMES};
 use self::table::Table;
@@ -52,7 +54,7 @@ use crate::kernel::cri::{CriProgramError, CriPrograms, socket_file};
 
 /// From this duration on a call that only asks is an event too.
 const SLOW_POLL: Duration = Duration::from_secs(1);
-/// How often the runtime's socket is looked at: after its restart it is another one.
+/// How often the runtime's socket is looked at, besides when another one comes, and who of its clients still runs.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Where the runtime's socket is now; `None`: nowhere.
@@ -103,21 +105,31 @@ pub fn start(locate: Locate, known: Known, hub: EventHub) -> Result<CriObserver,
         true
     })
     .map_err(CriError::Ring)?;
-    let following = Arc::clone(&state);
-    let follower = tokio::spawn(async move {
-        let mut looks = clock::ticks(LOOK);
-        loop {
-            looks.tick().await;
-            let events = lock(&following).follow(&locate);
-            events.into_iter().for_each(|event| hub.publish(event));
-        }
-    });
+    let follower = tokio::spawn(follow(Arc::clone(&state), locate, hub));
     Ok(CriObserver {
         state,
         loss,
         reader,
         follower: OwnedTask::new(&follower),
     })
+}
+
+/// Sees to it that the runtime's socket of now is observed, for ever.
+async fn follow(state: Arc<Mutex<State>>, locate: Locate, hub: EventHub) {
+    let mut looks = clock::ticks(LOOK);
+    let mut watch = SocketWatch::new();
+    loop {
+        if let Some(socket) = locate() {
+            watch.watch(&socket);
+        }
+        // What has come before the watch began is seen now.
+        let events = lock(&state).follow(&locate);
+        events.into_iter().for_each(|event| hub.publish(event));
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = watch.changed() => {}
+        }
+    }
 }
 
 impl CriObserver {
