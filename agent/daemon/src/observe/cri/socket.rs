@@ -46,7 +46,7 @@ impl SocketWatch {
         let _ = source.get_ref().0.add_watch(folder, flags);
     }
 
-    /// Returns when such a file has come since the last time, or when that isn't sure.
+    /// Returns when such a file has come since the last time, or may have. Without the kernel's word it never does.
     pub(super) async fn changed(&mut self) {
         let Some(source) = &self.source else {
             return future::pending().await;
@@ -56,15 +56,15 @@ impl SocketWatch {
                 return future::pending().await;
             };
             let events = ready.try_io(|source| source.get_ref().0.read_events().map_err(io::Error::from));
-            // It had been read by then, or nothing can be known.
-            let Ok(events) = events else { continue };
             let is_ours = |event: &InotifyEvent| {
                 event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW)
                     || event.name.is_some() && event.name == self.name
             };
             match events {
-                Ok(events) if !events.iter().any(is_ours) => {}
-                _ => return,
+                Ok(Ok(events)) if events.iter().any(is_ours) => return,
+                // There were others, or none.
+                Ok(Ok(_)) | Err(_) => {}
+                Ok(Err(_)) => return future::pending().await,
             }
         }
     }
