@@ -7,17 +7,20 @@ mod peer_set;
 mod rig;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sabot_abi as abi;
-use sabot_core::plan::{PeerEntry, PeerPort, PeerSetId};
+use sabot_core::plan::{PeerEntry, PeerPort, PeerSetId, RuleBody};
+use sabotd::engine::handle::LedgerDirection;
+use sabotd::kernel::trial::Frame;
 
 use self::packet::{ICMP, PORTS, PROTOCOLS, Packet, packets};
 use self::peer_set::PeerSet;
-use self::rig::{Rig, SLOT};
+use self::rig::{Rig, SLOT, TARGET, rule};
 
 /// The other slot's sets are next to this one's in number.
 const NEIGHBOUR: PeerSetId = PeerSetId(20);
@@ -227,6 +230,53 @@ fn a_bucket_with_more_entries_than_cells_includes_each_of_them() {
     };
     let result = TestRunner::new(config).run(&prop::collection::vec(step, 40..120), run);
     result.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Packets to an address that each of two sets has in its own way, while the rule goes from one set to the other and what the
+/// former one had is taken away.
+#[test]
+fn no_packet_slips_through_between_the_sets_of_an_edited_rule() {
+    /// In so many goes of the kernel's.
+    const PACKETS: u32 = 100_000;
+    const GOES: u32 = 200;
+    let rig = Rig::new();
+    let other: IpAddr = "10.9.0.7".parse().expect("an address");
+    let sets = [SLOT.peer_set(), SLOT.peer_set().other()];
+    let entries = [[entry("10.9.0.7")], [entry("10.9.0.0/24")]];
+    rig.add(&entries[0]);
+    let edits = thread::scope(|scope| {
+        let trial = rig.trial();
+        let sending = scope.spawn(|| {
+            let bytes = Packet::to(other).frame(LedgerDirection::Egress);
+            let frame = Frame {
+                bytes: &bytes,
+                ..Frame::default()
+            };
+            for _ in 0..GOES {
+                let sent = trial.time(TARGET, LedgerDirection::Egress, &frame, PACKETS);
+                sent.expect("the kernel takes them");
+            }
+        });
+        let mut edits = 0;
+        while !sending.is_finished() {
+            let (to, from) = ((edits + 1) % 2, edits % 2);
+            trial.add_peers(sets[to], &entries[to]).expect("there is room");
+            let peers = Some(sets[to]);
+            trial
+                .write_rule(SLOT, &RuleBody { peers, ..rule() })
+                .expect("it is written");
+            trial.remove_peers(sets[from], &entries[from]).expect("they go");
+            edits += 1;
+        }
+        let last = edits % 2;
+        trial.remove_peers(sets[last], &entries[last]).expect("they go");
+        sending.join().expect("it sends");
+        edits
+    });
+    assert!(edits > 1000, "{edits} edits");
+    let counters = rig.trial().counters(SLOT, TARGET, LedgerDirection::Egress);
+    let sent = u64::from(PACKETS) * u64::from(GOES);
+    assert_eq!(counters.matched.packets, sent, "in {edits} edits");
 }
 
 fn entry(text: &str) -> PeerEntry {

@@ -14,7 +14,7 @@ use sabotd::kernel::trial::{Frame, Trial, Verdict, Words};
 
 use crate::packet::Packet;
 
-const TARGET: TargetId = TargetId(3);
+pub(crate) const TARGET: TargetId = TargetId(3);
 pub(crate) const SLOT: Slot = Slot(9);
 /// One for all tests, in turns.
 static TRIAL: Mutex<Option<Trial>> = Mutex::new(None);
@@ -113,7 +113,8 @@ impl Drop for Rig {
     }
 }
 
-fn rule() -> RuleBody {
+/// The fault with the peers of the slot's first set.
+pub(crate) fn rule() -> RuleBody {
     RuleBody {
         action: Action::Partition,
         direction: Direction::Both,

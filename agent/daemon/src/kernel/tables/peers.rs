@@ -4,6 +4,7 @@ mod limited;
 mod v4;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
@@ -15,6 +16,7 @@ use sabot_core::plan::{PeerEntry, PeerSetId};
 use self::limited::Limited;
 use self::v4::PeersV4;
 use super::index::{Buckets, Summary};
+use super::removals::Removals;
 use super::{TableError, is_full, is_present, on, take, unless_absent};
 use crate::kernel::tables_encode::mapped;
 
@@ -35,6 +37,7 @@ struct Maps {
     v6: KernelHash<MapData, abi::PeerKey6, u32>,
     trie: LpmTrie<MapData, abi::PeerPrefix, u32>,
     lengths: Array<MapData, abi::PeerLengths>,
+    removals: Arc<Removals>,
     /// Of the entries that are in them.
     summaries: HashMap<PeerSetId, Summary>,
 }
@@ -63,12 +66,13 @@ enum Place {
 }
 
 impl Peers {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, TableError> {
+    pub(super) fn take(ebpf: &mut Ebpf, removals: Arc<Removals>) -> Result<Self, TableError> {
         let maps = Maps {
             v4: PeersV4::take(ebpf)?,
             v6: take(ebpf, "PEERS_V6")?,
             trie: take(ebpf, "PEERS_TRIE")?,
             lengths: take(ebpf, "PEER_LENGTHS")?,
+            removals,
             summaries: HashMap::new(),
         };
         Ok(Self {
@@ -113,6 +117,7 @@ impl Peers {
     }
 
     pub(super) fn remove(&mut self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), TableError> {
+        self.maps.removals.announce()?;
         let in_trie = self.sets.get(&set).is_some_and(|prefixes| prefixes.in_trie);
         for entry in entries {
             let net = canonical(&entry.net);
@@ -181,6 +186,7 @@ impl Maps {
         }
         prefixes.in_trie = true;
         self.set_lengths(set, prefixes.lengths())?;
+        self.removals.announce()?;
         // Exceptions go last, for packets that were told before.
         for gone in [abi::PEER_INCLUDED, abi::PEER_EXCEPTED] {
             for (net, value) in &prefixes.entries {
