@@ -5,8 +5,10 @@ use std::ffi::CStr;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr;
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_info, bpf_map_type};
+use aya_obj::generated::{BPF_F_MMAPABLE, bpf_attr, bpf_cmd, bpf_map_info, bpf_map_type};
+use memmap2::MmapOptions;
 
 use crate::bpf;
 
@@ -65,6 +67,27 @@ impl Map {
             bpf_map_type::BPF_MAP_TYPE_SOCKHASH,
         ];
         KEYED.iter().any(|kind| *kind as u32 == self.info.type_)
+    }
+
+    /// Whether its values can be mapped into memory, which makes it an array.
+    pub(crate) fn is_mappable(&self) -> bool {
+        self.info.map_flags & BPF_F_MMAPABLE != 0
+    }
+
+    /// All of its values, one after the other; only of a map that is mappable.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to map it.
+    pub(crate) fn values(&self) -> io::Result<Vec<u8>> {
+        let length = self.info.max_entries as usize * self.info.value_size.next_multiple_of(8) as usize;
+        let mapped = MmapOptions::new()
+            .len(length)
+            .map_raw_read_only(self.fd.as_raw_fd())?;
+        let mut values = vec![0; length];
+        // SAFETY: so many bytes are mapped. Some may change meanwhile, for which any byte is a value.
+        unsafe { ptr::copy_nonoverlapping(mapped.as_ptr(), values.as_mut_ptr(), length) };
+        Ok(values)
     }
 
     /// An entry that comes or goes meanwhile may be among them or not.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use sabot_abi::{DropKey, NO_OWNER, SyscallThread, TcpSocket};
+use sabot_abi::{DropKey, NO_OWNER, SyscallThread, TcpSocket, peer_cell_value};
 
 use crate::leaks::maps_of;
 use crate::maps::Map;
@@ -37,7 +37,7 @@ impl Remains {
         let mut maps = Vec::new();
         for id in maps_of(pid)? {
             let opened = Map::open(id).with_context(|| format!("map {id} can't be opened"))?;
-            maps.extend(opened.filter(Map::has_keys));
+            maps.extend(opened.filter(|map| map.has_keys() || map.is_mappable()));
         }
         let living = living(&maps)?;
         let mut entries: BTreeMap<String, usize> = BTreeMap::new();
@@ -136,6 +136,9 @@ fn living(maps: &[Map]) -> Result<BTreeSet<u32>> {
 
 /// How many of a map's entries may be left of pods, by the owners that live.
 fn of_pods(map: &Map, living: &BTreeSet<u32>) -> Result<usize> {
+    if map.is_mappable() {
+        return Ok(cells(&map.values()?));
+    }
     let keys = map.keys()?;
     match map.name().as_str() {
         // By names of processes and numbers of calls and errors.
@@ -161,6 +164,15 @@ fn of_pods(map: &Map, living: &BTreeSet<u32>) -> Result<usize> {
         }),
         _ => Ok(keys.len()),
     }
+}
+
+/// Of the buckets of IPv4 peers, which are the only map that is mappable.
+fn cells(buckets: &[u8]) -> usize {
+    let (cells, _) = buckets.as_chunks();
+    let values = cells
+        .iter()
+        .map(|cell| peer_cell_value(u64::from_ne_bytes(*cell)));
+    values.filter(|value| *value != 0).count()
 }
 
 /// The entries whose value is as asked.

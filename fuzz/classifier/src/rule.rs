@@ -2,10 +2,11 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use sabot_abi::{
-    DIRECTION_EGRESS, MAX_PEER_LENGTHS, PEER_EXCEPTED, PEER_INCLUDED, PEER_PORTS, PEER_PREFIX_BASE,
-    PORT_KEY_BITS, PeerKey4, PeerKey6, PeerLengths, PeerPortKey, PortKey, RULE_DSCP, RULE_EGRESS,
-    RULE_INGRESS, RULE_LENGTHS, RULE_PEERS, RULE_PEERS_EXACT, RULE_PEERS_PREFIX, RULE_PORTS, RULE_PROTOCOLS,
-    RULE_SPARE_NODE, Rule, SIDE_DESTINATION, SIDE_SOURCE, SIDE_WHOLE, peer_halves, peer_prefix, peer_v4,
+    DIRECTION_EGRESS, MAX_PEER_LENGTHS, PEER_BUCKET_FULL, PEER_EXCEPTED, PEER_INCLUDED, PEER_PORTS,
+    PEER_PREFIX_BASE, PORT_KEY_BITS, PeerKey4, PeerKey6, PeerLengths, PeerPortKey, PortKey, RULE_DSCP,
+    RULE_EGRESS, RULE_INGRESS, RULE_LENGTHS, RULE_PEERS, RULE_PEERS_EXACT, RULE_PEERS_PREFIX, RULE_PORTS,
+    RULE_PROTOCOLS, RULE_SPARE_NODE, Rule, SIDE_DESTINATION, SIDE_SOURCE, SIDE_WHOLE, peer_cell_value,
+    peer_halves, peer_prefix, peer_v4,
 };
 
 use crate::filter::{self, Portion};
@@ -213,6 +214,7 @@ impl<'a> Case<'a> {
     fn encode(&self) -> Rule {
         let drawn = self.drawn;
         peers::PEERS_V4.clear();
+        peers::PEERS_V4_BESIDE.clear();
         peers::PEERS_V6.clear();
         peers::PEERS_TRIE.clear();
         peers::PORTS_OF_PEERS.clear();
@@ -364,22 +366,35 @@ impl Network {
 
 fn insert_exact(set: u32, address: u128, value: impl Fn(u32) -> u32) {
     let halves = peer_halves(address.to_be_bytes());
-    // SAFETY: the former value is copied before the table changes.
-    let former = |entry: Option<&u32>| entry.copied().unwrap_or(0);
     match peer_v4(halves) {
-        Some(v4) => {
-            let key = PeerKey4::exact(set, v4);
-            // SAFETY: as above.
-            let entry = former(unsafe { peers::PEERS_V4.get(key) });
-            peers::PEERS_V4.insert(key, value(entry));
-        }
+        Some(v4) => insert_v4(PeerKey4::exact(set, v4), value),
         None => {
             let key = PeerKey6::exact(set, halves);
-            // SAFETY: as above.
-            let entry = former(unsafe { peers::PEERS_V6.get(key) });
-            peers::PEERS_V6.insert(key, value(entry));
+            // SAFETY: the former value is copied before the table changes.
+            let former = unsafe { peers::PEERS_V6.get(key) }.copied().unwrap_or(0);
+            peers::PEERS_V6.insert(key, value(former));
         }
     }
+}
+
+/// Into the bucket, or beside it as if that were full if the key is odd: keys of one bucket don't come up by chance.
+fn insert_v4(key: PeerKey4, value: impl Fn(u32) -> u32) {
+    let mut bucket = peers::PEERS_V4.get(key.bucket()).copied().unwrap_or_default();
+    if let Some(cell) = bucket.cells.iter_mut().find(|cell| key.is_in(**cell)) {
+        *cell = *cell & PEER_BUCKET_FULL | key.cell(value(peer_cell_value(*cell)));
+    } else if key.to_bits() % 2 == 1 {
+        // SAFETY: the former value is copied before the table changes.
+        let former = unsafe { peers::PEERS_V4_BESIDE.get(key) }.copied().unwrap_or(0);
+        peers::PEERS_V4_BESIDE.insert(key, value(former));
+        bucket.cells[0] |= PEER_BUCKET_FULL;
+    } else {
+        let free = bucket
+            .cells
+            .iter_mut()
+            .find(|cell| **cell & !PEER_BUCKET_FULL == 0);
+        *free.expect("inputs have few entries") |= key.cell(value(0));
+    }
+    peers::PEERS_V4.set(key.bucket(), bucket);
 }
 
 fn insert_prefix(set: u32, network: Network, value: u32, used: &mut PeerLengths) {
@@ -391,7 +406,7 @@ fn insert_prefix(set: u32, network: Network, value: u32, used: &mut PeerLengths)
         let marker = PeerKey4::marker(network.length);
         used.v4 |= marker;
         let key = PeerKey4::prefix(set, network.address as u32, marker);
-        peers::PEERS_V4.insert(key, value);
+        insert_v4(key, |_| value);
     } else {
         let (high, low) = PeerKey6::marker(network.length);
         (used.v6_high, used.v6_low) = (used.v6_high | high, used.v6_low | low);

@@ -8,6 +8,7 @@ pub mod maps;
 pub use macros;
 
 pub mod bindings {
+    pub const BPF_F_MMAPABLE: u32 = 1024;
     pub const BPF_F_NO_PREALLOC: u32 = 1;
 
     /// The fields of a packet's description that are read, and the frame that it stands for.

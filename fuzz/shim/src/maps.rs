@@ -106,6 +106,11 @@ impl<T: Copy> Array<T> {
         // SAFETY: nothing else refers to the entry while tables change.
         unsafe { *entry = value };
     }
+
+    /// All zero again.
+    pub fn clear(&self) {
+        self.table.table().clear();
+    }
 }
 
 /// There is one CPU.

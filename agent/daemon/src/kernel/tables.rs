@@ -5,10 +5,11 @@
 
 mod index;
 mod peers;
+mod removals;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
@@ -23,6 +24,7 @@ use sabot_core::resolve::departing_latency;
 
 use self::index::Indexes;
 use self::peers::Peers;
+use self::removals::Removals;
 use super::injector::{boot_time, monotonic};
 use super::tables_encode::{PortBlock, control_end, encode_ports, encode_rule, mapped, nanos};
 use crate::delayline::DelayHistogram;
@@ -83,6 +85,7 @@ struct Inner {
     spared: BTreeSet<IpAddr>,
     /// What the table of the control plane holds.
     kept: BTreeSet<SocketAddr>,
+    removals: Arc<Removals>,
 }
 
 /// The summed counters of one (slot, target, direction).
@@ -94,6 +97,7 @@ impl Tables {
             what: "count the CPUs",
             source: MapError::IoError(source),
         })?;
+        let removals = Arc::new(Removals::take(ebpf)?);
         let inner = Inner {
             slot_state: take(ebpf, "SLOT_STATE")?,
             rules: take(ebpf, "RULES")?,
@@ -114,10 +118,11 @@ impl Tables {
             target_words: HashMap::new(),
             spared: BTreeSet::new(),
             kept: BTreeSet::new(),
+            removals: Arc::clone(&removals),
         };
         Ok(Self {
             inner: Mutex::new(inner),
-            peers: Mutex::new(Peers::take(ebpf)?),
+            peers: Mutex::new(Peers::take(ebpf, removals)?),
             indexes: Mutex::new(Indexes::take(ebpf)?),
             cpus,
         })
@@ -375,6 +380,9 @@ impl Inner {
     }
 
     fn remove_ports(&mut self, blocks: &[PortBlock]) -> Result<(), TableError> {
+        if !blocks.is_empty() {
+            self.removals.announce()?;
+        }
         blocks
             .iter()
             .try_for_each(|block| unless_absent(self.ports.remove(&Key::new(block.prefix, block.key))))

@@ -116,15 +116,13 @@ pub fn departure(ctx: &TcContext) -> Option<u64> {
 #[inline(always)]
 pub fn let_go(ctx: &TcContext, target_id: u32, slot: u32, departure: u64) {
     let weight = weight(ctx);
-    for index in [target_id, HOLDING_ALL] {
-        if let Some(holding) = holding(index) {
-            // SAFETY: the entry outlives the program's run, and everybody changes it atomically.
-            unsafe { atomic::add(&mut (*holding).left, weight) };
-        }
+    if let Some(all) = holding(HOLDING_ALL) {
+        leave(all, weight);
     }
     forget_departure(ctx);
     let way = monotonic().saturating_sub(departure);
     if let Some(own) = holding(target_id) {
+        leave(own, weight);
         let lead = lead(own);
         fault_count_delay(slot, way, lead);
         // SAFETY: the entry outlives the program's run; of several CPUs' leads, which are alike, any will do.
@@ -212,6 +210,12 @@ fn enter(holding: *mut Holding, weight: u64, departure: u64) {
         atomic::add(&mut (*holding).entered, weight);
         (&raw mut (*holding).last_departure).write_volatile(departure);
     }
+}
+
+#[inline(always)]
+fn leave(holding: *mut Holding, weight: u64) {
+    // SAFETY: the entry outlives the program's run, and everybody changes it atomically.
+    unsafe { atomic::add(&mut (*holding).left, weight) };
 }
 
 #[inline(always)]

@@ -152,11 +152,8 @@ pub extern "C" fn fault_resume(context: *mut __sk_buff, slot: u32, direction: u3
 /// The clock is read last, since that takes as long as looking for a peer and most packets are none of the rule's.
 #[inline(always)]
 fn visit(ctx: &TcContext, slot: u32, direction: u32) -> Option<Step> {
-    let rule = rules::get(slot)?;
     let packet = Packet::current()?;
-    if !filter::matches(rule, packet, direction) {
-        return None;
-    }
+    let rule = rules::naming(slot, packet, direction)?;
     let now = clock::now();
     if !rules::in_force(rule, now) {
         return None;
@@ -217,11 +214,15 @@ fn resume(ctx: &TcContext, journey: &Journey<'_>, slot: u32, is_counted: bool) -
         incident(INCIDENT_NO_COUNTERS);
         return Step::Continue;
     };
-    let rule = rules::get(slot).filter(|rule| rules::in_force(rule, journey.now));
+    let rule = if is_counted {
+        rules::get(slot)
+    } else {
+        rules::naming(slot, journey.packet, journey.direction)
+    };
+    let rule = rule.filter(|rule| rules::in_force(rule, journey.now));
     if !is_counted {
         let is_named = rule.is_some_and(|rule| {
-            filter::matches(rule, journey.packet, journey.direction)
-                && !control::spares(rule, journey.target, journey.packet)
+            !control::spares(rule, journey.target, journey.packet)
                 && filter::portion(rule, journey.packet) == Portion::Whole
         });
         if !is_named {

@@ -4,15 +4,24 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use sabot_abi::{MAX_SLOTS, Rule, SLOT_FREE};
 
+use crate::filter;
+use crate::packet::Packet;
+
 /// The fractional bits of a ramp's factors.
 const FACTOR_BITS: u32 = 16;
 const RAMP_SHIFT: u32 = 10;
+/// How often a packet looks whether a rule names it, while things go.
+const LOOKS: usize = 2;
 
 /// By slot: which of its two bodies is valid.
 #[map]
 static SLOT_STATE: Array<u32> = Array::with_max_entries(MAX_SLOTS, 0);
 #[map]
 static RULES: Array<Rule> = Array::with_max_entries(2 * MAX_SLOTS, 0);
+
+/// Counted on before peers or ports that packets may look for go, and after what takes their place has come.
+#[map]
+static REMOVALS: Array<u64> = Array::with_max_entries(1, 0);
 
 #[inline(always)]
 pub fn get(slot: u32) -> Option<&'static Rule> {
@@ -21,6 +30,36 @@ pub fn get(slot: u32) -> Option<&'static Rule> {
         return None;
     }
     RULES.get(state - 1)
+}
+
+/// The slot's rule, if that names the packet, whatever its length.
+///
+/// What only a former rule had, its peers and its ports, goes as soon as there is another one. A packet that finds none of it
+/// while that goes looks once more, so that it meets what there was before or what there is now, and nothing in between.
+#[inline(always)]
+pub fn naming(slot: u32, packet: &Packet, direction: u32) -> Option<&'static Rule> {
+    let mut before = removals();
+    for _ in 0..LOOKS {
+        let rule = get(slot)?;
+        if filter::matches(rule, packet, direction) {
+            return Some(rule);
+        }
+        let now = removals();
+        if now == before {
+            return None;
+        }
+        before = now;
+    }
+    None
+}
+
+/// How often the daemon has begun to take something away.
+#[inline(always)]
+fn removals() -> u64 {
+    // SAFETY: the pointer is the entry's, which the daemon changes as one at any time.
+    REMOVALS
+        .get_ptr(0)
+        .map_or(0, |count| unsafe { count.read_volatile() })
 }
 
 /// The rule's time has come and isn't over, and its pulse is on.

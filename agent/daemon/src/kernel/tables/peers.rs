@@ -1,8 +1,10 @@
 //! Sets of peers: which entries there are, and by which lengths the programs look for them.
 
 mod limited;
+mod v4;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
@@ -12,7 +14,9 @@ use sabot_abi as abi;
 use sabot_core::plan::{PeerEntry, PeerSetId};
 
 use self::limited::Limited;
+use self::v4::PeersV4;
 use super::index::{Buckets, Summary};
+use super::removals::Removals;
 use super::{TableError, is_full, is_present, on, take, unless_absent};
 use crate::kernel::tables_encode::mapped;
 
@@ -29,10 +33,11 @@ pub(super) struct Peers {
 }
 
 struct Maps {
-    v4: KernelHash<MapData, abi::PeerKey4, u32>,
+    v4: PeersV4,
     v6: KernelHash<MapData, abi::PeerKey6, u32>,
     trie: LpmTrie<MapData, abi::PeerPrefix, u32>,
     lengths: Array<MapData, abi::PeerLengths>,
+    removals: Arc<Removals>,
     /// Of the entries that are in them.
     summaries: HashMap<PeerSetId, Summary>,
 }
@@ -61,12 +66,13 @@ enum Place {
 }
 
 impl Peers {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, TableError> {
+    pub(super) fn take(ebpf: &mut Ebpf, removals: Arc<Removals>) -> Result<Self, TableError> {
         let maps = Maps {
-            v4: take(ebpf, "PEERS_V4")?,
+            v4: PeersV4::take(ebpf)?,
             v6: take(ebpf, "PEERS_V6")?,
             trie: take(ebpf, "PEERS_TRIE")?,
             lengths: take(ebpf, "PEER_LENGTHS")?,
+            removals,
             summaries: HashMap::new(),
         };
         Ok(Self {
@@ -111,6 +117,7 @@ impl Peers {
     }
 
     pub(super) fn remove(&mut self, set: PeerSetId, entries: &[PeerEntry]) -> Result<(), TableError> {
+        self.maps.removals.announce()?;
         let in_trie = self.sets.get(&set).is_some_and(|prefixes| prefixes.in_trie);
         for entry in entries {
             let net = canonical(&entry.net);
@@ -179,6 +186,7 @@ impl Maps {
         }
         prefixes.in_trie = true;
         self.set_lengths(set, prefixes.lengths())?;
+        self.removals.announce()?;
         // Exceptions go last, for packets that were told before.
         for gone in [abi::PEER_INCLUDED, abi::PEER_EXCEPTED] {
             for (net, value) in &prefixes.entries {
@@ -193,7 +201,7 @@ impl Maps {
     /// [`NONE`] where there is none.
     fn get(&self, place: &Place) -> Result<u32, TableError> {
         let result = match place {
-            Place::V4(key) => self.v4.get(key, 0),
+            Place::V4(key) => return self.v4.get(*key),
             Place::V6(key) => self.v6.get(key, 0),
             Place::Trie(key) => self.trie.get(key, 0),
         };
@@ -229,32 +237,21 @@ impl Maps {
 
     /// Whether there was none before; of the trie nobody knows.
     fn insert(&mut self, place: &Place, value: u32) -> Result<bool, TableError> {
-        let mut inserted = |flags: u32| {
-            let flags = u64::from(flags);
-            match place {
-                Place::V4(key) => self.v4.insert(key, value, flags),
-                Place::V6(key) => self.v6.insert(key, value, flags),
-                Place::Trie(key) => self.trie.insert(key, value, 0),
-            }
+        let inserted = match place {
+            Place::V4(key) => return self.v4.insert(*key, value),
+            Place::V6(key) => match self.v6.insert(key, value, u64::from(abi::BPF_NOEXIST)) {
+                Err(error) if is_present(&error) => self.v6.insert(key, value, 0).map(|()| false),
+                other => other.map(|()| true),
+            },
+            Place::Trie(key) => self.trie.insert(key, value, 0).map(|()| true),
         };
-        let mut result = inserted(abi::BPF_NOEXIST);
-        let is_new = !result.as_ref().is_err_and(is_present);
-        if !is_new {
-            result = inserted(0);
-        }
-        result.map(|()| is_new).map_err(|error| {
-            if is_full(&error) {
-                TableError::PeersFull(abi::MAX_PEERS)
-            } else {
-                on("add a peer")(error)
-            }
-        })
+        inserted.map_err(refused)
     }
 
     /// Whether there was one; that there was none is no error.
     fn remove(&mut self, place: &Place) -> Result<bool, TableError> {
         let result: Result<(), MapError> = match place {
-            Place::V4(key) => self.v4.remove(key),
+            Place::V4(key) => return self.v4.remove(*key),
             Place::V6(key) => self.v6.remove(key),
             Place::Trie(key) => self.trie.remove(key),
         };
@@ -324,6 +321,15 @@ impl Default for Counts {
             v4: [0; 32],
             v6: [0; 128],
         }
+    }
+}
+
+/// Why an entry isn't there.
+fn refused(error: MapError) -> TableError {
+    if is_full(&error) {
+        TableError::PeersFull(abi::MAX_PEERS)
+    } else {
+        on("add a peer")(error)
     }
 }
 

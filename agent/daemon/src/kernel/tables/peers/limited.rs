@@ -1,6 +1,6 @@
 //! Entries that are limited to ports of an address.
 //!
-//! They stand in a map of their own. The address's entry in the hashes says that there are some, beside what it says of
+//! They stand in a map of their own. The address's own entry says that there are some, beside what it says of
 //! the whole address, or in the place of that.
 
 use std::collections::{HashMap, HashSet};
