@@ -100,11 +100,14 @@ impl Client {
             // Proxies and load balancers on the way forget connections on which nothing is said.
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        let failed = |error: tonic::transport::Error| CliError::Pod {
-            place: place.clone(),
-            why: error.to_string(),
+        let channel = match endpoint.connect_with_connector(connector).await {
+            Ok(channel) => channel,
+            Err(error) => {
+                let why = ending.reason(AFTERWORD).await;
+                let why = why.unwrap_or_else(|| root(&error));
+                return Err(CliError::Pod { place, why });
+            }
         };
-        let channel = endpoint.connect_with_connector(connector).await.map_err(failed)?;
         Ok(Self {
             channel,
             place,

@@ -1,5 +1,6 @@
-//! `cargo xtask lint`: rustfmt and clippy over both workspaces, and the rules that they don't know.
+//! `cargo xtask lint`: rustfmt and clippy over both workspaces, the programs' stack, and the rules that none of these knows.
 
+mod stack;
 mod tidy;
 
 use anyhow::{Context, Result, bail};
@@ -15,13 +16,14 @@ type Check = fn() -> Result<()>;
 ///
 /// Names the checks that failed; what they found is on standard error.
 pub(crate) fn run() -> Result<()> {
-    let checks: [(&str, Check); 7] = [
+    let checks: [(&str, Check); 8] = [
         ("rustfmt", format),
         ("rustfmt of ebpf/programs", format_programs),
         ("rustfmt of fuzz", format_fuzz),
         ("tidy", || tidy::check(&process::root())),
         ("deploy/crds", || crds::check(&process::root())),
         ("clippy of ebpf/programs", clippy_programs),
+        ("stack of ebpf/programs", || stack::check(&process::root())),
         ("clippy", clippy),
     ];
     let mut failed = Vec::new();

@@ -34,12 +34,14 @@ pub(crate) struct ExecStream {
     input: WriteHalf<SimplexStream>,
     /// Absent once it has come.
     end: Option<End>,
-    /// The connection to the API server, which goes with it.
-    _process: AttachedProcess,
 }
 
-/// Says why the command ended, once.
-pub(crate) struct Ending(Mutex<Option<JoinHandle<Option<String>>>>);
+/// Says why the command ended, once. The connection to the API server goes with it, and not with the stream: whoever writes to a
+/// command that has ended lets go of the stream before the reason has come.
+pub(crate) struct Ending {
+    told: Mutex<Option<JoinHandle<Option<String>>>>,
+    _process: AttachedProcess,
+}
 
 /// Runs the bridge in a daemon's pod.
 ///
@@ -63,22 +65,22 @@ pub(super) async fn open(pods: &Api<Pod>, daemon: &Daemon) -> Result<(ExecStream
         }
     };
     let end = end.boxed().shared();
-    let ending = Ending::of(process.stderr(), end.clone());
     let (Some(output), Some(input)) = (process.stdout(), process.stdin()) else {
         // Both were asked for; a process without them couldn't be spoken with.
         return Err(kube::Error::ReadEvents(io::ErrorKind::NotConnected.into()));
     };
+    let ending = Ending::of(process, end.clone());
     let stream = ExecStream {
         output,
         input,
         end: Some(end),
-        _process: process,
     };
     Ok((stream, ending))
 }
 
 impl Ending {
-    fn of(stderr: Option<ReadHalf<SimplexStream>>, end: End) -> Self {
+    fn of(mut process: AttachedProcess, end: End) -> Self {
+        let stderr = process.stderr();
         let told = tokio::spawn(async move {
             let said = match stderr {
                 Some(stderr) => collect(stderr, end.clone()).await,
@@ -91,12 +93,15 @@ impl Ending {
             let failure = status.filter(|status| status.status.as_deref() == Some("Failure"));
             failure.and_then(|status| status.message)
         });
-        Self(Mutex::new(Some(told)))
+        Self {
+            told: Mutex::new(Some(told)),
+            _process: process,
+        }
     }
 
     /// `None`: it hasn't ended within this time, has said nothing, or was asked before.
     pub(crate) async fn reason(&self, within: Duration) -> Option<String> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         match tokio::time::timeout(within, &mut told).await {
             Ok(said) => said.ok().flatten(),
             Err(_) => {
