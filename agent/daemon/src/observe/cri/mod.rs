@@ -93,7 +93,7 @@ pub struct CriObserver {
 pub fn start(locate: Locate, known: Known, hub: EventHub) -> Result<CriObserver, CriError> {
     let (programs, ring) = CriPrograms::attach()?;
     let state = Arc::new(Mutex::new(State::new(programs, known)));
-    lock(&state).follow(&locate);
+    lock(&state).follow(locate().as_deref());
     let loss = Arc::new(StreamLoss::new(STREAM_CRI, lost_chunks(Arc::clone(&state))));
     let (reading, publisher) = (Arc::clone(&state), hub.clone());
     let reader = consume_entries(ring, hub.clone(), Arc::clone(&loss), move |entry| {
@@ -119,11 +119,12 @@ async fn follow(state: Arc<Mutex<State>>, locate: Locate, hub: EventHub) {
     let mut looks = clock::ticks(LOOK);
     let mut watch = SocketWatch::new();
     loop {
-        if let Some(socket) = locate() {
-            watch.watch(&socket);
+        let socket = locate();
+        if let Some(socket) = &socket {
+            watch.watch(socket);
         }
         // What has come before the watch began is seen now.
-        let events = lock(&state).follow(&locate);
+        let events = lock(&state).follow(socket.as_deref());
         events.into_iter().for_each(|event| hub.publish(event));
         tokio::select! {
             _ = looks.tick() => {}
@@ -178,13 +179,11 @@ impl State {
     }
 
     /// Sees to it that what is observed is the socket that the runtime has now, and ends what will hear no more.
-    fn follow(&mut self, locate: &Locate) -> Vec<Event> {
+    fn follow(&mut self, socket: Option<&Path>) -> Vec<Event> {
         let mut news = News::default();
         let now = boot_time().0;
         // A runtime that is away for a moment leaves its socket, or comes back with another one.
-        let socket = locate()
-            .and_then(|path| socket_file(&path).ok())
-            .or(self.observed);
+        let socket = socket.and_then(|path| socket_file(path).ok()).or(self.observed);
         if socket != self.observed {
             match self.programs.observe(socket) {
                 Ok(()) => self.observed = socket,
