@@ -24,14 +24,16 @@ hostname guest
 . /settings
 stty -F /dev/ttyS1 raw -echo
 exec >/dev/ttyS1
+# One reader for all jobs, and one writer that stays: a shell that waits for a reader gives up when a child of its ends meanwhile.
+# Through a pipe: what draws on terminals would keep the guest busy with its serial port.
 mkfifo /tmp/errors
+cat /tmp/errors >/dev/console &
+exec 3>/tmp/errors
 echo "@kernel $(uname -r)"
 while read -r name seconds command; do
     echo "@suite $name"
-    # Through a pipe: what draws on terminals would keep the guest busy with its serial port.
-    cat /tmp/errors >/dev/console &
     # shellcheck disable=SC2086 # The command is words.
-    timeout -s KILL "$seconds" $command </dev/null 2>/tmp/errors
+    timeout -s KILL "$seconds" $command </dev/null 2>&3 3>&-
     status=$?
     echo
     echo "@end $name $status"
