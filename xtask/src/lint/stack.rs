@@ -1,7 +1,7 @@
 //! The stack of the eBPF programs, as the strictest kernel counts it.
 //!
-//! A chain of calls has 512 bytes of it. Kernels up to 6.7 take every frame of a chain for a multiple of 32 bytes, later ones for
-//! less: without this check only a guest with an old kernel would show that a program has outgrown it.
+//! A chain of calls has 512 bytes of it. Linux 6.1 takes every frame of a chain for a multiple of 32 bytes, newer kernels for less:
+//! without this check only a guest with an old kernel would show that a program has outgrown it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;

@@ -94,6 +94,8 @@ fn has_port(peer_set: u32, address: &[u8; 16], protocol: u32, port: u32) -> bool
 }
 
 /// As [`longest_v4`], of a set whose prefixes have many lengths.
+///
+/// A subprogram of its own, so that what its key is made of doesn't take room on the caller's stack.
 #[inline(never)]
 fn in_trie(peer_set: u32, address: &[u8; 16]) -> u32 {
     let key = Key::new(FULL_PREFIX, peer_prefix(peer_set, *address));
