@@ -51,16 +51,18 @@ impl<'a> Arbitrary<'a> for Shown {
     }
 }
 
-/// Parses by the programs' own code; the packet is valid until the next one.
+/// Parses by the programs' own code; the packet is valid until the next one. So many bytes of its beginning, or all there are,
+/// lie in one piece.
 ///
 /// # Errors
 ///
 /// No fault names it, or it breaks its format.
-pub fn parse(shown: &Shown) -> Result<&'static Packet, Unread> {
+pub fn parse(shown: &Shown, first_piece: usize) -> Result<&'static Packet, Unread> {
     let mut skb = __sk_buff {
         len: u32::try_from(shown.frame.len()).expect("a frame is short"),
         gso_size: u32::from(shown.gso_size),
         protocol: u32::from(u16::from_ne_bytes(shown.ethertype)),
+        first_piece: first_piece.min(shown.frame.len()),
         frame: shown.frame.clone(),
     };
     let ctx = TcContext::new(&raw mut skb);

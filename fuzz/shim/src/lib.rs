@@ -21,6 +21,8 @@ pub mod bindings {
         /// The EtherType, as it stands in the frame.
         pub protocol: u32,
         pub frame: Vec<u8>,
+        /// How many bytes of the frame's beginning lie in one piece.
+        pub first_piece: usize,
     }
 }
 
@@ -47,6 +49,17 @@ pub mod programs {
         pub fn len(&self) -> u32 {
             // SAFETY: whoever made the context keeps the packet.
             unsafe { (*self.skb).len }
+        }
+
+        /// Where the first piece of the frame begins, and where it ends.
+        pub fn data(&self) -> usize {
+            // SAFETY: as in `len`.
+            unsafe { (*self.skb).frame.as_ptr().addr() }
+        }
+
+        pub fn data_end(&self) -> usize {
+            // SAFETY: as in `len`.
+            self.data() + unsafe { (*self.skb).first_piece }
         }
     }
 }

@@ -36,6 +36,7 @@ const ADD_AND_FETCH: i32 = 1;
 const SKB_VLAN_PRESENT: i16 = 20;
 const SKB_IFINDEX: i16 = 40;
 const SKB_CB_TARGET: i16 = 48;
+const SKB_SK: i16 = 168;
 /// Free for us to use.
 const SKB_CB_DOOR: i16 = 52;
 
@@ -65,6 +66,10 @@ const fn store32(dst: u8, offset: i16, src: u8) -> Instruction {
 
 const fn load32(dst: u8, src: u8, offset: i16) -> Instruction {
     Instruction::new(0x61, dst, src, offset, 0)
+}
+
+const fn load64(dst: u8, src: u8, offset: i16) -> Instruction {
+    Instruction::new(0x79, dst, src, offset, 0)
 }
 
 /// `r_dst = map`, by the map's descriptor; it takes two slots.
@@ -155,7 +160,7 @@ impl Entries {
     }
 }
 
-/// On the segmenter's far end: hands each packet straight to the near end's ingress, in the other netns.
+/// On the far end of a way out of a target's netns and back: hands each packet straight to the near end's ingress there.
 pub(super) fn load_bounce() -> io::Result<OwnedFd> {
     load_classifier(
         c"sabot_bounce",
@@ -168,15 +173,16 @@ pub(super) fn load_bounce() -> io::Result<OwnedFd> {
     )
 }
 
-/// On the far end of the way to the departure queue: sends a clone of each of our packets out of the same device, where the
-/// queue holds it, and frees the packet itself, so that its socket doesn't wait for what is held (TCP's small queues). What
-/// isn't ours goes nowhere.
+/// On the way into the departure queue: of a packet that a socket waits for (TCP's small queues) a clone goes there, which comes
+/// by here, too, and the packet itself is freed. What isn't ours goes nowhere.
 pub(super) fn load_hold() -> io::Result<OwnedFd> {
     load_classifier(
         c"sabot_hold",
         &[
             load32(R2, R1, SKB_VLAN_PRESENT),
-            skip_if_zero(R2, 6),
+            skip_if_zero(R2, 8),
+            load64(R2, R1, SKB_SK),
+            skip_if_zero(R2, 8),
             load32(R2, R1, SKB_IFINDEX),
             move_imm(R3, 0),
             call(HELPER_CLONE_REDIRECT),
@@ -184,6 +190,8 @@ pub(super) fn load_hold() -> io::Result<OwnedFd> {
             move_imm(R0, CONSUMED),
             EXIT,
             move_imm(R0, DROP),
+            EXIT,
+            move_imm(R0, PASS),
             EXIT,
         ],
     )

@@ -161,8 +161,11 @@ impl Equipped {
     ) -> Result<(), EquipError> {
         let Some(hold) = &bench.hold else { return Ok(()) };
         let program = bench.entry(target, Door::Departures)?;
-        let workshop = bench.workshop.as_fd();
-        match departures::make(target, workshop, netns, program.as_fd(), hold.as_fd()) {
+        let shared = departures::Shared {
+            hold: hold.as_fd(),
+            bounce: bench.bounce.as_fd(),
+        };
+        match departures::make(target, bench.workshop.as_fd(), netns, program.as_fd(), shared) {
             Ok(departures) => self.departures = Some(departures),
             Err(error) => {
                 let device = &self.device.key.device;

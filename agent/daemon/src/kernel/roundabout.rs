@@ -44,11 +44,10 @@ pub(super) struct Roundabout {
 }
 
 impl Roundabout {
-    /// Each end is prepared, in its own netns, before it comes up. On an error nothing is left.
+    /// The near end is prepared, in its own netns, before it comes up. On an error nothing is left.
     pub(super) fn make<E: From<RoundaboutError> + Send>(
         site: Site<'_>,
-        prepare_far: impl FnOnce(&mut Rtnl, u32) -> Result<(), E> + Send,
-        prepare_near: impl FnOnce() -> Result<(), E> + Send,
+        prepare_near: impl FnOnce(&mut Rtnl, u32) -> Result<(), E> + Send,
     ) -> Result<Self, E> {
         let far_ifindex = site.inside(site.workshop, || -> Result<u32, E> {
             let mut rtnl = Rtnl::open().map_err(|e| site.failed(e))?;
@@ -64,13 +63,12 @@ impl Roundabout {
         let ends = || {
             site.inside(site.workshop, || -> Result<(), E> {
                 let mut rtnl = Rtnl::open().map_err(|e| site.failed(e))?;
-                prepare_far(&mut rtnl, far_ifindex)?;
                 site.start(&mut rtnl, site.far, far_ifindex)
             })?;
             site.inside(site.netns, || -> Result<u32, E> {
                 let mut rtnl = Rtnl::open().map_err(|e| site.failed(e))?;
                 let near_ifindex = site.ifindex(&mut rtnl)?;
-                prepare_near()?;
+                prepare_near(&mut rtnl, near_ifindex)?;
                 site.start(&mut rtnl, site.near, near_ifindex)?;
                 Ok(near_ifindex)
             })

@@ -47,5 +47,5 @@ pub(super) fn make(
             source,
         })
     };
-    Roundabout::make(site, |_, _| Ok(()), stop_offloads)
+    Roundabout::make(site, |_, _| stop_offloads())
 }

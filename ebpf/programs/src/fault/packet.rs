@@ -1,5 +1,7 @@
 //! What a packet is: addresses, protocol, ports, where its payload stands, and what it weighs on the wire.
 
+use core::mem::offset_of;
+
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::TcContext;
@@ -58,11 +60,11 @@ pub struct Packet {
     /// Host byte order; 0 where there is none.
     pub source_port: u16,
     pub destination_port: u16,
+    pub tcp_sequence: u32,
     /// The ports are known: not in a later fragment, not in a protocol without ports.
     pub has_ports: bool,
     /// 0 in everything but TCP.
     pub tcp_flags: u8,
-    pub tcp_sequence: u32,
     /// Of ICMP and ICMPv6, where it is known: the type (high byte) and the code.
     pub icmp: Option<u16>,
     /// The DiffServ code point.
@@ -88,6 +90,12 @@ pub struct Packet {
     pub wire: Tally,
     headers: Headers,
 }
+
+const _: () = assert!(
+    offset_of!(Packet, source).is_multiple_of(8)
+        && offset_of!(Packet, destination).is_multiple_of(8)
+        && align_of::<Packet>() >= 8
+);
 
 impl Packet {
     /// Parses into this CPU's own packet.
@@ -147,8 +155,7 @@ impl Packet {
         if version >> 4 != 4 || header_length < 20 {
             return Err(ParseError::Malformed);
         }
-        self.source = mapped(source);
-        self.destination = mapped(destination);
+        self.set_addresses(mapped(source), mapped(destination));
         self.protocol = protocol as u32;
         self.dscp = traffic_class >> 2;
         self.transport = (offset + header_length) as u32;
@@ -167,8 +174,7 @@ impl Packet {
         if version >> 4 != 6 {
             return Err(ParseError::Malformed);
         }
-        self.source = address([a, b, c, d]);
-        self.destination = address([e, f, g, h]);
+        self.set_addresses([half(a, b), half(c, d)], [half(e, f), half(g, h)]);
         self.protocol = protocol as u32;
         self.dscp = (version << 4 | flow_label >> 4) >> 2;
         self.transport = (offset + 40) as u32;
@@ -176,6 +182,18 @@ impl Packet {
         let length = u16::from_be_bytes(length) as usize;
         self.ends_at(ctx, offset, if length == 0 { 0 } else { 40 + length });
         self.skip_extension_headers(ctx)
+    }
+
+    /// Halves in the order of their bytes; as bytes they would be cleared and copied one by one.
+    #[inline(always)]
+    fn set_addresses(&mut self, source: [u64; 2], destination: [u64; 2]) {
+        // SAFETY: both are as long, and aligned as the packet is.
+        unsafe {
+            (&raw mut self.source).cast::<[u64; 2]>().write(source);
+            (&raw mut self.destination)
+                .cast::<[u64; 2]>()
+                .write(destination);
+        }
     }
 
     #[inline(always)]
@@ -345,15 +363,13 @@ impl Packet {
 }
 
 #[inline(always)]
-fn mapped(v4: u32) -> [u8; 16] {
-    address([0, 0, 0xffff_u32.to_be(), v4])
+fn mapped(v4: u32) -> [u64; 2] {
+    [0, half(0xffff_u32.to_be(), v4)]
 }
 
 /// Of words in the order of their bytes.
 #[inline(always)]
-fn address([a, b, c, d]: [u32; 4]) -> [u8; 16] {
-    let [a, b, c, d] = [a, b, c, d].map(u32::to_ne_bytes);
-    [
-        a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
-    ]
+fn half(a: u32, b: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (a.to_ne_bytes(), b.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
