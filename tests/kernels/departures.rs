@@ -1,14 +1,15 @@
 //! Constant delays that the kernel holds by itself, where it can.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use sabot_abi::LEAD_MOST;
 use sabot_testkit::features::{feature, lacks};
 use sabot_testkit::holdings::leads;
 use sabot_testkit::rig::PATIENCE;
-use sabot_testkit::traffic::{Bulk, INTERVAL, ProbeServer, Prober, StampedLoad, UdpLoad, ping};
+use sabot_testkit::traffic::{Bulk, INTERVAL, ProbeServer, Prober, StampedLoad, UdpLoad, UdpReceiver, ping};
 use sabot_testkit::wait::{on_this_machine, wait_until};
 use sabot_testkit::way::{PEER, TARGET, Way, send};
 use sabot_testkit::{Rig, Spec};
@@ -111,6 +112,36 @@ fn a_stream_of_super_packets_comes_through_as_it_was_in_both_directions() {
         );
         assert!(books.matched.packets > BULK / 1500, "{way:?}: {books:?}");
         assert_eq!(books.released, books.matched, "{way:?}: {books:?}");
+    }
+}
+
+/// Otherwise TCP's small queues would stop a sender long before its window does.
+#[test]
+fn what_the_queue_holds_takes_no_room_in_the_senders_buffer() {
+    const DATAGRAMS: u64 = 100;
+    const PAYLOAD: [u8; 1000] = [0; 1000];
+    /// The kernel makes it twice as much, of which each datagram takes more than its own length.
+    const BUFFER: usize = 8 << 10;
+    let Some(rig) = rig(2, &[]) else { return };
+    for way in Way::BOTH {
+        let (from, to) = way.ends(&rig);
+        let spec = Spec::delay(rig.lab.pod(TARGET), LATENCY);
+        rig.apply("slow", way.limit(spec).port("UDP", None));
+        let receiver = UdpReceiver::start(to.netns(), to.ipv4()).expect("it binds");
+        let sent = from.netns().run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("it binds");
+            setsockopt(&socket, sockopt::SndBuf, &BUFFER).expect("the kernel takes it");
+            socket.set_nonblocking(true).expect("it is a socket");
+            let refused = (0..DATAGRAMS).find_map(|number| {
+                let error = socket.send_to(&PAYLOAD, receiver.address()).err()?;
+                Some((number, error))
+            });
+            refused.map_or(Ok(()), Err)
+        });
+        let books = way.pick(rig.settled("slow"));
+        rig.delete("slow");
+        assert!(sent.is_ok(), "{way:?}: {sent:?}");
+        assert_eq!(books.released.packets, DATAGRAMS, "{way:?}: {books:?}");
     }
 }
 

@@ -80,5 +80,7 @@ fn make_at(site: Site<'_>, hold: BorrowedFd<'_>) -> Result<Roundabout, Departure
         rtnl.add_departure_queue(near)?;
         hook::attach_clsact(hold, near, Side::Egress)
     };
-    Roundabout::make(site, |rtnl, near| prepare(rtnl, near).map_err(DeparturesError::Queue))
+    Roundabout::make(site, |rtnl, near| {
+        prepare(rtnl, near).map_err(DeparturesError::Queue)
+    })
 }

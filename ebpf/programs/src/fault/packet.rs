@@ -190,9 +190,7 @@ impl Packet {
         // SAFETY: both are as long, and aligned as the packet is.
         unsafe {
             (&raw mut self.source).cast::<[u64; 2]>().write(source);
-            (&raw mut self.destination)
-                .cast::<[u64; 2]>()
-                .write(destination);
+            (&raw mut self.destination).cast::<[u64; 2]>().write(destination);
         }
     }
 
