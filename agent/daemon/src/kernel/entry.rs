@@ -36,9 +36,9 @@ const ADD_AND_FETCH: i32 = 1;
 const SKB_VLAN_PRESENT: i16 = 20;
 const SKB_IFINDEX: i16 = 40;
 const SKB_CB_TARGET: i16 = 48;
-const SKB_SK: i16 = 168;
 /// Free for us to use.
 const SKB_CB_DOOR: i16 = 52;
+const SKB_SK: i16 = 168;
 
 const HELPER_TAIL_CALL: i32 = 12;
 const HELPER_CLONE_REDIRECT: i32 = 13;
