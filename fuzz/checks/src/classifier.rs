@@ -14,7 +14,7 @@ struct Input {
 }
 
 /// Bytes of a frame's beginning that lie in one piece: what is read never depends on it.
-const FIRST_PIECES: [usize; 7] = [0, 61, 62, 66, 76, 95, usize::MAX];
+const FIRST_PIECES: [usize; 8] = [0, 45, 61, 62, 66, 76, 95, usize::MAX];
 
 /// The programs' maps are one thread's.
 static MAPS: Mutex<()> = Mutex::new(());
