@@ -110,7 +110,8 @@ fn syscall(bytes: &[u8]) {
         assert!(!names.contains(name), "{name} is told twice");
         names.push(name);
         match *name {
-            "path" | "file" | "from" | "to" | "source" | "target" | "new_root" | "put_old" => {
+            "path" | "file" | "from" | "to" | "source" | "target" | "new_root" | "put_old" | "filesystem"
+            | "key" | "value" => {
                 let is_full = |length: &u32| *length as usize == SYSCALL_TEXT_LENGTH;
                 let is_cut = text.ends_with('…') && event.text_lengths.iter().any(is_full);
                 let text = text.strip_suffix('…').filter(|_| is_cut).unwrap_or(text);

@@ -1,6 +1,6 @@
 //! The way to a daemon through its pod: a command there, whose input and output are the connection.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -12,7 +12,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Api;
 use kube::api::{AttachParams, AttachedProcess};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, ReadHalf, SimplexStream, WriteHalf};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, Chain, ReadBuf, ReadHalf, SimplexStream, WriteHalf,
+};
 use tokio::task::JoinHandle;
 
 use super::daemons::Daemon;
@@ -21,16 +23,18 @@ use super::daemons::Daemon;
 const BRIDGE: [&str; 2] = ["sabotd", "bridge"];
 /// Bytes under way in each direction: several of HTTP/2's frames.
 const BUFFER: usize = 64 << 10;
-/// Of what the command says on its standard error, for a message.
+/// Of what the command says first, and of what it says on its standard error, for a message.
 const MOST_SAID: usize = 4096;
 /// For what was on its way when the command ended.
 const REST: Duration = Duration::from_millis(100);
+/// How long the daemon may be silent at first, which speaks as soon as the bridge has reached it: its settings of HTTP/2.
+const SILENCE: Duration = Duration::from_secs(2);
 
 type End = Shared<BoxFuture<'static, Option<Status>>>;
 
 /// The command's standard output to read from, and its standard input to write to.
 pub(crate) struct ExecStream {
-    output: ReadHalf<SimplexStream>,
+    output: Chain<Cursor<Vec<u8>>, ReadHalf<SimplexStream>>,
     input: WriteHalf<SimplexStream>,
     /// Absent once it has come.
     end: Option<End>,
@@ -43,7 +47,8 @@ pub(crate) struct Ending {
     _process: AttachedProcess,
 }
 
-/// Runs the bridge in a daemon's pod.
+/// Runs the bridge in a daemon's pod, and waits until the daemon has said something there, or the command has ended: what is
+/// written to a command that can't run ends the connection to the API server before the reason has been read from it.
 ///
 /// # Errors
 /// The API server's: not reachable, not allowed, no such pod.
@@ -65,13 +70,14 @@ pub(super) async fn open(pods: &Api<Pod>, daemon: &Daemon) -> Result<(ExecStream
         }
     };
     let end = end.boxed().shared();
-    let (Some(output), Some(input)) = (process.stdout(), process.stdin()) else {
+    let (Some(mut output), Some(input)) = (process.stdout(), process.stdin()) else {
         // Both were asked for; a process without them couldn't be spoken with.
         return Err(kube::Error::ReadEvents(io::ErrorKind::NotConnected.into()));
     };
     let ending = Ending::of(process, end.clone());
+    let said = first(&mut output, end.clone()).await;
     let stream = ExecStream {
-        output,
+        output: Cursor::new(said).chain(output),
         input,
         end: Some(end),
     };
@@ -110,6 +116,18 @@ impl Ending {
             }
         }
     }
+}
+
+/// What the command's output begins with; empty: it has ended, or was silent for too long.
+async fn first(output: &mut ReadHalf<SimplexStream>, end: End) -> Vec<u8> {
+    let mut said = Vec::with_capacity(MOST_SAID);
+    tokio::select! {
+        biased;
+        _ = output.read_buf(&mut said) => {}
+        _ = end => {}
+        () = tokio::time::sleep(SILENCE) => {}
+    }
+    said
 }
 
 /// What the command says until it ends.
