@@ -1,10 +1,13 @@
 //! Constant delays that the kernel holds by itself, where it can.
 
 use std::net::{IpAddr, UdpSocket};
-use std::thread;
+use std::path::Path;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
 use sabot_abi::LEAD_MOST;
 use sabot_testkit::features::{feature, lacks};
 use sabot_testkit::holdings::leads;
@@ -143,6 +146,48 @@ fn what_the_queue_holds_takes_no_room_in_the_senders_buffer() {
         assert!(sent.is_ok(), "{way:?}: {sent:?}");
         assert_eq!(books.released.packets, DATAGRAMS, "{way:?}: {books:?}");
     }
+}
+
+/// What comes from the queue is received by all CPUs, each flow by one of them: none of it is out of order.
+#[test]
+fn all_cpus_receive_what_the_queue_lets_go() {
+    const FLOWS: usize = 64;
+    const STEERING: &str = "/proc/sys/net/core/rps_default_mask";
+    let Some(rig) = rig(2, &[]) else { return };
+    if !Path::new(STEERING).exists() {
+        lacks("receive packet steering by netns", STEERING);
+        return;
+    }
+    let (target, peer) = (rig.lab.pod(TARGET), rig.lab.pod(PEER));
+    rig.apply("slow", Spec::delay(target, LATENCY).egress().port("UDP", None));
+    let receiver = UdpReceiver::start(peer.netns(), peer.ipv4()).expect("it binds");
+    let handed_before = handed_over();
+    target.netns().run(|| {
+        // All is sent by one CPU: nothing else would take a packet to another one.
+        let mut only = CpuSet::new();
+        only.set(0).expect("there is one");
+        sched_setaffinity(Pid::from_raw(0), &only).expect("the kernel takes it");
+        for _ in 0..FLOWS {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("it binds");
+            socket.send_to(b"flow", receiver.address()).expect("it is sent");
+        }
+    });
+    let books = Way::Egress.pick(rig.settled("slow"));
+    assert_eq!(books.released.packets, FLOWS as u64, "{books:?}");
+    assert!(
+        handed_over() > handed_before,
+        "one CPU received all {FLOWS} flows"
+    );
+}
+
+/// How often a CPU has been told by another one to receive packets. Nothing else of a guest has them handed over.
+fn handed_over() -> u64 {
+    let statistics = fs::read_to_string("/proc/net/softnet_stat").expect("the kernel has it");
+    let times = statistics.lines().map(|cpu| {
+        let told = cpu.split_whitespace().nth(9).expect("a tenth column");
+        u64::from_str_radix(told, 16).expect("a number in hexadecimal digits")
+    });
+    times.sum()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use sabot_abi as abi;
 use sabot_core::model::TargetDevice;
 use sabot_core::plan::{Equipment, Slot, TargetId};
 
-use super::departures;
+use super::departures::Yard;
 use super::devices::Side;
 use super::entry::{Door, Entries};
 use super::hook::{Hook, HookError, HookKind};
@@ -61,9 +61,9 @@ pub(super) struct Workbench {
     pub(super) workshop: OwnedFd,
     pub(super) hook: HookKind,
     pub(super) line: DelayLine,
-    /// The program that holds packets in the departure queue; `None` where there can't be one.
-    pub(super) hold: Option<OwnedFd>,
-    /// Bytes that it may hold of one target.
+    /// Where departure queues are made; `None` where there can't be one.
+    pub(super) yard: Option<Yard>,
+    /// Bytes that a departure queue may hold of one target.
     pub(super) departures_bytes: u32,
 }
 
@@ -159,13 +159,9 @@ impl Equipped {
         target: TargetId,
         netns: BorrowedFd<'_>,
     ) -> Result<(), EquipError> {
-        let Some(hold) = &bench.hold else { return Ok(()) };
+        let Some(yard) = &bench.yard else { return Ok(()) };
         let program = bench.entry(target, Door::Departures)?;
-        let shared = departures::Shared {
-            hold: hold.as_fd(),
-            bounce: bench.bounce.as_fd(),
-        };
-        match departures::make(target, bench.workshop.as_fd(), netns, program.as_fd(), shared) {
+        match yard.make(target, netns, program.as_fd(), bench.bounce.as_fd()) {
             Ok(departures) => self.departures = Some(departures),
             Err(error) => {
                 let device = &self.device.key.device;
@@ -180,12 +176,10 @@ impl Equipped {
         if self.line.take().is_some() {
             bench.line.close(target);
         }
-        let pairs = [self.segmenter.take(), self.departures.take()];
-        let deleted = pairs
-            .into_iter()
-            .flatten()
-            .map(|pair| pair.delete(bench.workshop.as_fd()))
-            .fold(Ok(()), Result::and);
+        let segmenter = self.segmenter.take();
+        let segmenter = segmenter.map_or(Ok(()), |pair| pair.delete(bench.workshop.as_fd()));
+        let departures = self.departures.take().zip(bench.yard.as_ref());
+        let departures = departures.map_or(Ok(()), |(pair, yard)| yard.delete(&pair));
         let hooks: Vec<Hook> = [self.egress.take(), self.ingress.take()]
             .into_iter()
             .flatten()
@@ -199,7 +193,7 @@ impl Equipped {
         } else {
             Ok(())
         };
-        deleted?;
+        segmenter.and(departures)?;
         detached.map_err(EquipError::Detach)
     }
 

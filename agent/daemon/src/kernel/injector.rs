@@ -14,7 +14,8 @@ use sabot_core::model::{BootTime, TargetDevice, TargetKey};
 use sabot_core::plan::{Equipment, PeerEntry, PeerSetId, RuleBody, Slot, TargetId};
 
 use super::accounts::Accounts;
-use super::entry::{self, Entries};
+use super::departures::Yard;
+use super::entry::Entries;
 use super::equipment::{EquipError, Equipped, Workbench};
 use super::gate::Gate;
 use super::heartbeat::MapHeartbeat;
@@ -78,8 +79,8 @@ struct Target {
 impl Injector {
     pub fn load(options: &InjectorOptions) -> Result<(Arc<Self>, Taps), LoadError> {
         let workshop = netns::make_private()?;
-        let hold = options.departures.then(entry::load_hold).transpose();
-        let hold = hold.map_err(LoadError::Instructions)?;
+        let yard = options.departures.then(Yard::open).transpose();
+        let yard = yard.map_err(|error| LoadError::Departures(error.into()))?;
         let bytes_total = u64::try_from(options.line_bytes_total).unwrap_or(u64::MAX);
         let object = FaultObject::load(FaultSettings {
             words: Words::of_this_kernel(),
@@ -104,7 +105,7 @@ impl Injector {
             workshop: workshop.into(),
             hook: options.hook,
             line: line.clone(),
-            hold,
+            yard,
             departures_bytes: u32::try_from(options.line_bytes).unwrap_or(u32::MAX),
         };
         let injector = Self {

@@ -37,6 +37,8 @@ pub enum LoadError {
     Instructions(#[source] std::io::Error),
     #[error("cannot make a private network namespace: {0}")]
     Workshop(#[from] NetnsError),
+    #[error("cannot prepare departure queues: {0}")]
+    Departures(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot start the delay line: {0}")]
     DelayLine(#[source] std::io::Error),
     /// No way to attach programs.

@@ -99,7 +99,7 @@ fn with_bpf(program: BorrowedFd<'_>) -> Vec<Feature> {
         "the segmenter can be made",
         "drop and corrupt are refused, since they could not be exact per wire packet",
     ));
-    let departures = departures::try_out(here).map_err(|error| error.to_string());
+    let departures = departures::try_out().map_err(|error| error.to_string());
     list.push(Feature::new(
         "departures",
         departures,
