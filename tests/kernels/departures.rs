@@ -1,7 +1,6 @@
 //! Constant delays that the kernel holds by itself, where it can.
 
 use std::net::{IpAddr, UdpSocket};
-use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -152,21 +151,18 @@ fn what_the_queue_holds_takes_no_room_in_the_senders_buffer() {
 #[test]
 fn all_cpus_receive_what_the_queue_lets_go() {
     const FLOWS: usize = 64;
-    const STEERING: &str = "/proc/sys/net/core/rps_default_mask";
     let Some(rig) = rig(2, &[]) else { return };
-    if !Path::new(STEERING).exists() {
-        lacks("receive packet steering by netns", STEERING);
-        return;
-    }
+    let departures = feature(&rig.client.node().expect("it answers"), "departures");
+    assert!(
+        departures.detail.contains("received by all CPUs"),
+        "{departures:?}"
+    );
     let (target, peer) = (rig.lab.pod(TARGET), rig.lab.pod(PEER));
     rig.apply("slow", Spec::delay(target, LATENCY).egress().port("UDP", None));
     let receiver = UdpReceiver::start(peer.netns(), peer.ipv4()).expect("it binds");
     let handed_before = handed_over();
     target.netns().run(|| {
-        // All is sent by one CPU: nothing else would take a packet to another one.
-        let mut only = CpuSet::new();
-        only.set(0).expect("there is one");
-        sched_setaffinity(Pid::from_raw(0), &only).expect("the kernel takes it");
+        stay_on_one_cpu();
         for _ in 0..FLOWS {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("it binds");
             socket.send_to(b"flow", receiver.address()).expect("it is sent");
@@ -178,6 +174,51 @@ fn all_cpus_receive_what_the_queue_lets_go() {
         handed_over() > handed_before,
         "one CPU received all {FLOWS} flows"
     );
+}
+
+/// Each flow is received by one CPU, whichever that is.
+#[test]
+fn a_flow_keeps_its_order_through_the_queue() {
+    /// As many that all of them by the same CPU would be a rare chance, with two of them.
+    const FLOWS: u32 = 12;
+    let load = StampedLoad {
+        datagrams: 300,
+        payload: 64,
+        per_second: 10_000,
+    };
+    let Some(rig) = rig(2, &[]) else { return };
+    let quiet = on_this_machine(Duration::from_secs(1));
+    for way in Way::BOTH {
+        let (from, to) = way.ends(&rig);
+        let spec = Spec::delay(rig.lab.pod(TARGET), LATENCY);
+        rig.apply("slow", way.limit(spec).port("UDP", None));
+        let handed_before = handed_over();
+        for flow in 0..FLOWS {
+            let arrivals = thread::scope(|scope| {
+                let sending = scope.spawn(|| {
+                    stay_on_one_cpu();
+                    load.run(from.netns(), to.netns(), to.ipv4(), quiet)
+                });
+                sending.join().expect("it doesn't panic")
+            });
+            let arrivals = arrivals.expect("it is sent and received");
+            let numbers: Vec<u64> = arrivals.iter().map(|arrival| arrival.number).collect();
+            let expected: Vec<u64> = (0..load.datagrams).collect();
+            assert_eq!(numbers, expected, "{way:?}, flow {flow}");
+        }
+        assert!(
+            handed_over() > handed_before,
+            "{way:?}: no CPU handed a packet over"
+        );
+        rig.delete("slow");
+    }
+}
+
+/// So that nothing but the kernel's steering takes a packet to another one. Threads that this one starts stay there too.
+fn stay_on_one_cpu() {
+    let mut only = CpuSet::new();
+    only.set(0).expect("there is one");
+    sched_setaffinity(Pid::from_raw(0), &only).expect("the kernel takes it");
 }
 
 /// How often a CPU has been told by another one to receive packets. Nothing else of a guest has them handed over.

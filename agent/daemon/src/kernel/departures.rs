@@ -6,15 +6,19 @@
 //! come. The far end's program hands it back to the near end's ingress.
 //!
 //! Without more, one CPU would carry a sender's packets through all of that and on to the receiver. What comes to a far end is
-//! received by all CPUs instead, each flow by one of them, so that its order stays: receive packet steering, which devices get
-//! from their netns, and so the far ends have one of their own.
+//! received by all CPUs instead, each flow by one of them, so that its order stays: receive packet steering, which the netns of
+//! the far ends has in its sysfs.
 
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::{fs, io};
 
 use aya::util::online_cpus;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use sabot_core::plan::TargetId;
 use sabot_core::resolve::MOST_DEPARTING;
+use tracing::debug;
 
 use super::devices::Side;
 use super::entry;
@@ -22,9 +26,6 @@ use super::hook;
 use super::netns::{self, NetnsError};
 use super::roundabout::{Roundabout, RoundaboutError, Site};
 use super::rtnl::{Rtnl, RtnlError};
-
-/// Which CPUs receive for devices that are made in the netns of whoever reads or writes it; from Linux 6.4 on.
-const STEERING: &str = "/proc/sys/net/core/rps_default_mask";
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DeparturesError {
@@ -44,16 +45,16 @@ pub(super) struct Yard {
     hold: OwnedFd,
     /// The netns in which the far ends stand.
     netns: OwnedFd,
-    /// Whether all CPUs receive there, or why only the one that sends.
-    steered: io::Result<()>,
+    /// Its sysfs, or why there is none.
+    sysfs: io::Result<OwnedFd>,
 }
 
 impl Yard {
     pub(super) fn open() -> Result<Self, DeparturesError> {
         let hold = entry::load_hold().map_err(DeparturesError::Programs)?;
         let netns = OwnedFd::from(netns::make_private()?);
-        let steered = netns::run_in(netns.as_fd(), steer)?;
-        Ok(Self { hold, netns, steered })
+        let sysfs = netns::sysfs(netns.as_fd())?;
+        Ok(Self { hold, netns, sysfs })
     }
 
     /// One target's way to its queue and back. `program` gets what comes back, `bounce` is the far end's.
@@ -64,7 +65,13 @@ impl Yard {
         program: BorrowedFd<'_>,
         bounce: BorrowedFd<'_>,
     ) -> Result<Roundabout, DeparturesError> {
-        self.make_named(&format!("sabot-d{}", target.0), netns, program, bounce)
+        let name = format!("sabot-d{}", target.0);
+        let pair = self.make_named(&name, netns, program, bounce)?;
+        // What was tried at the start can hardly fail now, and without it a queue only has less to carry with.
+        if let Err(error) = self.steer(&name) {
+            debug!(name, %error, "only the CPU that sends a packet receives it from the queue");
+        }
+        Ok(pair)
     }
 
     fn make_named(
@@ -90,6 +97,18 @@ impl Yard {
         })
     }
 
+    /// Has all CPUs receive for the far end of that name, each flow one of them.
+    fn steer(&self, name: &str) -> io::Result<()> {
+        let sysfs = self
+            .sysfs
+            .as_ref()
+            .map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+        let path = format!("class/net/{name}/queues/rx-0/rps_cpus");
+        let file = openat(sysfs, &*path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let cpus = online_cpus().map_err(|(_, error)| error)?;
+        File::from(file).write_all(mask(&cpus).as_bytes())
+    }
+
     /// Deletes what was made here.
     pub(super) fn delete(&self, pair: &Roundabout) -> Result<(), RoundaboutError> {
         pair.delete(self.netns.as_fd())
@@ -98,25 +117,20 @@ impl Yard {
 
 /// Whether all this can be made here, and what it is good for; the netns is a private one, and the devices go with it.
 pub(super) fn try_out() -> Result<String, DeparturesError> {
+    const PROBE: &str = "sabot-probe";
     entry::load_departing().map_err(DeparturesError::Programs)?;
     let yard = Yard::open()?;
     let bounce = entry::load_bounce().map_err(DeparturesError::Programs)?;
     let netns = netns::make_private()?;
-    yard.make_named("sabot-probe", netns.as_fd(), bounce.as_fd(), bounce.as_fd())?;
+    yard.make_named(PROBE, netns.as_fd(), bounce.as_fd(), bounce.as_fd())?;
     let most = MOST_DEPARTING.as_millis();
-    let by = match yard.steered {
+    let by = match yard.steer(PROBE) {
         Ok(()) => "received by all CPUs".to_owned(),
-        Err(error) => format!("received by the CPU that sends them ({STEERING}: {error})"),
+        Err(error) => format!("received by the CPU that sends it (no receive packet steering: {error})"),
     };
     Ok(format!(
         "constant delays of up to {most}ms are held by sch_fq, and what comes from it is {by}"
     ))
-}
-
-/// Devices that are made in this netns from now on have all CPUs to receive for them, each flow one of them.
-fn steer() -> io::Result<()> {
-    let cpus = online_cpus().map_err(|(_, error)| error)?;
-    fs::write(STEERING, mask(&cpus))
 }
 
 /// As the kernel reads it: 32 CPUs a word in hexadecimal digits, the last ones first.
@@ -131,7 +145,46 @@ fn mask(cpus: &[u32]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::devices::VethPair;
     use super::*;
+
+    #[test]
+    fn all_cpus_receive_for_a_device_that_is_steered_and_for_no_other_one() {
+        let yard = Yard::open().expect("the programs load, and namespaces are made");
+        let elsewhere = netns::make_private().expect("a namespace");
+        let names = ["sabot-d1", "sabot-d2"];
+        let add = || -> Result<(), RtnlError> {
+            let mut rtnl = Rtnl::open()?;
+            names.iter().try_for_each(|name| {
+                rtnl.add_veth(&VethPair {
+                    far: name,
+                    near: name,
+                    near_netns: elsewhere.as_fd(),
+                    mtu: 1500,
+                })
+            })
+        };
+        netns::run_in(yard.netns.as_fd(), add)
+            .expect("it is entered")
+            .expect("they are made");
+        yard.steer(names[0]).expect("the kernel takes it");
+        let sysfs = yard.sysfs.as_ref().expect("there is one");
+        let [steered, other] = names.map(|name| {
+            let path = format!("class/net/{name}/queues/rx-0/rps_cpus");
+            let file = openat(sysfs, &*path, OFlag::O_RDONLY, Mode::empty()).expect("it is there");
+            io::read_to_string(File::from(file)).expect("it is text")
+        });
+        let bits = |mask: &str| {
+            mask.chars()
+                .filter_map(|c| c.to_digit(16))
+                .map(u32::count_ones)
+                .sum::<u32>()
+        };
+        let online = online_cpus().expect("the kernel tells them").len();
+        assert_eq!((bits(&steered) as usize, bits(&other)), (online, 0));
+        let error = yard.steer("sabot-d3").expect_err("there is none");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn a_mask_has_the_last_cpus_first() {

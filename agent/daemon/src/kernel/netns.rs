@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::thread;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
@@ -50,6 +51,17 @@ pub fn make_private() -> Result<File, NetnsError> {
             .map_err(NetnsError::Thread)?
             .join()
             .map_err(|_| NetnsError::Panicked)?
+    })
+}
+
+/// The namespace's own sysfs, with its devices, which is mounted nowhere: that of the mount namespace shows another one's
+/// devices, and may be read-only. The inner error: the kernel refuses it.
+pub fn sysfs(netns: BorrowedFd<'_>) -> Result<io::Result<OwnedFd>, NetnsError> {
+    run_in(netns, || {
+        let context = fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(&context)?;
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        Ok(fsmount(&context, flags, MountAttrFlags::empty())?)
     })
 }
 
