@@ -152,7 +152,8 @@ fn what_the_queue_holds_takes_no_room_in_the_senders_buffer() {
 fn all_cpus_receive_what_the_queue_lets_go() {
     const FLOWS: usize = 64;
     let Some(rig) = rig(2, &[]) else { return };
-    let departures = feature(&rig.client.node().expect("it answers"), "departures");
+    let node = rig.client.node().expect("it answers");
+    let departures = feature(&node, "departures");
     assert!(
         departures.detail.contains("received by all CPUs"),
         "{departures:?}"

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use nix::net::if_::if_nameindex;
 use sabot_testkit::features::{feature, needs};
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::traffic::{ProbeServer, Prober};
 use sabot_testkit::way::{PEER, TARGET};
-use sabot_testkit::{Leaks, Rig, Spec};
+use sabot_testkit::{Leaks, NetnsRef, Rig, Spec};
 
 /// Slow enough for an emulated machine.
 const PACE: Duration = Duration::from_millis(20);
@@ -22,7 +23,8 @@ fn probes(rig: &Rig) -> (ProbeServer, Prober) {
     (answers, prober)
 }
 
-/// Puts a fault of every kind of equipment on the target: what is attached, the delay line, the segmenter.
+/// Puts a fault of every kind of equipment on the target: what is attached, the delay line or the departure queue, the
+/// segmenter.
 fn cut(rig: &Rig) {
     let target = rig.lab.pod(TARGET);
     rig.apply("cut", Spec::partition(target));
@@ -41,6 +43,15 @@ fn is_cut(prober: &Prober) -> bool {
     passage.answered == 0
 }
 
+/// Whether a target's departure queue stands there.
+fn has_queue(netns: &NetnsRef) -> bool {
+    netns.run(|| {
+        let devices = if_nameindex().expect("the kernel tells them");
+        let mut names = devices.iter().map(|device| device.name().to_string_lossy());
+        names.any(|name| name.starts_with("sabot-d"))
+    })
+}
+
 /// Kills a daemon under faults. With tcx nothing is left; with clsact inert filters, until the next daemon sweeps them.
 fn kill_under(hook: &str) {
     let mut rig = crate::rig(2, &["--hook", hook]);
@@ -50,6 +61,8 @@ fn kill_under(hook: &str) {
     assert!(is_cut(&prober), "the fault isn't in force");
     leaks.learn(rig.daemon.pid()).expect("it runs");
     assert!(leaks.learned() > 0, "it held nothing");
+    let departs = feature(&rig.client.node().expect("it answers"), "departures").available;
+    assert_eq!(has_queue(rig.lab.pod(TARGET).netns()), departs);
 
     let starts = crate::no_other_starts();
     let killed = Instant::now();
