@@ -6,8 +6,8 @@
 //! come. The far end's program hands it back to the near end's ingress.
 //!
 //! Without more, one CPU would carry a sender's packets through all of that and on to the receiver. What comes to a far end is
-//! received by all CPUs instead, each flow by one of them, so that its order stays: receive packet steering, which the netns of
-//! the far ends has in its sysfs.
+//! received by all CPUs instead, each flow by one of them, so that its order stays: receive packet steering, which the sysfs of
+//! the far ends' netns has for each device.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -43,51 +43,29 @@ pub(super) enum DeparturesError {
 pub(super) struct Yard {
     /// The program on the near ends' way out.
     hold: OwnedFd,
-    /// The netns in which the far ends stand.
-    netns: OwnedFd,
-    /// Its sysfs, or why there is none.
+    /// That of the daemon's private netns, where the far ends stand; or why there is none.
     sysfs: io::Result<OwnedFd>,
 }
 
 impl Yard {
-    pub(super) fn open() -> Result<Self, DeparturesError> {
+    /// The far ends will stand in `workshop`, the daemon's private netns.
+    pub(super) fn open(workshop: BorrowedFd<'_>) -> Result<Self, DeparturesError> {
         let hold = entry::load_hold().map_err(DeparturesError::Programs)?;
-        let netns = OwnedFd::from(netns::make_private()?);
-        let sysfs = netns::sysfs(netns.as_fd())?;
-        Ok(Self { hold, netns, sysfs })
+        let sysfs = netns::sysfs(workshop)?;
+        Ok(Self { hold, sysfs })
     }
 
-    /// One target's way to its queue and back. `program` gets what comes back, `bounce` is the far end's.
-    pub(super) fn make(
-        &self,
-        target: TargetId,
-        netns: BorrowedFd<'_>,
-        program: BorrowedFd<'_>,
-        bounce: BorrowedFd<'_>,
-    ) -> Result<Roundabout, DeparturesError> {
-        let name = format!("sabot-d{}", target.0);
-        let pair = self.make_named(&name, netns, program, bounce)?;
+    /// One target's way to its queue and back: `site` has the netns that this was opened for.
+    pub(super) fn make(&self, site: Site<'_>) -> Result<Roundabout, DeparturesError> {
+        let pair = self.make_pair(site)?;
         // What was tried at the start can hardly fail now, and without it a queue only has less to carry with.
-        if let Err(error) = self.steer(&name) {
-            debug!(name, %error, "only the CPU that sends a packet receives it from the queue");
+        if let Err(error) = self.steer(site.name) {
+            debug!(name = site.name, %error, "only the CPU that sends a packet receives it from the queue");
         }
         Ok(pair)
     }
 
-    fn make_named(
-        &self,
-        name: &str,
-        netns: BorrowedFd<'_>,
-        near: BorrowedFd<'_>,
-        far: BorrowedFd<'_>,
-    ) -> Result<Roundabout, DeparturesError> {
-        let site = Site {
-            name,
-            workshop: self.netns.as_fd(),
-            netns,
-            near,
-            far,
-        };
+    fn make_pair(&self, site: Site<'_>) -> Result<Roundabout, DeparturesError> {
         let prepare = |rtnl: &mut Rtnl, near: u32| {
             rtnl.add_departure_queue(near)?;
             hook::attach_clsact(self.hold.as_fd(), near, Side::Egress)
@@ -108,21 +86,27 @@ impl Yard {
         let cpus = online_cpus().map_err(|(_, error)| error)?;
         File::from(file).write_all(mask(&cpus).as_bytes())
     }
-
-    /// Deletes what was made here.
-    pub(super) fn delete(&self, pair: &Roundabout) -> Result<(), RoundaboutError> {
-        pair.delete(self.netns.as_fd())
-    }
 }
 
-/// Whether all this can be made here, and what it is good for; the netns is a private one, and the devices go with it.
+/// Of both ends.
+pub(super) fn device_name(target: TargetId) -> String {
+    format!("sabot-d{}", target.0)
+}
+
+/// Whether all this can be made here, and what it is good for; the namespaces are private ones, and the devices go with them.
 pub(super) fn try_out() -> Result<String, DeparturesError> {
     const PROBE: &str = "sabot-probe";
     entry::load_departing().map_err(DeparturesError::Programs)?;
-    let yard = Yard::open()?;
+    let [workshop, netns] = [netns::make_private()?, netns::make_private()?];
+    let yard = Yard::open(workshop.as_fd())?;
     let bounce = entry::load_bounce().map_err(DeparturesError::Programs)?;
-    let netns = netns::make_private()?;
-    yard.make_named(PROBE, netns.as_fd(), bounce.as_fd(), bounce.as_fd())?;
+    yard.make_pair(Site {
+        name: PROBE,
+        workshop: workshop.as_fd(),
+        netns: netns.as_fd(),
+        near: bounce.as_fd(),
+        far: bounce.as_fd(),
+    })?;
     let most = MOST_DEPARTING.as_millis();
     let by = match yard.steer(PROBE) {
         Ok(()) => "received by all CPUs".to_owned(),
@@ -150,8 +134,8 @@ mod tests {
 
     #[test]
     fn all_cpus_receive_for_a_device_that_is_steered_and_for_no_other_one() {
-        let yard = Yard::open().expect("the programs load, and namespaces are made");
-        let elsewhere = netns::make_private().expect("a namespace");
+        let [workshop, elsewhere] = [0, 1].map(|_| netns::make_private().expect("a namespace"));
+        let yard = Yard::open(workshop.as_fd()).expect("the programs load");
         let names = ["sabot-d1", "sabot-d2"];
         let add = || -> Result<(), RtnlError> {
             let mut rtnl = Rtnl::open()?;
@@ -164,7 +148,7 @@ mod tests {
                 })
             })
         };
-        netns::run_in(yard.netns.as_fd(), add)
+        netns::run_in(workshop.as_fd(), add)
             .expect("it is entered")
             .expect("they are made");
         yard.steer(names[0]).expect("the kernel takes it");

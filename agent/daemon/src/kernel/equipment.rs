@@ -7,14 +7,14 @@ use sabot_abi as abi;
 use sabot_core::model::TargetDevice;
 use sabot_core::plan::{Equipment, Slot, TargetId};
 
-use super::departures::Yard;
+use super::departures::{self, Yard};
 use super::devices::Side;
 use super::entry::{Door, Entries};
 use super::hook::{Hook, HookError, HookKind};
 use super::line::{LineDevice, LineDeviceError};
 use super::netns::{self, NetnsError};
 use super::nsfs::{NetnsFile, NsfsError};
-use super::roundabout::{Roundabout, RoundaboutError};
+use super::roundabout::{Roundabout, RoundaboutError, Site};
 use super::rtnl::RtnlError;
 use super::segmenter::{self, SegmenterError};
 use crate::delayline::{DelayLine, LineError};
@@ -110,13 +110,12 @@ impl Equipped {
         if want.segmenter && self.segmenter.is_none() {
             self.needs_mac_header("deciding per wire packet")?;
             let program = bench.entry(target, Door::Segmenter)?;
-            self.segmenter = Some(segmenter::make(
-                target,
-                bench.workshop.as_fd(),
+            let name = segmenter::device_name(target);
+            self.segmenter = Some(segmenter::make(bench.site(
+                &name,
                 netns.as_fd(),
                 program.as_fd(),
-                bench.bounce.as_fd(),
-            )?);
+            ))?);
         }
         if want.departures && self.departures.is_none() {
             self.add_departures(bench, target, netns.as_fd())?;
@@ -161,7 +160,8 @@ impl Equipped {
     ) -> Result<(), EquipError> {
         let Some(yard) = &bench.yard else { return Ok(()) };
         let program = bench.entry(target, Door::Departures)?;
-        match yard.make(target, netns, program.as_fd(), bench.bounce.as_fd()) {
+        let name = departures::device_name(target);
+        match yard.make(bench.site(&name, netns, program.as_fd())) {
             Ok(departures) => self.departures = Some(departures),
             Err(error) => {
                 let device = &self.device.key.device;
@@ -176,10 +176,8 @@ impl Equipped {
         if self.line.take().is_some() {
             bench.line.close(target);
         }
-        let segmenter = self.segmenter.take();
-        let segmenter = segmenter.map_or(Ok(()), |pair| pair.delete(bench.workshop.as_fd()));
-        let departures = self.departures.take().zip(bench.yard.as_ref());
-        let departures = departures.map_or(Ok(()), |(pair, yard)| yard.delete(&pair));
+        let [segmenter, departures] = [self.segmenter.take(), self.departures.take()]
+            .map(|pair| pair.map_or(Ok(()), |pair| pair.delete(bench.workshop.as_fd())));
         let hooks: Vec<Hook> = [self.egress.take(), self.ingress.take()]
             .into_iter()
             .flatten()
@@ -246,6 +244,17 @@ impl Workbench {
         self.entries
             .get(target, self.gate(), door)
             .map_err(EquipError::Entry)
+    }
+
+    /// Of a pair with that name and that program on its near end.
+    fn site<'a>(&'a self, name: &'a str, netns: BorrowedFd<'a>, near: BorrowedFd<'a>) -> Site<'a> {
+        Site {
+            name,
+            workshop: self.workshop.as_fd(),
+            netns,
+            near,
+            far: self.bounce.as_fd(),
+        }
     }
 
     fn gate(&self) -> BorrowedFd<'_> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -79,7 +80,10 @@ struct Target {
 impl Injector {
     pub fn load(options: &InjectorOptions) -> Result<(Arc<Self>, Taps), LoadError> {
         let workshop = netns::make_private()?;
-        let yard = options.departures.then(Yard::open).transpose();
+        let yard = options
+            .departures
+            .then(|| Yard::open(workshop.as_fd()))
+            .transpose();
         let yard = yard.map_err(|error| LoadError::Departures(error.into()))?;
         let bytes_total = u64::try_from(options.line_bytes_total).unwrap_or(u64::MAX);
         let object = FaultObject::load(FaultSettings {

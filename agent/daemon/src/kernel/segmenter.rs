@@ -5,7 +5,6 @@
 //! space has no part in it.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use sabot_core::plan::TargetId;
 
@@ -25,25 +24,11 @@ pub(super) fn device_name(target: TargetId) -> String {
     format!("sabot-s{}", target.0)
 }
 
-/// `program` is the near end's, `bounce` the far end's.
-pub(super) fn make(
-    target: TargetId,
-    workshop: BorrowedFd<'_>,
-    netns: BorrowedFd<'_>,
-    program: BorrowedFd<'_>,
-    bounce: BorrowedFd<'_>,
-) -> Result<Roundabout, SegmenterError> {
-    let name = device_name(target);
-    let site = Site {
-        name: &name,
-        workshop,
-        netns,
-        near: program,
-        far: bounce,
-    };
+pub(super) fn make(site: Site<'_>) -> Result<Roundabout, SegmenterError> {
+    let name = site.name;
     let stop_offloads = || {
-        offload::stop_offloads(&name).map_err(|source| SegmenterError::Offload {
-            name: name.clone(),
+        offload::stop_offloads(name).map_err(|source| SegmenterError::Offload {
+            name: name.to_owned(),
             source,
         })
     };
