@@ -54,7 +54,7 @@ pub(super) fn jobs(suites: &[Built], filter: Option<&str>) -> Vec<Job> {
 
 /// In the order in which they run.
 pub(super) const SUITES: [Suite; 3] = [
-    Suite::new("kernels", 15, &[]),
+    Suite::new("kernels", 30, &[]),
     Suite::new("verdicts", 15, &[]),
     // What iptables loads at run time isn't in the guest.
     Suite::new("services", 15, &["iptables"]),
