@@ -1,11 +1,16 @@
 //! How faults end where things go wrong: with a daemon that is killed, stopped, or told to end.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nameindex;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sabot_testkit::daemon::is_reaper;
 use sabot_testkit::features::{feature, needs};
 use sabot_testkit::rig::PATIENCE;
 use sabot_testkit::traffic::{ProbeServer, Prober};
+use sabot_testkit::wait::wait_until;
 use sabot_testkit::way::{PEER, TARGET};
 use sabot_testkit::{Leaks, NetnsRef, Rig, Spec};
 
@@ -52,8 +57,20 @@ fn has_queue(netns: &NetnsRef) -> bool {
     })
 }
 
-/// Kills a daemon under faults. With tcx nothing is left; with clsact inert filters, until the next daemon sweeps them.
-fn kill_under(hook: &str) {
+/// What removes filters after a kill.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Remover {
+    Reaper,
+    /// The reaper was killed, too.
+    NextStart,
+}
+
+/// Kills a daemon under faults. Nothing is left; with clsact and without a reaper inert filters are, until the next daemon
+/// sweeps them.
+fn kill_under(hook: &str, remover: Remover) {
+    // What one leaves for a while would be taken for what another leaves.
+    static KILLS: Mutex<()> = Mutex::new(());
+    let _only = KILLS.lock().unwrap_or_else(PoisonError::into_inner);
     let mut rig = crate::rig(2, &["--hook", hook]);
     let mut leaks = Leaks::baseline(&rig.places()).expect("the machine can be looked at");
     let (_answers, prober) = probes(&rig);
@@ -65,11 +82,15 @@ fn kill_under(hook: &str) {
     assert_eq!(has_queue(rig.lab.pod(TARGET).netns()), departs);
 
     let starts = crate::no_other_starts();
+    if remover == Remover::NextStart {
+        let reaper = rig.daemon.reaper().expect("there is one");
+        kill(Pid::from_raw(reaper.cast_signed()), Signal::SIGKILL).expect("it runs");
+    }
     let killed = Instant::now();
     rig.daemon.kill9().expect("it runs");
     prober.wait_pass(killed, PATIENCE).expect("probes pass again");
     let left = leaks.wait_clean(GONE).expect("the machine can be looked at");
-    if hook == "tcx" {
+    if hook == "tcx" || remover == Remover::Reaper {
         assert_eq!(left, Vec::<String>::new());
     } else {
         let qdiscs = left.iter().filter(|what| what.starts_with("qdisc")).count();
@@ -91,17 +112,27 @@ fn under_tcx_a_kill_leaves_nothing() {
     let node = rig.client.node().expect("it answers");
     drop(rig);
     if needs(&node, "tcx") {
-        kill_under("tcx");
+        kill_under("tcx", Remover::Reaper);
     }
 }
 
 #[test]
-fn under_clsact_a_kill_leaves_inert_filters_which_the_next_start_sweeps() {
+fn under_clsact_the_reaper_removes_what_a_kill_leaves() {
     let rig = crate::rig(0, &[]);
     let node = rig.client.node().expect("it answers");
     drop(rig);
     if needs(&node, "clsact") {
-        kill_under("clsact");
+        kill_under("clsact", Remover::Reaper);
+    }
+}
+
+#[test]
+fn under_clsact_a_kill_of_both_leaves_inert_filters_which_the_next_start_sweeps() {
+    let rig = crate::rig(0, &[]);
+    let node = rig.client.node().expect("it answers");
+    drop(rig);
+    if needs(&node, "clsact") {
+        kill_under("clsact", Remover::NextStart);
     }
 }
 
@@ -118,12 +149,16 @@ fn a_daemon_that_is_told_to_end_leaves_nothing_by_whatever_hook() {
         cut(&rig);
         assert!(is_cut(&prober), "the fault isn't in force");
         leaks.learn(rig.daemon.pid()).expect("it runs");
+        let reaper = rig.daemon.reaper();
+        assert_eq!(reaper.is_some(), hook == "clsact");
         let told = Instant::now();
         let status = rig.daemon.terminate().expect("it ends");
         assert_eq!(status.code(), Some(0), "{}", rig.daemon.log());
         prober.wait_pass(told, PATIENCE).expect("probes pass again");
         let left = leaks.wait_clean(GONE).expect("the machine can be looked at");
         assert_eq!(left, Vec::<String>::new(), "{hook}");
+        let has_ended = || !reaper.is_some_and(is_reaper);
+        assert!(wait_until(PATIENCE, PACE, has_ended), "the reaper runs on");
     }
 }
 

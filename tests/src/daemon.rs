@@ -184,6 +184,14 @@ impl Daemon {
         self.child.id()
     }
 
+    /// The pid of the process that removes its filters if it is killed.
+    pub fn reaper(&self) -> Option<u32> {
+        let own = format!("PPid:\t{}\n", self.pid());
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.find(|pid| is_reaper(*pid) && status_of(*pid).contains(&own))
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("sabotd.sock")
     }
@@ -391,4 +399,14 @@ impl Drop for Daemon {
             );
         }
     }
+}
+
+/// Whether a daemon's reaper has this pid.
+pub fn is_reaper(pid: u32) -> bool {
+    status_of(pid).starts_with("Name:\tsabotd-reaper\n")
+}
+
+/// Of a process; empty where there is none.
+fn status_of(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()
 }

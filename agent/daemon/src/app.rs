@@ -34,7 +34,7 @@ use crate::config::{Attach, Config, ConfigError, Invocation};
 use crate::engine::handle::Handle;
 use crate::engine::{Control, Engine, LeftBehind, Options, Parts};
 use crate::kernel::features::Features;
-use crate::kernel::{Injector, Taps};
+use crate::kernel::{Injector, Taps, reaper};
 use crate::logging::{self, LoggingError};
 use crate::metrics::{self, Exemplars, HttpState, ReconcileDuration, Sources};
 use crate::observe::dns;
@@ -115,7 +115,7 @@ impl AppError {
     }
 }
 
-/// Runs the daemon until a signal ends it, or a bridge to it.
+/// Runs the daemon until a signal ends it, or a bridge to it, or its reaper.
 ///
 /// # Errors
 /// Whatever keeps it from starting, from going on, or from cleaning up.
@@ -123,6 +123,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), AppError
     let config = match Invocation::load(arguments)? {
         Invocation::Serve(config) => *config,
         Invocation::Bridge { socket } => return Ok(bridge::run(&socket)?),
+        Invocation::Reaper { owner } => return reaper::run(owner).map_err(started("the reaper")),
     };
     logging::start(&config.log)?;
     privileges::check()?;
@@ -161,10 +162,11 @@ async fn serve(config: Config) -> Result<(), AppError> {
         let config = Arc::clone(&config);
         task::spawn_blocking(move || kernel::load(&config))
     };
-    let kernel = kernel.await.map_err(|panic| AppError::Start {
+    let mut kernel = kernel.await.map_err(|panic| AppError::Start {
         part: "the kernel's part",
         source: io::Error::other(panic),
     })??;
+    let _waits_for_the_end = kernel.reaper.take();
 
     let daemon = Daemon::start(&config, kernel, cluster, listeners, audit)?;
     give_memory_back();

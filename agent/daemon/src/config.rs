@@ -192,6 +192,8 @@ pub enum Invocation {
     Serve(Box<Config>),
     /// Connect the standard input and output with the daemon that serves this socket.
     Bridge { socket: PathBuf },
+    /// Remove what the daemon with this pid leaves, as soon as it has ended.
+    Reaper { owner: u32 },
 }
 
 /// Sabot's node daemon: injects network faults into pods and network namespaces, and observes what they do.
@@ -219,6 +221,13 @@ enum Command {
     ///
     /// The cluster-wide client runs this in a daemon's container, and speaks gRPC over it. It ends with either side.
     Bridge(BridgeArgs),
+    /// Wait for the end of the standard input, and then remove the filters of a daemon. The daemon starts it by itself.
+    #[command(hide = true)]
+    Reaper {
+        /// The daemon's pid.
+        #[arg(long)]
+        owner: u32,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -242,9 +251,13 @@ impl Invocation {
         T: Into<OsString> + Clone,
     {
         let line = CommandLine::try_parse_from(arguments).map_err(ConfigError::Usage)?;
-        let Some(Command::Bridge(bridge)) = line.command else {
-            let settings = with_file(line.settings, line.config.as_deref())?;
-            return settings.complete().map(Box::new).map(Self::Serve);
+        let bridge = match line.command {
+            Some(Command::Bridge(bridge)) => bridge,
+            Some(Command::Reaper { owner }) => return Ok(Self::Reaper { owner }),
+            None => {
+                let settings = with_file(line.settings, line.config.as_deref())?;
+                return settings.complete().map(Box::new).map(Self::Serve);
+            }
         };
         let given = Settings::of_socket(bridge.socket);
         let socket = with_file(given, bridge.config.as_deref())?.socket();

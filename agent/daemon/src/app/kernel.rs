@@ -9,6 +9,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::config::{Config, Hook};
 use crate::kernel::features::{Feature, Features};
+use crate::kernel::reaper::Reaper;
 use crate::kernel::{HookKind, Injector, InjectorOptions, LoadError, Taps, probe, sweep};
 
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,8 @@ pub(super) struct Kernel {
     pub(super) injector: Arc<Injector>,
     pub(super) taps: Taps,
     pub(super) features: Features,
+    /// Removes what is attached if this process is killed; under tcx nothing stays that it could remove.
+    pub(super) reaper: Option<Reaper>,
 }
 
 /// Blocks for some hundred milliseconds.
@@ -50,6 +53,10 @@ pub(super) fn load(config: &Config) -> Result<Kernel, KernelError> {
         line_real_time: config.delay_line_real_time,
         departures: features.has("departures"),
     };
+    let reaper = match hook {
+        HookKind::Tcx => None,
+        HookKind::Clsact => reaper(),
+    };
     let (injector, taps) = Injector::load(&options)?;
     tracing::info!(
         kernel = features.kernel_release,
@@ -60,7 +67,16 @@ pub(super) fn load(config: &Config) -> Result<Kernel, KernelError> {
         injector,
         taps,
         features,
+        reaper,
     })
+}
+
+/// Without one, filters outlive a kill until the next start.
+fn reaper() -> Option<Reaper> {
+    let started = Reaper::start();
+    started
+        .inspect_err(|error| tracing::warn!(%error, "filters will stay after a kill: there is no reaper"))
+        .ok()
 }
 
 fn hook(wanted: Hook, features: &Features) -> Result<HookKind, KernelError> {

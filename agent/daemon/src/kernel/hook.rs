@@ -13,7 +13,9 @@ use super::sys;
 pub enum HookKind {
     /// A link that ends with its descriptor (Linux 6.6 and later).
     Tcx,
-    /// A filter on a clsact qdisc. It survives a killed daemon, inert behind the closed gate, until the next one sweeps it.
+    /// A filter on a clsact qdisc. It survives a killed daemon, inert behind the closed gate, until the daemon's reaper
+    /// removes it or the next daemon sweeps it. To add that qdisc to a device and to remove it costs what is sent meanwhile:
+    /// the kernel has the device's queues drop everything for up to half a millisecond.
     Clsact,
 }
 

@@ -3,8 +3,8 @@
 //! [`Injector`] is the engine's door. Behind it: `loader` loads the fault object and keeps its gate; `tables` writes
 //! rules, targets and peers; `equipment` gives a target what its faults need, from `hook` (attachments), `line` (the
 //! delay line's TAP), `segmenter` and `departures` (the way to the departure queue), both of which are a `roundabout`; `losses`
-//! are read from the devices; `entry` writes the programs that lead a packet through the gate. [`trial`] runs the
-//! classifier on one frame without sending it.
+//! are read from the devices; `entry` writes the programs that lead a packet through the gate. [`reaper`] and [`sweep`]
+//! remove the filters of a daemon that was killed. [`trial`] runs the classifier on one frame without sending it.
 
 mod accounts;
 pub mod btf;
@@ -32,6 +32,7 @@ mod offload;
 mod offsets;
 pub mod probe;
 pub mod queries;
+pub mod reaper;
 mod roundabout;
 pub mod rtnl;
 mod segmenter;

@@ -2,7 +2,7 @@
 //!
 //! Links, TAPs and veths go with the process that made them. Only clsact filters survive a kill; they are inert behind the
 //! emptied gate, and recognised by their priority and handle, which also says whose they were: a daemon that still runs
-//! keeps its own.
+//! keeps its own. A daemon's reaper sweeps them as soon as the daemon has ended, the next daemon at its start.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,19 +23,28 @@ const OWN_DEVICES: &str = "sabot-";
 /// Where container runtimes and `ip netns` keep namespaces by name.
 const NAMED: [&str; 2] = ["/run/netns", "/var/run/netns"];
 
-/// Sweeps every network namespace that a process of ours can see. Says how many filters were removed; what can't be swept
-/// is logged.
+/// Sweeps what no daemon owns that runs from every network namespace that a process of ours can see. Says how many filters
+/// were removed; what can't be swept is logged.
 pub fn sweep() -> usize {
+    sweep_all(&|pid| !is_daemon(pid))
+}
+
+/// The same for what the daemon with this pid made, whether it runs or not.
+pub(super) fn sweep_of(pid: u32) -> usize {
+    sweep_all(&|owner| owner == pid)
+}
+
+fn sweep_all(is_swept: &(impl Fn(u32) -> bool + Sync)) -> usize {
     namespaces()
         .into_values()
-        .map(|path| sweep_namespace(&path))
+        .map(|path| sweep_namespace(&path, is_swept))
         .sum()
 }
 
-fn sweep_namespace(path: &Path) -> usize {
+fn sweep_namespace(path: &Path, is_swept: &(impl Fn(u32) -> bool + Sync)) -> usize {
     // A namespace may go at any time; then there is nothing left in it.
     let Ok(file) = NetnsFile::open(path) else { return 0 };
-    let swept = netns::run_in(file.as_fd(), sweep_here).map_err(|error| error.to_string());
+    let swept = netns::run_in(file.as_fd(), || sweep_here(is_swept)).map_err(|error| error.to_string());
     match swept.and_then(|result| result.map_err(|error| error.to_string())) {
         Ok(removed) => {
             if removed > 0 {
@@ -50,7 +59,7 @@ fn sweep_namespace(path: &Path) -> usize {
     }
 }
 
-fn sweep_here() -> Result<usize, RtnlError> {
+fn sweep_here(is_swept: impl Fn(u32) -> bool) -> Result<usize, RtnlError> {
     let mut rtnl = Rtnl::open()?;
     let mut removed = 0;
     // Filters on our own devices go with them, and so with their daemon: one that is still there has a daemon that lives.
@@ -58,7 +67,7 @@ fn sweep_here() -> Result<usize, RtnlError> {
     for link in rtnl.links()?.into_iter().filter(|link| !ours(&link.name)) {
         for side in [Side::Ingress, Side::Egress] {
             for (priority, handle) in rtnl.filters(link.ifindex, side)? {
-                if let Some(pid) = filter_owner(priority, handle).filter(|pid| !is_daemon(*pid)) {
+                if let Some(pid) = filter_owner(priority, handle).filter(|pid| is_swept(*pid)) {
                     hook::detach_clsact(link.ifindex, side, pid)?;
                     removed += 1;
                 }
