@@ -382,6 +382,16 @@ fn the_audit_log_is_a_file_or_stderr() {
 }
 
 #[test]
+fn a_reaper_is_told_whose_it_is() {
+    let reaper = invocation(&["reaper", "--owner", "4711"]).expect("it is valid");
+    assert_eq!(reaper, Invocation::Reaper { owner: 4711 });
+    for arguments in [&["reaper"][..], &["reaper", "--owner", "sabotd"]] {
+        let error = invocation(arguments).expect_err("whose it is can't be told");
+        assert!(error.to_string().contains("--owner"), "{error}");
+    }
+}
+
+#[test]
 fn a_bridge_finds_the_socket_as_the_daemon_does() {
     let socket = |arguments: &[&str]| match invocation(arguments).expect("it is valid") {
         Invocation::Bridge { socket } => socket.display().to_string(),
