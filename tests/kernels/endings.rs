@@ -4,8 +4,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nameindex;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use sabot_testkit::daemon::is_reaper;
 use sabot_testkit::features::{feature, needs};
 use sabot_testkit::rig::PATIENCE;
@@ -82,12 +80,12 @@ fn kill_under(hook: &str, remover: Remover) {
     assert_eq!(has_queue(rig.lab.pod(TARGET).netns()), departs);
 
     let starts = crate::no_other_starts();
-    if remover == Remover::NextStart {
-        let reaper = rig.daemon.reaper().expect("there is one");
-        kill(Pid::from_raw(reaper.cast_signed()), Signal::SIGKILL).expect("it runs");
-    }
     let killed = Instant::now();
-    rig.daemon.kill9().expect("it runs");
+    match remover {
+        Remover::Reaper => rig.daemon.kill9(),
+        Remover::NextStart => rig.daemon.kill9_with_reaper(),
+    }
+    .expect("it runs");
     prober.wait_pass(killed, PATIENCE).expect("probes pass again");
     let left = leaks.wait_clean(GONE).expect("the machine can be looked at");
     if hook == "tcx" || remover == Remover::Reaper {

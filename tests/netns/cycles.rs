@@ -158,7 +158,7 @@ fn under_clsact_every_fault_works_and_its_end_leaves_nothing() {
 }
 
 #[test]
-fn under_clsact_a_kill_leaves_only_inert_filters_which_the_next_start_sweeps() {
+fn under_clsact_a_kill_of_both_leaves_only_inert_filters_which_the_next_start_sweeps() {
     let mut rig = Rig::with_flags(3, &["--hook", "clsact"]);
     let mut leaks = Leaks::baseline(&rig.places()).expect("the machine can be looked at");
     let peer = rig.lab.pod(2);
@@ -177,7 +177,7 @@ fn under_clsact_a_kill_leaves_only_inert_filters_which_the_next_start_sweeps() {
     leaks.learn(rig.daemon.pid()).expect("it runs");
 
     let killed = Instant::now();
-    rig.daemon.kill9().expect("it runs");
+    rig.daemon.kill9_with_reaper().expect("both run");
     let passed = prober.wait_pass(killed, PATIENCE).expect("probes pass again");
     assert!(passed < Duration::from_secs(1), "{passed:?}");
     let filters = leaks.left().expect("the machine can be looked at");

@@ -318,6 +318,17 @@ impl Daemon {
         self.wait_end(STOP).map(drop)
     }
 
+    /// The same after its reaper was killed.
+    ///
+    /// # Errors
+    ///
+    /// Either is no more.
+    pub fn kill9_with_reaper(&mut self) -> Result<()> {
+        let reaper = self.reaper().context("sabotd has no reaper")?;
+        kill(Pid::from_raw(reaper.cast_signed()), Signal::SIGKILL).context("the reaper can't be killed")?;
+        self.kill9()
+    }
+
     /// Ends it with SIGTERM; returns how it ended.
     ///
     /// # Errors
