@@ -4,7 +4,7 @@
 //! reaper learns of the end by a pipe, which the kernel closes with the daemon.
 
 use std::ffi::CStr;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Child, Command, Stdio};
 
@@ -13,7 +13,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 
 use super::sweep;
 
-/// What it is called among the processes; not like a daemon, of which it is told apart by that.
+/// What it is called among the processes, which tells it from a daemon.
 const NAME: &CStr = c"sabotd-reaper";
 
 /// The daemon's end: as long as the daemon runs, the reaper waits.
@@ -28,6 +28,7 @@ impl Reaper {
     pub fn start() -> io::Result<Self> {
         // The pipe's other end is closed on exec: no process but this one keeps it open.
         let process = Command::new("/proc/self/exe")
+            .arg0("sabotd")
             .arg("reaper")
             .arg("--owner")
             .arg(process::id().to_string())
@@ -50,15 +51,14 @@ pub fn run(owner: u32) -> io::Result<()> {
         // SAFETY: to ignore a signal installs no handler.
         unsafe { signal(ending, SigHandler::SigIgn) }?;
     }
-    // Nothing is ever said there.
-    let mut nothing = [0];
-    while !matches!(io::stdin().read(&mut nothing), Ok(0)) {}
+    // Nothing is ever said there. A pipe that can't be read has no daemon at its other end either.
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
     let removed = sweep::sweep_of(owner);
     if removed > 0 {
         // Whether anybody still reads it isn't known.
         let _ = writeln!(
             io::stderr(),
-            "sabotd reaper: removed {removed} filters of the daemon {owner}, which was killed"
+            "sabotd reaper: removed {removed} filters of the daemon {owner}, which has ended"
         );
     }
     Ok(())
