@@ -63,12 +63,16 @@ enum Remover {
     NextStart,
 }
 
-/// Kills a daemon under faults. Nothing is left; with clsact and without a reaper inert filters are, until the next daemon
+/// Kills a daemon under faults, where the machine has that hook. Nothing is left; with clsact and without a reaper inert filters are, until the next daemon
 /// sweeps them.
 fn kill_under(hook: &str, remover: Remover) {
     // What one leaves for a while would be taken for what another leaves.
     static KILLS: Mutex<()> = Mutex::new(());
     let _only = KILLS.lock().unwrap_or_else(PoisonError::into_inner);
+    let node = crate::rig(0, &[]).client.node().expect("it answers");
+    if !needs(&node, hook) {
+        return;
+    }
     let mut rig = crate::rig(2, &["--hook", hook]);
     let mut leaks = Leaks::baseline(&rig.places()).expect("the machine can be looked at");
     let (_answers, prober) = probes(&rig);
@@ -106,32 +110,17 @@ fn kill_under(hook: &str, remover: Remover) {
 
 #[test]
 fn under_tcx_a_kill_leaves_nothing() {
-    let rig = crate::rig(0, &[]);
-    let node = rig.client.node().expect("it answers");
-    drop(rig);
-    if needs(&node, "tcx") {
-        kill_under("tcx", Remover::Reaper);
-    }
+    kill_under("tcx", Remover::Reaper);
 }
 
 #[test]
 fn under_clsact_the_reaper_removes_what_a_kill_leaves() {
-    let rig = crate::rig(0, &[]);
-    let node = rig.client.node().expect("it answers");
-    drop(rig);
-    if needs(&node, "clsact") {
-        kill_under("clsact", Remover::Reaper);
-    }
+    kill_under("clsact", Remover::Reaper);
 }
 
 #[test]
 fn under_clsact_a_kill_of_both_leaves_inert_filters_which_the_next_start_sweeps() {
-    let rig = crate::rig(0, &[]);
-    let node = rig.client.node().expect("it answers");
-    drop(rig);
-    if needs(&node, "clsact") {
-        kill_under("clsact", Remover::NextStart);
-    }
+    kill_under("clsact", Remover::NextStart);
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub enum HookKind {
     Tcx,
     /// A filter on a clsact qdisc. It survives a killed daemon, inert behind the closed gate, until the daemon's reaper
     /// removes it or the next daemon sweeps it. To add that qdisc to a device and to remove it costs what is sent meanwhile:
-    /// the kernel has the device's queues drop everything for up to half a millisecond.
+    /// the kernel has the device's queues drop everything for a moment, measured to be below a millisecond.
     Clsact,
 }
 

@@ -29,7 +29,7 @@ pub fn sweep() -> usize {
     sweep_all(&|pid| !is_daemon(pid))
 }
 
-/// The same for what the daemon with this pid made, whether it runs or not.
+/// The same for what the daemon with this pid made, whether it runs or not. For its reaper, which has no log.
 pub(super) fn sweep_of(pid: u32) -> usize {
     sweep_all(&|owner| owner == pid)
 }
