@@ -1,5 +1,8 @@
 //! One target: warm, where programs are attached already, and cold.
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::Result;
 use sabot_testkit::Daemon;
 
@@ -9,6 +12,9 @@ use crate::bench::witness::Witness;
 use crate::ui::Step;
 
 const TARGET: usize = 1;
+
+/// In which the kernel is done with a namespace that was removed. Until then it holds the lock that attaching takes, too.
+const SETTLED: Duration = Duration::from_millis(500);
 
 pub(super) struct Latencies {
     pub(super) warm: Samples,
@@ -61,6 +67,7 @@ fn with_hook(scene: &mut Scene<'_>, hook: &str) -> Result<(Samples, Samples)> {
         cold.push_ms(trial(&client, &mut witness, &name, &fault, &mut scene.enforced)?);
         drop(witness);
         scene.lab.remove_pod(last);
+        thread::sleep(SETTLED);
     }
     step.done(&format!("{repetitions} times"));
     Ok((warm, cold))
