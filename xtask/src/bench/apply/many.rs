@@ -51,7 +51,8 @@ fn rounds(
     options: &DaemonOptions,
     count: usize,
 ) -> Result<(Samples, Samples)> {
-    let step = Step::start(&format!("{count} targets {}", options.flags.join(" ")));
+    let what = format!("{count} targets {}", options.flags.join(" "));
+    let step = Step::start(&what);
     let daemons = scene.plan.repetitions(6, 1);
     let targets: Vec<&LabPod> = scene.lab.pods()[1..=count].iter().collect();
     let mut witness = Witness::new(&targets, scene.lab.pod(0))?;
@@ -63,13 +64,19 @@ fn rounds(
         first.push_ms(trial(
             &client,
             &mut witness,
-            "first",
+            (&what, "first"),
             &fault,
             &mut scene.enforced,
         )?);
         for round in 0..5 {
             let name = format!("later-{round}");
-            later.push_ms(trial(&client, &mut witness, &name, &fault, &mut scene.enforced)?);
+            later.push_ms(trial(
+                &client,
+                &mut witness,
+                (&what, &name),
+                &fault,
+                &mut scene.enforced,
+            )?);
         }
     }
     step.done(&format!("{daemons} daemons"));

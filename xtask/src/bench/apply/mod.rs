@@ -35,7 +35,14 @@ struct Scene<'a> {
 #[derive(Default)]
 struct Enforced {
     targets: usize,
-    late: usize,
+    late: Vec<Late>,
+}
+
+/// Targets of one fault that let a packet through.
+struct Late {
+    scene: String,
+    fault: String,
+    targets: usize,
 }
 
 pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -58,10 +65,18 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         say_many(report, latencies, &hooks, peer.spread());
     }
     let Enforced { targets, late } = scene.enforced;
+    let by_fault: Vec<String> = late
+        .iter()
+        .map(|late| format!("; {} in {}, {}", late.targets, late.scene, late.fault))
+        .collect();
+    let late: usize = late.iter().map(|late| late.targets).sum();
     report.check(
         "enforced when answered",
         late == 0,
-        format!("{late} of {targets} targets let a packet through that was sent after the answer"),
+        format!(
+            "{late} of {targets} targets let a packet through that was sent after the answer{}",
+            by_fault.concat()
+        ),
     );
     Ok(())
 }
@@ -113,7 +128,7 @@ fn say_many(report: &mut Report, many: &many::Latencies, hooks: &many::Hooks, pe
 fn trial(
     client: &Client,
     witness: &mut Witness,
-    name: &str,
+    (scene, name): (&str, &str),
     fault: &FaultSpec,
     enforced: &mut Enforced,
 ) -> Result<Duration> {
@@ -126,7 +141,14 @@ fn trial(
     spec::ensure_injected(&answer, witness.targets())?;
     client.delete("", name)?;
     enforced.targets += witness.targets();
-    enforced.late += witness.passed()?;
+    let late = witness.passed()?;
+    if late > 0 {
+        enforced.late.push(Late {
+            scene: scene.to_owned(),
+            fault: name.to_owned(),
+            targets: late,
+        });
+    }
     Ok(took)
 }
 
