@@ -63,8 +63,8 @@ enum Remover {
     NextStart,
 }
 
-/// Kills a daemon under faults, where the machine has that hook. Nothing is left; with clsact and without a reaper inert filters are, until the next daemon
-/// sweeps them.
+/// Kills a daemon under faults, where the machine has that hook. Nothing is left; with clsact and without a reaper inert filters
+/// are, until the next daemon sweeps them.
 fn kill_under(hook: &str, remover: Remover) {
     // What one leaves for a while would be taken for what another leaves.
     static KILLS: Mutex<()> = Mutex::new(());

@@ -8,7 +8,6 @@ use crate::bench::measure::Samples;
 use crate::bench::pods::Pods;
 use crate::bench::spec;
 use crate::bench::witness::Witness;
-use crate::ui::Step;
 
 /// What is measured of fifty pods besides.
 pub(super) struct Hooks {
@@ -52,7 +51,7 @@ fn rounds(
     count: usize,
 ) -> Result<(Samples, Samples)> {
     let what = format!("{count} targets {}", options.flags.join(" "));
-    let step = Step::start(&what);
+    let step = scene.enforced.begin(what);
     let daemons = scene.plan.repetitions(6, 1);
     let targets: Vec<&LabPod> = scene.lab.pods()[1..=count].iter().collect();
     let mut witness = Witness::new(&targets, scene.lab.pod(0))?;
@@ -64,19 +63,13 @@ fn rounds(
         first.push_ms(trial(
             &client,
             &mut witness,
-            (&what, "first"),
+            "first",
             &fault,
             &mut scene.enforced,
         )?);
         for round in 0..5 {
             let name = format!("later-{round}");
-            later.push_ms(trial(
-                &client,
-                &mut witness,
-                (&what, &name),
-                &fault,
-                &mut scene.enforced,
-            )?);
+            later.push_ms(trial(&client, &mut witness, &name, &fault, &mut scene.enforced)?);
         }
     }
     step.done(&format!("{daemons} daemons"));

@@ -35,14 +35,26 @@ struct Scene<'a> {
 #[derive(Default)]
 struct Enforced {
     targets: usize,
-    late: Vec<Late>,
+    late: usize,
+    /// What is being measured.
+    step: String,
+    /// In which step and of which fault how many were late.
+    where_late: String,
 }
 
-/// Targets of one fault that let a packet through.
-struct Late {
-    scene: String,
-    fault: String,
-    targets: usize,
+impl Enforced {
+    fn begin(&mut self, step: String) -> Step {
+        self.step = step;
+        Step::start(&self.step)
+    }
+
+    fn add(&mut self, fault: &str, targets: usize, late: usize) {
+        self.targets += targets;
+        self.late += late;
+        if late > 0 {
+            self.where_late += &format!("; {late} of {fault} in {}", self.step);
+        }
+    }
 }
 
 pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -64,18 +76,17 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         let peer = peers::measure(&scene, latencies.count, plan.repetitions(3, 1))?;
         say_many(report, latencies, &hooks, peer.spread());
     }
-    let Enforced { targets, late } = scene.enforced;
-    let by_fault: Vec<String> = late
-        .iter()
-        .map(|late| format!("; {} in {}, {}", late.targets, late.scene, late.fault))
-        .collect();
-    let late: usize = late.iter().map(|late| late.targets).sum();
+    let Enforced {
+        targets,
+        late,
+        where_late,
+        ..
+    } = scene.enforced;
     report.check(
         "enforced when answered",
         late == 0,
         format!(
-            "{late} of {targets} targets let a packet through that was sent after the answer{}",
-            by_fault.concat()
+            "{late} of {targets} targets let a packet through that was sent after the answer{where_late}"
         ),
     );
     Ok(())
@@ -128,7 +139,7 @@ fn say_many(report: &mut Report, many: &many::Latencies, hooks: &many::Hooks, pe
 fn trial(
     client: &Client,
     witness: &mut Witness,
-    (scene, name): (&str, &str),
+    name: &str,
     fault: &FaultSpec,
     enforced: &mut Enforced,
 ) -> Result<Duration> {
@@ -140,15 +151,7 @@ fn trial(
     witness.mark()?;
     spec::ensure_injected(&answer, witness.targets())?;
     client.delete("", name)?;
-    enforced.targets += witness.targets();
-    let late = witness.passed()?;
-    if late > 0 {
-        enforced.late.push(Late {
-            scene: scene.to_owned(),
-            fault: name.to_owned(),
-            targets: late,
-        });
-    }
+    enforced.add(name, witness.targets(), witness.passed()?);
     Ok(took)
 }
 

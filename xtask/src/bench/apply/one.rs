@@ -9,7 +9,6 @@ use sabot_testkit::Daemon;
 use super::{Scene, cut, trial};
 use crate::bench::measure::Samples;
 use crate::bench::witness::Witness;
-use crate::ui::Step;
 
 const TARGET: usize = 1;
 
@@ -40,35 +39,21 @@ fn with_hook(scene: &mut Scene<'_>, hook: &str) -> Result<(Samples, Samples)> {
     let daemon = Daemon::start(options.flags(&["--hook", hook]))?;
     let client = daemon.client()?;
 
-    let what = format!("one warm target, --hook {hook}");
-    let step = Step::start(&what);
+    let step = scene.enforced.begin(format!("one warm target, --hook {hook}"));
     let mut warm = Samples::default();
     let target = scene.lab.pod(TARGET);
     let mut witness = Witness::new(&[target], scene.lab.pod(0))?;
     let fault = cut(&scene.lab, target);
     // Attaches; not counted.
-    trial(
-        &client,
-        &mut witness,
-        (&what, "first"),
-        &fault,
-        &mut scene.enforced,
-    )?;
+    trial(&client, &mut witness, "first", &fault, &mut scene.enforced)?;
     let repetitions = scene.plan.repetitions(300, 40);
     for round in 0..repetitions {
         let name = format!("warm-{round}");
-        warm.push_ms(trial(
-            &client,
-            &mut witness,
-            (&what, &name),
-            &fault,
-            &mut scene.enforced,
-        )?);
+        warm.push_ms(trial(&client, &mut witness, &name, &fault, &mut scene.enforced)?);
     }
     step.done(&format!("{repetitions} times"));
 
-    let what = format!("one cold target, --hook {hook}");
-    let step = Step::start(&what);
+    let step = scene.enforced.begin(format!("one cold target, --hook {hook}"));
     let mut cold = Samples::default();
     let repetitions = scene.plan.repetitions(30, 5);
     for round in 0..repetitions {
@@ -78,13 +63,7 @@ fn with_hook(scene: &mut Scene<'_>, hook: &str) -> Result<(Samples, Samples)> {
         let mut witness = Witness::new(&[target], scene.lab.pod(0))?;
         let fault = cut(&scene.lab, target);
         let name = format!("cold-{round}");
-        cold.push_ms(trial(
-            &client,
-            &mut witness,
-            (&what, &name),
-            &fault,
-            &mut scene.enforced,
-        )?);
+        cold.push_ms(trial(&client, &mut witness, &name, &fault, &mut scene.enforced)?);
         drop(witness);
         scene.lab.remove_pod(last);
         thread::sleep(SETTLED);
