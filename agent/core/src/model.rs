@@ -302,11 +302,13 @@ impl Fault {
     }
 }
 
-/// A network namespace, by the device and inode numbers of its nsfs file.
+/// A network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetnsId {
-    pub dev: u64,
+    /// Its inode number on nsfs, as `lsns` shows it. The kernel gives that of a namespace that is gone to the next one.
     pub ino: u64,
+    /// Told by the daemon, and never twice.
+    pub serial: u32,
 }
 
 /// One device of one network namespace: what programs are attached to.

@@ -21,7 +21,7 @@ pub(crate) fn percent(value: f64) -> Percent {
 pub(crate) fn device(ino: u64, name: &str) -> TargetDevice {
     TargetDevice {
         key: TargetKey {
-            netns: NetnsId { dev: 4, ino },
+            netns: NetnsId { ino, serial: 1 },
             device: name.to_owned(),
             ifindex: 2,
         },

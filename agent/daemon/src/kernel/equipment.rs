@@ -265,7 +265,7 @@ impl Workbench {
 /// The device's netns, if its path still means that one.
 pub(super) fn open_netns(device: &TargetDevice) -> Result<NetnsFile, EquipError> {
     let netns = NetnsFile::open(&device.netns_path)?;
-    if netns.id() != device.key.netns {
+    if netns.id()? != device.key.netns {
         return Err(EquipError::OtherNetns {
             path: device.netns_path.display().to_string(),
         });

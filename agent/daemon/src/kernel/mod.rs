@@ -27,6 +27,7 @@ mod loader;
 mod losses;
 pub mod netns;
 pub mod nsfs;
+mod nsid;
 pub mod object;
 mod offload;
 mod offsets;

@@ -1,15 +1,18 @@
 //! Network namespaces as files.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use sabot_core::model::NetnsId;
+
+use super::nsid::{self, Inode, NsidError};
 
 /// The daemon's own namespace, which is the node's. `self` is the process, so that it means the same from a thread that
 /// is inside another namespace.
@@ -21,13 +24,15 @@ pub enum NsfsError {
     Open { path: PathBuf, source: io::Error },
     #[error("{} is not a network namespace: {found}", path.display())]
     NotNetns { path: PathBuf, found: String },
+    #[error("{} gets no serial number: {source}", path.display())]
+    Serial { path: PathBuf, source: NsidError },
 }
 
-/// A network namespace held open: it can't vanish, and its number can't be reused, while this lives.
+/// A network namespace held open: it can't vanish while this lives.
 #[derive(Debug)]
 pub struct NetnsFile {
     file: File,
-    id: NetnsId,
+    path: PathBuf,
 }
 
 impl NetnsFile {
@@ -49,16 +54,27 @@ impl NetnsFile {
                 found,
             });
         }
-        let metadata = file.metadata().map_err(open)?;
-        let id = NetnsId {
-            dev: metadata.dev(),
-            ino: metadata.ino(),
-        };
-        Ok(Self { file, id })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
     }
 
-    pub fn id(&self) -> NetnsId {
-        self.id
+    /// Which one it is of all that this process ever asks about.
+    pub fn id(&self) -> Result<NetnsId, NsfsError> {
+        let metadata = self.file.metadata().map_err(|source| NsfsError::Open {
+            path: self.path.clone(),
+            source,
+        })?;
+        let inode = inode(&metadata);
+        let serial = nsid::serial(self.as_fd(), inode).map_err(|source| NsfsError::Serial {
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(NetnsId {
+            ino: inode.ino,
+            serial,
+        })
     }
 }
 
@@ -68,13 +84,25 @@ impl AsFd for NetnsFile {
     }
 }
 
-/// The namespace that a path means right now, without opening it; `None` where there is nothing.
+/// The namespace that a path means right now; `None` where there is nothing.
 pub fn netns_id(path: &Path) -> Option<NetnsId> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some(NetnsId {
+    let inode = inode(&fs::metadata(path).ok()?);
+    match nsid::known(inode) {
+        Some(serial) => Some(NetnsId {
+            ino: inode.ino,
+            serial,
+        }),
+        None => NetnsFile::open(path).ok()?.id().ok(),
+    }
+}
+
+fn inode(metadata: &Metadata) -> Inode {
+    let nanos = u32::try_from(metadata.ctime_nsec()).unwrap_or_default();
+    Inode {
         dev: metadata.dev(),
         ino: metadata.ino(),
-    })
+        changed: UNIX_EPOCH + Duration::new(metadata.ctime().unsigned_abs(), nanos),
+    }
 }
 
 /// What the file is, if it isn't a network namespace.
@@ -97,7 +125,7 @@ mod tests {
     #[test]
     fn own_netns_is_one() {
         let own = NetnsFile::open(Path::new(OWN_NETNS)).unwrap();
-        assert_eq!(Some(own.id()), netns_id(Path::new("/proc/thread-self/ns/net")));
+        assert_eq!(own.id().ok(), netns_id(Path::new("/proc/thread-self/ns/net")));
     }
 
     #[test]

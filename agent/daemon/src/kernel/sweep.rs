@@ -7,15 +7,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
-
-use sabot_core::model::NetnsId;
 
 use super::devices::{Side, filter_owner};
 use super::hook;
 use super::netns;
-use super::nsfs::{NetnsFile, netns_id};
+use super::nsfs::NetnsFile;
 use super::rtnl::{Rtnl, RtnlError};
 
 /// How the names of the devices that a daemon makes begin.
@@ -84,8 +83,8 @@ fn is_daemon(pid: u32) -> bool {
         && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "sabotd")
 }
 
-/// One path for each namespace.
-fn namespaces() -> BTreeMap<NetnsId, PathBuf> {
+/// One path for each namespace, by its inode number.
+fn namespaces() -> BTreeMap<u64, PathBuf> {
     let processes = entries(Path::new("/proc"))
         .filter(|path| {
             path.file_name()
@@ -95,7 +94,7 @@ fn namespaces() -> BTreeMap<NetnsId, PathBuf> {
     let named = NAMED.iter().flat_map(|dir| entries(Path::new(dir)));
     processes
         .chain(named)
-        .filter_map(|path| Some((netns_id(&path)?, path)))
+        .filter_map(|path| Some((fs::metadata(&path).ok()?.ino(), path)))
         .collect()
 }
 

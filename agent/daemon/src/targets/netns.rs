@@ -55,8 +55,9 @@ impl Inspection {
 /// Reads the devices of the namespace at `path`. Blocks for a fraction of a millisecond.
 pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
     let netns = NetnsFile::open(path)?;
+    let id = netns.id()?;
     // A netlink socket stays in the namespace where it was opened, so that only the opening needs the visit.
-    let mut rtnl = if netns.id() == own_netns() {
+    let mut rtnl = if id == own_netns() {
         Rtnl::open()?
     } else {
         run_in(netns.as_fd(), Rtnl::open)??
@@ -64,7 +65,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
     let links = rtnl.links()?;
     let routed = rtnl.default_route_links()?;
     Ok(Inspection {
-        id: netns.id(),
+        id,
         devices: links
             .into_iter()
             .map(|link| DeviceInfo {

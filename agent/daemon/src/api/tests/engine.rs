@@ -195,8 +195,8 @@ fn device() -> TargetDevice {
     TargetDevice {
         key: TargetKey {
             netns: NetnsId {
-                dev: 4,
                 ino: 4_026_532_000,
+                serial: 1,
             },
             device: "eth0".into(),
             ifindex: 2,

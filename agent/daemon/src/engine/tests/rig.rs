@@ -274,7 +274,7 @@ pub(crate) fn fault_name(name: &str) -> FaultName {
 pub(crate) fn device(name: &str, ino: u64) -> TargetDevice {
     TargetDevice {
         key: TargetKey {
-            netns: NetnsId { dev: 4, ino },
+            netns: NetnsId { ino, serial: 1 },
             device: name.to_owned(),
             ifindex: 2,
         },

@@ -8,36 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use sabot_abi::OwnerKey;
+use sabot_core::model::NetnsId;
 
 use crate::kernel::netns;
-use crate::kernel::nsfs::NetnsFile;
+use crate::kernel::nsfs::{NetnsFile, netns_id};
 
 /// Cookies of network namespaces. To read one takes a thread inside the namespace, so that each is read once.
 #[derive(Default)]
 pub(super) struct Cookies {
     /// A sandbox keeps its namespace for life.
     sandboxes: HashMap<String, u64>,
-    paths: HashMap<PathBuf, (Inode, u64)>,
-}
-
-/// What tells a namespace's file from all that ever were there. The kernel gives the inode's number of a namespace that is
-/// gone to the next one, but not the time at which the inode was made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Inode {
-    device: u64,
-    number: u64,
-    changed: (i64, i64),
-}
-
-impl Inode {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Self {
-            device: metadata.dev(),
-            number: metadata.ino(),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
+    paths: HashMap<PathBuf, (NetnsId, u64)>,
 }
 
 impl Cookies {
@@ -53,17 +34,13 @@ impl Cookies {
 
     /// Of the namespace that is there now.
     pub(super) fn of_path(&mut self, path: &Path) -> Option<u64> {
-        let inode = Inode::of(path);
-        if let (Some(inode), Some((known, cookie))) = (inode, self.paths.get(path))
-            && inode == *known
-        {
+        let id = netns_id(path)?;
+        if let Some((_, cookie)) = self.paths.get(path).filter(|(known, _)| *known == id) {
             return Some(*cookie);
         }
         let cookie = read(path)?;
-        // Should another namespace have taken the place meanwhile, the next look finds another inode.
-        if let Some(inode) = inode {
-            self.paths.insert(path.to_owned(), (inode, cookie));
-        }
+        // Should another namespace have taken the place meanwhile, the next look finds another id.
+        self.paths.insert(path.to_owned(), (id, cookie));
         Some(cookie)
     }
 
